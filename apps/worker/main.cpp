@@ -1,0 +1,45 @@
+// penstock-worker: the compute process. `penstock train` and `penstock serve` start it; torchrun, mpirun, srun and Kubernetes may too.
+#include <CLI/CLI.hpp>
+#include <exception>
+
+#include "apps/worker/worker_commands.h"
+#include "base/log.h"
+#include "tensor/blas_check.h"
+
+int main(int argc, char** argv) {
+  using namespace penstock;
+  tensor::reexec_with_better_blas_kernels(argv);
+
+  CLI::App app("One rank of a Penstock job. People start `penstock train` or `penstock serve`, which start this.");
+  app.require_subcommand(1);
+  int exit_code = 0;
+
+  TrainRankOptions train;
+  CLI::App* train_command = app.add_subcommand("train", "one rank of a training job, numbered by RANK and WORLD_SIZE (or OMPI_*, PMI_*, SLURM_*)");
+  train_command->add_option("config", train.config_file, "the training configuration (YAML)")->required();
+  train_command->add_option("--set", train.overrides, "override a key, e.g. batch.microbatches=8");
+  train_command->add_flag("--resume", train.resume, "continue from the newest complete checkpoint");
+  train_command->add_flag("--overwrite", train.overwrite, "start anew in a run folder that holds checkpoints");
+  train_command->add_flag("--quiet", train.quiet, "no progress line");
+  train_command->callback([&] { exit_code = run_train_rank(train); });
+
+  ServeRankOptions serve;
+  CLI::App* serve_command = app.add_subcommand("serve", "one rank of a serving group: stage RANK of WORLD_SIZE");
+  serve_command->add_option("--model", serve.model, "a Hugging Face directory")->required();
+  serve_command->add_option("--socket", serve.socket, "unix socket on which rank 0 answers the front door")->required();
+  serve_command->add_option("--max-concurrent", serve.max_concurrent, "sequences that run at once")->check(CLI::Range(1, 1024));
+  serve_command->add_option("--max-sequence-tokens", serve.max_sequence_tokens, "prompt and completion; 0 = as the model says");
+  serve_command->add_option("--dtype", serve.dtype, "auto, fp32 or bf16")->check(CLI::IsMember({"auto", "fp32", "bf16"}));
+  serve_command->callback([&] { exit_code = run_serve_rank(serve); });
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    const int code = app.exit(e);
+    return code == 0 ? 0 : 2;
+  } catch (const std::exception& e) {
+    spdlog::critical("{}", e.what());
+    return 1;
+  }
+  return exit_code;
+}

@@ -1,0 +1,90 @@
+#include <iostream>
+
+#include "apps/worker/rank_setup.h"
+#include "apps/worker/worker_commands.h"
+#include "base/log.h"
+#include "comm/c10d_communicator.h"
+#include "engine/pipeline_engine.h"
+#include "engine/stage_loop.h"
+#include "rpc/worker_service.h"
+#include "tensor/cpu_features.h"
+
+namespace penstock {
+namespace {
+
+constexpr seconds kLoadDeadline{1800};  // the front door's startupTimeout is shorter, and ends the process
+constexpr seconds kStepTimeout{60};
+constexpr seconds kDrainTime{30};
+
+engine::StageOptions stage_options(const ServeRankOptions& options, const cluster::RankInfo& info) {
+  const bool bf16 = options.dtype == "bf16" || (options.dtype == "auto" && tensor::has_bf16());
+  return {options.model, info.rank, info.world_size, options.max_concurrent, options.max_sequence_tokens,
+          bf16 ? kernels::Compute::kBf16 : kernels::Compute::kFp32};
+}
+
+// Returns when a signal asked for the end or the engine has failed.
+void serve_until_stopped(rpc::WorkerService& service, engine::PipelineEngine& engine, const std::atomic<bool>& stop) {
+  while (!stop) {
+    if (const auto failure = engine.wait_for_failure(Deadline::after(milliseconds(100)))) throw *failure;
+  }
+  spdlog::info("asked to stop: finishing what runs");
+  engine.drain();
+  service.shutdown(Deadline::after(kDrainTime));
+}
+
+void serve_first_stage(const ServeRankOptions& options, const cluster::RankInfo& info, const std::atomic<bool>& stop) {
+  const auto service = rpc::WorkerService::start(options.socket).value();
+  try {
+    text::Tokenizer tokenizer = text::Tokenizer::load(options.model).value();
+    engine::StageRunner runner(stage_options(options, info));
+    if (tokenizer.vocab_size() > runner.config().vocab_size) {
+      throw error(Code::kInvalidArgument, "{}: tokenizer.json has {} tokens, config.json a vocab_size of {}", options.model, tokenizer.vocab_size(),
+                  runner.config().vocab_size);
+    }
+    const auto stages = comm::connect_c10d(info, {}, "stages");
+    stages->barrier()->wait(Deadline::after(kLoadDeadline));
+    engine::PipelineEngineOptions engine_options;
+    engine_options.max_sequences = options.max_concurrent;
+    engine_options.timeout = kStepTimeout;
+    engine::PipelineEngine engine(runner, *stages, std::move(tokenizer), engine_options);
+    service->set_engine(engine);
+    spdlog::info("serving {} in {} stages", options.model, info.world_size);
+    serve_until_stopped(*service, engine, stop);
+  } catch (const Error& e) {
+    service->set_failed(e);
+    service->shutdown(Deadline::after(seconds(2)));  // WaitReady and running calls get the reason
+    throw;
+  }
+}
+
+void serve_other_stage(const ServeRankOptions& options, const cluster::RankInfo& info) {
+  engine::StageRunner runner(stage_options(options, info));
+  const auto stages = comm::connect_c10d(info, {}, "stages");
+  stages->barrier()->wait(Deadline::after(kLoadDeadline));
+  engine::run_stage(runner, *stages, options.max_concurrent, kStepTimeout);
+}
+
+}  // namespace
+
+int run_serve_rank(const ServeRankOptions& options) {
+  try {
+    const cluster::RankInfo info = this_rank();
+    init_logging(fmt::format("serve rank {}", info.rank));
+    log_blas(info.rank);
+    const std::atomic<bool>& stop = watch_stop_signals();  // other stages leave when the first one says so
+    if (info.rank == 0) {
+      serve_first_stage(options, info, stop);
+    } else {
+      serve_other_stage(options, info);
+    }
+    return 0;
+  } catch (const Error& e) {
+    spdlog::critical("{}", e.message());
+    return exit_code_of(e);
+  } catch (const std::exception& e) {
+    spdlog::critical("{}", e.what());
+    return 1;
+  }
+}
+
+}  // namespace penstock

@@ -1,0 +1,31 @@
+#pragma once
+// What a worker process does: one rank of a training job, or one rank of a serving group.
+#include <string>
+#include <vector>
+
+namespace penstock {
+
+// Exit code of a rank that leaves because another one failed.
+inline constexpr int kPeerFailed = 75;
+
+struct TrainRankOptions {
+  std::string config_file;
+  std::vector<std::string> overrides;  // "key=value"
+  bool resume = false;
+  bool overwrite = false;
+  bool quiet = false;
+};
+
+// Returns the exit code. Prints what went wrong on stderr.
+int run_train_rank(const TrainRankOptions& options);
+
+struct ServeRankOptions {
+  std::string model;       // a Hugging Face directory
+  std::string socket;      // rank 0 listens here
+  int max_concurrent = 8;
+  int max_sequence_tokens = 0;  // 0 = the model's
+  std::string dtype = "auto";   // auto, fp32, bf16
+};
+int run_serve_rank(const ServeRankOptions& options);
+
+}  // namespace penstock

@@ -1,0 +1,23 @@
+# Every library that Penstock uses. What each is for, and its Debian package, stands in docs/dependencies.md.
+
+find_package(Threads REQUIRED)
+find_package(fmt REQUIRED)
+find_package(spdlog REQUIRED)
+find_package(nlohmann_json REQUIRED)
+find_package(yaml-cpp REQUIRED)
+find_package(CLI11 REQUIRED)
+find_package(Protobuf REQUIRED)
+find_package(gRPC REQUIRED)
+if(PENSTOCK_TESTS)
+  find_package(GTest REQUIRED)
+endif()
+
+if(PENSTOCK_TORCH)
+  find_package(Torch REQUIRED)
+  message(STATUS "LibTorch ${Torch_VERSION}")
+  find_package(OpenMP REQUIRED)
+  find_path(DNNL_INCLUDE_DIR dnnl.h REQUIRED)
+  find_library(DNNL_LIBRARY dnnl REQUIRED)
+  add_library(DNNL::dnnl UNKNOWN IMPORTED)
+  set_target_properties(DNNL::dnnl PROPERTIES IMPORTED_LOCATION ${DNNL_LIBRARY} INTERFACE_INCLUDE_DIRECTORIES ${DNNL_INCLUDE_DIR})
+endif()

@@ -1,0 +1,33 @@
+#pragma once
+// Which rank of a job this process is, as its launcher says, and how we say it to the ranks that we start.
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "config/environment.h"
+
+namespace penstock::cluster {
+
+struct RankInfo {
+  int rank = 0;
+  int world_size = 1;
+  int local_rank = 0;        // among the ranks of this machine
+  int local_world_size = 1;
+  std::string master_addr = "127.0.0.1";  // where rank 0 listens
+  int master_port = 29500;
+
+  bool operator==(const RankInfo&) const = default;
+};
+
+// Reads RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE (torchrun, Kubernetes), else OMPI_COMM_WORLD_* (mpirun), else PMI_RANK and
+// PMI_SIZE (MPICH), else SLURM_* of an srun step; MASTER_ADDR and MASTER_PORT in all cases. nullopt when no launcher speaks. A single
+// Slurm task is no rank, as it may be an interactive shell. Absent MASTER_PORT is 29500; absent MASTER_ADDR is this machine when
+// all ranks are on it, else Slurm's first node.
+// Errors: kInvalidArgument naming the variables that are half set, contradict each other or are no numbers.
+[[nodiscard]] Result<std::optional<RankInfo>> rank_from_environment(const config::Environment& environment = config::process_environment());
+
+// "NAME=value" for a rank that we start; rank_from_environment() reads the same RankInfo from it.
+[[nodiscard]] std::vector<std::string> rank_environment(const RankInfo& info);
+
+}  // namespace penstock::cluster

@@ -1,0 +1,103 @@
+#include "cluster/process_group.h"
+
+#include <netinet/in.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "cluster/launch_env.h"
+#include "cluster/poll_timeout.h"
+
+namespace penstock::cluster {
+
+Result<int> free_tcp_port() {
+  const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) return error(Code::kUnavailable, "cannot make a socket to find a free port: {}", std::strerror(errno));
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_ANY);  // free on every interface, as rank 0 may listen on all
+  socklen_t size = sizeof address;
+  const bool found =
+      ::bind(fd, reinterpret_cast<sockaddr*>(&address), size) == 0 && ::getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size) == 0;
+  const int number = errno;
+  ::close(fd);
+  if (!found) return error(Code::kUnavailable, "cannot find a free TCP port: {}", std::strerror(number));
+  return static_cast<int>(ntohs(address.sin_port));
+}
+
+Result<std::unique_ptr<RankGroup>> RankGroup::spawn(const RankGroupOptions& options) {
+  PENSTOCK_CHECK(options.num_ranks >= 1, "a group of {} ranks", options.num_ranks);
+  RankInfo info;
+  info.world_size = info.local_world_size = options.num_ranks;
+  info.master_port = options.master_port;
+  if (info.master_port == 0) {
+    Result<int> port = free_tcp_port();
+    if (!port) return port.error();
+    info.master_port = *port;
+  }
+  std::vector<std::unique_ptr<ChildProcess>> ranks;
+  for (int rank = 0; rank < options.num_ranks; ++rank) {
+    info.rank = info.local_rank = rank;
+    ProcessOptions process = options.process;
+    const std::vector<std::string> environment = rank_environment(info);
+    process.env.insert(process.env.end(), environment.begin(), environment.end());
+    if (options.log_folder) process.log_file = *options.log_folder / fmt::format("rank-{}.log", rank);
+    Result<std::unique_ptr<ChildProcess>> child = ChildProcess::spawn(std::move(process));
+    if (!child) return error(child.error().code(), "rank {} of {}: {}", rank, options.num_ranks, child.error().message());
+    ranks.push_back(std::move(*child));
+  }
+  return std::unique_ptr<RankGroup>(new RankGroup(std::move(ranks), info.master_port));
+}
+
+RankGroup::RankGroup(std::vector<std::unique_ptr<ChildProcess>> ranks, int master_port)
+    : ranks_(std::move(ranks)), master_port_(master_port), reported_(ranks_.size(), false) {}
+
+RankGroup::~RankGroup() {
+  for (const auto& rank : ranks_) rank->kill();  // all at once; each destructor then waits for its own
+}
+
+std::optional<RankExit> RankGroup::wait_any(Deadline deadline) {
+  for (;;) {
+    std::vector<pollfd> running;
+    {
+      MutexLock lock(mutex_);
+      for (size_t rank = 0; rank < ranks_.size(); ++rank) {
+        if (reported_[rank]) continue;
+        if (const auto status = ranks_[rank]->try_wait()) {
+          reported_[rank] = true;
+          return RankExit{static_cast<int>(rank), *status};
+        }
+        running.push_back({.fd = ranks_[rank]->pid_fd(), .events = POLLIN, .revents = 0});
+      }
+    }
+    if (running.empty() || deadline.passed()) return std::nullopt;
+    ::poll(running.data(), running.size(), poll_timeout(deadline));
+  }
+}
+
+bool RankGroup::all_reported() const {
+  MutexLock lock(mutex_);
+  return std::all_of(reported_.begin(), reported_.end(), [](bool reported) { return reported; });
+}
+
+void RankGroup::kill_all(milliseconds grace) {
+  for (const auto& rank : ranks_) rank->terminate();
+  const Deadline patience = Deadline::after(grace);
+  for (const auto& rank : ranks_) {
+    if (!rank->wait(patience)) break;
+  }
+  for (const auto& rank : ranks_) rank->kill();
+  for (const auto& rank : ranks_) static_cast<void>(rank->wait(Deadline::never()));  // SIGKILL cannot be refused
+}
+
+std::vector<pid_t> RankGroup::pids() const {
+  std::vector<pid_t> pids;
+  for (const auto& rank : ranks_) pids.push_back(rank->pid());
+  return pids;
+}
+
+}  // namespace penstock::cluster

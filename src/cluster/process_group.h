@@ -1,0 +1,63 @@
+#pragma once
+// The ranks of one job on this machine, started together and ended together.
+#include <sys/types.h>
+
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/mutex.h"
+#include "cluster/process.h"
+
+namespace penstock::cluster {
+
+struct RankGroupOptions {
+  int num_ranks = 1;
+  ProcessOptions process;  // the same for every rank; each also gets its RankInfo (launch_env.h) by environment
+  int master_port = 0;     // 0 = a free one
+  // Where set, rank r's stdout and stderr are appended to FOLDER/rank-r.log.
+  std::optional<std::filesystem::path> log_folder;
+};
+
+struct RankExit {
+  int rank = 0;
+  ExitStatus status;
+};
+
+// Threads: every method may be called from any thread; usually one watches with wait_any() while others call kill_all().
+// Owns:    the processes; the destructor kills all and waits for their end.
+class RankGroup {
+ public:
+  // All ranks or none: when one cannot be started, the others are killed and its Error is returned.
+  [[nodiscard]] static Result<std::unique_ptr<RankGroup>> spawn(const RankGroupOptions& options);
+  ~RankGroup();
+  RankGroup(const RankGroup&) = delete;
+  RankGroup& operator=(const RankGroup&) = delete;
+
+  // Waits until the deadline for a rank that has ended, and hands out each rank's end exactly once. nullopt at the deadline,
+  // and at once when every end has been handed out (then all_reported() is true).
+  [[nodiscard]] std::optional<RankExit> wait_any(Deadline deadline) EXCLUDES(mutex_);
+  [[nodiscard]] bool all_reported() const EXCLUDES(mutex_);
+
+  // SIGTERM to all, SIGKILL to those that still run after `grace`. Returns when all have ended.
+  void kill_all(milliseconds grace);
+
+  [[nodiscard]] std::vector<pid_t> pids() const;  // by rank
+  [[nodiscard]] int master_port() const { return master_port_; }
+
+ private:
+  RankGroup(std::vector<std::unique_ptr<ChildProcess>> ranks, int master_port);
+
+  const std::vector<std::unique_ptr<ChildProcess>> ranks_;
+  const int master_port_;
+  mutable Mutex mutex_;
+  std::vector<bool> reported_ GUARDED_BY(mutex_);
+};
+
+// A TCP port of this machine that nothing listens on now. Another process may take it before it is used: try again then.
+// Error kUnavailable when there is none.
+[[nodiscard]] Result<int> free_tcp_port();
+
+}  // namespace penstock::cluster

@@ -1,0 +1,204 @@
+#include "comm/c10d_work.h"
+
+#include <algorithm>
+#include <functional>
+#include <thread>
+
+namespace penstock::comm {
+namespace {
+
+// Zero means "no timeout" to c10d, and a deadline that has passed still allows to collect what is complete.
+milliseconds c10d_timeout(Deadline deadline) {
+  return std::clamp<milliseconds>(deadline.remaining(), milliseconds(1), std::chrono::hours(24 * 365));
+}
+
+class CompleteWork : public Work {
+ public:
+  void wait(Deadline /*deadline*/) override {}
+  bool done() override { return true; }
+};
+
+class CollectiveWork : public Work {
+ public:
+  CollectiveWork(std::shared_ptr<C10dGroup> group, const Operation& operation, c10::intrusive_ptr<::c10d::Work> work,
+                 std::function<void()> finish)
+      : group_(std::move(group)), operation_(operation), work_(std::move(work)), finish_(std::move(finish)) {}
+
+  void wait(Deadline deadline) override {
+    if (finished_) return;
+    group_->throw_if_dead();
+    const bool in_time = wait_for_completion(deadline);
+    group_->throw_if_dead();  // the group's end completes all that is pending, with the symptom as its error
+    if (!in_time) {
+      group_->fail(error(Code::kDeadlineExceeded, "{} was not complete by its deadline; some rank has not called it", operation_.describe(*group_)));
+    }
+    try {
+      work_->wait();  // complete: answers at once, with its error if it has one
+    } catch (const std::exception&) {
+      group_->fail(error(Code::kUnavailable, "{}: {}", operation_.describe(*group_), compat::error_text(std::current_exception())));
+    }
+    if (finish_) finish_();
+    finished_ = true;
+  }
+
+  bool done() override { return finished_ || group_->dead() || work_->isCompleted(); }
+
+ private:
+  // c10d tells a timeout and a failure apart by the text only.
+  bool wait_for_completion(Deadline deadline) {
+    try {
+      work_->wait(c10d_timeout(deadline));
+      return true;
+    } catch (const std::exception&) {
+      return work_->isCompleted();
+    }
+  }
+
+  const std::shared_ptr<C10dGroup> group_;
+  const Operation operation_;
+  const c10::intrusive_ptr<::c10d::Work> work_;
+  const std::function<void()> finish_;
+  bool finished_ = false;
+};
+
+// Note [Polling a message]
+// Gloo tells a message's completion to a thread that waits for it, and to nobody else; a wait that times out closes the group's connections.
+// So wait() waits in the caller's thread, which costs nothing, and the first done() starts a thread that waits instead of the caller.
+// The destructor ends that thread by abort(), which wakes a wait without harm to the group.
+class MessageWork : public Work {
+ public:
+  MessageWork(std::shared_ptr<C10dGroup> group, const Operation& operation, c10::intrusive_ptr<::c10d::Work> work)
+      : group_(std::move(group)), operation_(operation), work_(std::move(work)) {}
+
+  ~MessageWork() override {
+    if (!watcher_.joinable()) return;
+    try {
+      work_->abort();
+    } catch (const std::exception&) {  // ended by itself meanwhile
+    }
+    watcher_.join();
+  }
+
+  void wait(Deadline deadline) override {
+    if (finished_) return;
+    group_->throw_if_dead();
+    std::exception_ptr failure;
+    if (watcher_.joinable()) {
+      if (!watched_until(deadline)) fail_of_deadline();
+      failure = watched_failure();
+    } else {
+      failure = wait_here(c10d_timeout(deadline));
+    }
+    if (failure) {
+      group_->throw_if_dead();
+      if (deadline.passed()) fail_of_deadline();
+      group_->fail(error(Code::kUnavailable, "{}: {}", operation_.describe(*group_), compat::error_text(failure)));
+    }
+    finished_ = true;
+  }
+
+  bool done() override {
+    if (finished_ || group_->dead()) return true;
+    if (!watcher_.joinable()) watcher_ = std::thread([this] { watch(); });
+    MutexLock lock(mutex_);
+    return watch_ended_;
+  }
+
+ private:
+  [[noreturn]] void fail_of_deadline() {
+    group_->fail(error(Code::kDeadlineExceeded, "{} was not complete by its deadline; the other side has not posted its part",
+                       operation_.describe(*group_)));
+  }
+
+  std::exception_ptr wait_here(milliseconds timeout) {
+    try {
+      work_->wait(timeout);
+      return nullptr;
+    } catch (const std::exception&) {
+      return std::current_exception();
+    }
+  }
+
+  void watch() {
+    std::exception_ptr failure = wait_here(c10d_timeout(Deadline::never()));
+    MutexLock lock(mutex_);
+    watch_ended_ = true;
+    watch_failure_ = std::move(failure);
+    watch_end_.notify_all();
+  }
+
+  bool watched_until(Deadline deadline) EXCLUDES(mutex_) {
+    MutexLock lock(mutex_);
+    while (!watch_ended_) {
+      if (!watch_end_.wait(mutex_, deadline)) break;
+    }
+    return watch_ended_;
+  }
+
+  std::exception_ptr watched_failure() EXCLUDES(mutex_) {
+    MutexLock lock(mutex_);
+    return watch_failure_;
+  }
+
+  const std::shared_ptr<C10dGroup> group_;
+  const Operation operation_;
+  const c10::intrusive_ptr<::c10d::Work> work_;
+  bool finished_ = false;
+  std::thread watcher_;
+  Mutex mutex_;
+  CondVar watch_end_;
+  bool watch_ended_ GUARDED_BY(mutex_) = false;
+  std::exception_ptr watch_failure_ GUARDED_BY(mutex_);
+};
+
+}  // namespace
+
+C10dGroup::~C10dGroup() {
+  const bool pending = std::any_of(collectives_.begin(), collectives_.end(), [](const auto& work) { return !work->isCompleted(); });
+  if (pending && !dead_) compat::close_connections(*backend_, rank_, size_);
+}
+
+void C10dGroup::throw_if_dead() const {
+  if (!dead_) return;
+  MutexLock lock(mutex_);
+  throw *first_error_;
+}
+
+void C10dGroup::fail(Error failure) {
+  {
+    MutexLock lock(mutex_);
+    if (first_error_) throw *first_error_;
+    first_error_ = failure;
+    dead_ = true;
+  }
+  if (backend_) compat::close_connections(*backend_, rank_, size_);
+  throw failure;
+}
+
+void C10dGroup::track(const c10::intrusive_ptr<::c10d::Work>& collective) {
+  MutexLock lock(mutex_);
+  std::erase_if(collectives_, [](const auto& work) { return work->isCompleted(); });
+  collectives_.push_back(collective);
+}
+
+std::string Operation::describe(const C10dGroup& group) const {
+  std::string text = name;
+  if (dtype != at::ScalarType::Undefined) text += fmt::format(" of {} x {}", num_elements, c10::toString(dtype));
+  if (peer >= 0) text += fmt::format(" {} rank {}", std::string_view(name) == "recv" ? "from" : std::string_view(name) == "send" ? "to" : "of", peer);
+  if (tag >= 0) text += fmt::format(", tag {},", tag);
+  return fmt::format("{} in group '{}' (this is its rank {} of {})", text, group.name(), group.rank(), group.size());
+}
+
+WorkPtr complete_work() { return std::make_unique<CompleteWork>(); }
+
+WorkPtr collective_work(std::shared_ptr<C10dGroup> group, const Operation& operation, c10::intrusive_ptr<::c10d::Work> work,
+                        std::function<void()> finish) {
+  group->track(work);
+  return std::make_unique<CollectiveWork>(std::move(group), operation, std::move(work), std::move(finish));
+}
+
+WorkPtr message_work(std::shared_ptr<C10dGroup> group, const Operation& operation, c10::intrusive_ptr<::c10d::Work> work) {
+  return std::make_unique<MessageWork>(std::move(group), operation, std::move(work));
+}
+
+}  // namespace penstock::comm

@@ -1,0 +1,56 @@
+#pragma once
+// Messages and collectives between the ranks of one group. The only door to c10d; hides what differs between LibTorch versions.
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "tensor/tensor_fwd.h"
+
+namespace penstock::comm {
+
+// A pending operation. The tensors of the operation stay alive and untouched until wait() has returned.
+class Work {
+ public:
+  virtual ~Work() = default;
+  // Blocks until done. Throws Error kUnavailable (peer gone) or kDeadlineExceeded, naming operation, group, ranks and tag.
+  virtual void wait(Deadline deadline) = 0;
+  // Answers at once; true also when the operation has failed (wait() then throws).
+  [[nodiscard]] virtual bool done() = 0;
+};
+using WorkPtr = std::unique_ptr<Work>;
+
+enum class Reduce { kSum, kMax };
+
+// One rank's view of a group of ranks, 0 … size()-1.
+//
+// Threads:   methods may be called from any thread, but the collectives of one group must be called in the same order
+//            on every rank, so one thread per group calls them. send and recv match by (peer, tag), first come first served.
+// Blocking:  no method waits for a peer; the Work does.
+// Buffering: a send completes without its receive having been posted as far as the caller's thread is concerned:
+//            the caller keeps the Work (and the tensor) and goes on. Any number of sends may be pending.
+// Tensors:   contiguous, on the CPU; float32, float64, bfloat16, int64, int32, uint8. A receive must match shape and dtype exactly
+//            (the pipeline sends a header first).
+// Errors:    after the first failed operation the group is dead: every later call throws that first error at once.
+class Communicator {
+ public:
+  virtual ~Communicator() = default;
+  [[nodiscard]] virtual int rank() const = 0;
+  [[nodiscard]] virtual int size() const = 0;
+  [[nodiscard]] virtual const std::string& name() const = 0;  // for messages, e.g. "pipe[1]"
+
+  [[nodiscard]] virtual WorkPtr send(const Tensor& tensor, int to, int tag) = 0;
+  [[nodiscard]] virtual WorkPtr recv(Tensor& tensor, int from, int tag) = 0;
+  // In place; every rank gets the same bits. kSum for all dtypes (bfloat16 sums in float32), kMax for float and integer.
+  [[nodiscard]] virtual WorkPtr all_reduce(Tensor& tensor, Reduce op) = 0;
+  [[nodiscard]] virtual WorkPtr broadcast(Tensor& tensor, int root) = 0;
+  [[nodiscard]] virtual WorkPtr barrier() = 0;
+
+  // A group of some of this group's ranks (listed by this group's numbering, ascending); nullptr on ranks that are not in it.
+  // Collective over this group: every rank calls it with the same arguments. Blocks until connected or the deadline.
+  [[nodiscard]] virtual std::unique_ptr<Communicator> split(std::span<const int> ranks, const std::string& name, Deadline deadline) = 0;
+};
+
+}  // namespace penstock::comm

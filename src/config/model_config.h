@@ -1,0 +1,60 @@
+#pragma once
+// TorchServe's model-config.yaml: how many workers a model gets, on which devices, split how.
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/error.h"
+
+namespace penstock::config {
+
+enum class DeviceType { kAuto, kCpu, kGpu };                            // auto = GPU where there is one
+enum class ParallelType { kNone, kPipeline, kTensor, kBoth, kCustom };  // none, pp, tp, pptp, custom
+enum class ComputeType { kAuto, kFloat32, kBfloat16 };                  // auto = bfloat16 where the processor computes in it
+
+struct TorchrunConfig {
+  int nnodes = 1;          // only 1 is supported yet
+  int nproc_per_node = 0;  // ranks of a worker group; 0 = not given
+  int omp_num_threads = 1; // OMP_NUMBER_THREADS: threads of each rank
+};
+
+struct HandlerConfig {
+  std::filesystem::path model_path;  // the Hugging Face directory; the model folder itself where the file names none.
+                                     // In the file relative to the model folder, here as the program can open it.
+  int max_sequence_tokens = 0;       // prompt and completion together; 0 = what the model allows
+  int max_concurrent = 8;            // sequences that one worker group generates at once
+  ComputeType dtype = ComputeType::kAuto;
+};
+
+struct ModelConfig {
+  int min_workers = 0;               // 0 = not given: the server's default_workers_per_model
+  int max_workers = 0;               // 0 = not given: as min_workers
+  int batch_size = 1;
+  int max_batch_delay_ms = 100;
+  std::optional<seconds> response_timeout;  // absent = the server's default_response_timeout
+  std::optional<seconds> startup_timeout;   // absent = the server's default_startup_timeout
+  DeviceType device_type = DeviceType::kAuto;
+  std::vector<int> device_ids;       // empty = all
+  ParallelType parallel_type = ParallelType::kNone;
+  int parallel_level = 0;            // 0 = not given
+  TorchrunConfig torchrun;
+  int job_queue_size = 0;            // 0 = the server's job_queue_size
+  seconds max_retry_timeout{300};    // a worker that keeps failing is restarted for so long
+  HandlerConfig handler;
+
+  std::vector<std::string> notes;    // known keys that do nothing yet, one line each, to be logged
+
+  // Processes of one worker group = pipeline stages: parallelLevel, or torchrun's nproc-per-node, or 1.
+  [[nodiscard]] int num_stages() const;
+};
+
+// Reads a model-config.yaml. Errors: kNotFound; kInvalidArgument "FILE:LINE: key 'a.b': expected ..., found ...", unknown keys with the
+// nearest known one; kUnimplemented for parallelType tp, pptp and custom, and for nnodes > 1.
+[[nodiscard]] Result<ModelConfig> load_model_config(const std::filesystem::path& file);
+
+// The model-config.yaml of a model folder; all defaults when the folder has none. kNotFound when there is no such folder.
+[[nodiscard]] Result<ModelConfig> load_model_folder_config(const std::filesystem::path& folder);
+
+}  // namespace penstock::config

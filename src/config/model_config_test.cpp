@@ -1,0 +1,126 @@
+#include "config/model_config.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "base/file.h"
+#include "base/temp_dir.h"
+
+namespace penstock::config {
+namespace {
+
+using testing::ElementsAre;
+using testing::EndsWith;
+
+class ModelConfigTest : public testing::Test {
+ protected:
+  Result<ModelConfig> load(const std::string& text) {
+    write_file_atomic(file_, text);
+    return load_model_config(file_);
+  }
+  std::string refusal(const std::string& text) {
+    const Result<ModelConfig> config = load(text);
+    return config.ok() ? "accepted" : config.error().message();
+  }
+
+  TempDir folder_;
+  std::filesystem::path file_ = folder_.path() / "model-config.yaml";
+};
+
+TEST_F(ModelConfigTest, ReadsEveryHonouredKey) {
+  const ModelConfig config = load(R"(
+minWorkers: 1
+maxWorkers: 2
+batchSize: 3
+maxBatchDelay: 50
+responseTimeout: 10
+startupTimeout: 20
+deviceType: gpu
+deviceIds: [2, 3, 4, 5]
+parallelType: PP
+parallelLevel: 2
+torchrun: {nnodes: 1, nproc-per-node: 2, OMP_NUMBER_THREADS: 4}
+jobQueueSize: 7
+maxRetryTimeoutInSec: 0
+handler: {model_path: sub/model, max_sequence_tokens: 64, max_concurrent: 5, dtype: bf16}
+)")
+                                 .value();
+  EXPECT_EQ(config.min_workers, 1);
+  EXPECT_EQ(config.max_workers, 2);
+  EXPECT_EQ(config.batch_size, 3);
+  EXPECT_EQ(config.max_batch_delay_ms, 50);
+  EXPECT_EQ(config.response_timeout, seconds(10));
+  EXPECT_EQ(config.startup_timeout, seconds(20));
+  EXPECT_EQ(config.device_type, DeviceType::kGpu);
+  EXPECT_THAT(config.device_ids, ElementsAre(2, 3, 4, 5));
+  EXPECT_EQ(config.parallel_type, ParallelType::kPipeline);
+  EXPECT_EQ(config.num_stages(), 2);
+  EXPECT_EQ(config.torchrun.omp_num_threads, 4);
+  EXPECT_EQ(config.job_queue_size, 7);
+  EXPECT_EQ(config.max_retry_timeout, seconds(0));
+  EXPECT_EQ(config.handler.model_path, folder_.path() / "sub/model");
+  EXPECT_EQ(config.handler.max_sequence_tokens, 64);
+  EXPECT_EQ(config.handler.max_concurrent, 5);
+  EXPECT_EQ(config.handler.dtype, ComputeType::kBfloat16);
+  EXPECT_TRUE(config.notes.empty());
+}
+
+TEST_F(ModelConfigTest, IsAllDefaultsWithoutAFile) {
+  const ModelConfig config = load_model_folder_config(folder_.path()).value();
+  EXPECT_EQ(config.handler.model_path, folder_.path());
+  EXPECT_EQ(config.num_stages(), 1);
+  EXPECT_EQ(config.response_timeout, std::nullopt);
+  EXPECT_EQ(config.handler.max_concurrent, 8);
+  EXPECT_EQ(load_model_folder_config(folder_.path() / "none").error().code(), Code::kNotFound);
+}
+
+TEST_F(ModelConfigTest, CountsStagesByEitherKey) {
+  EXPECT_EQ(load("parallelType: pp\nparallelLevel: 3\n").value().num_stages(), 3);
+  EXPECT_EQ(load("parallelType: pp\ntorchrun: {nproc-per-node: 4}\n").value().num_stages(), 4);
+  EXPECT_EQ(load("parallelType: pp\n").value().num_stages(), 1);
+}
+
+TEST_F(ModelConfigTest, RefusesTwoDifferentNumbersOfStages) {
+  EXPECT_THAT(refusal("parallelType: pp\nparallelLevel: 2\ntorchrun:\n  nproc-per-node: 4\n"),
+              EndsWith("model-config.yaml:4: key 'torchrun.nproc-per-node': 4 contradicts parallelLevel 2 on line 2; give one of them"));
+}
+
+TEST_F(ModelConfigTest, RefusesWhatItCannotDoInsteadOfIgnoringIt) {
+  for (const char* type : {"tp", "pptp", "custom"}) {
+    const Result<ModelConfig> config = load(fmt::format("parallelType: {}\nparallelLevel: 2\n", type));
+    ASSERT_FALSE(config.ok());
+    EXPECT_EQ(config.error().code(), Code::kUnimplemented);
+    EXPECT_THAT(config.error().message(),
+                testing::HasSubstr("model-config.yaml:1: key 'parallelType': tp, pptp and custom are not supported yet"));
+  }
+  EXPECT_THAT(refusal("parallelType: pp\ntorchrun: {nnodes: 2}\n"), testing::HasSubstr("expected 1, found 2"));
+  EXPECT_THAT(refusal("torchrun:\n  nproc-per-node: 2\n"),
+              EndsWith("model-config.yaml:2: key 'torchrun.nproc-per-node': 2 processes for one worker need 'parallelType: pp'"));
+}
+
+TEST_F(ModelConfigTest, RefusesKeysThatContradictEachOther) {
+  EXPECT_THAT(refusal("minWorkers: 3\nmaxWorkers: 2\n"),
+              EndsWith(":2: key 'maxWorkers': expected at least minWorkers, 3 (line 1), found 2"));
+  EXPECT_THAT(refusal("deviceIds: [1, 1]\n"), EndsWith("the same device is listed twice"));
+  EXPECT_THAT(refusal("deviceType: cpu\ndeviceIds: [1]\n"), EndsWith("GPUs are listed, but deviceType (line 1) is cpu"));
+  EXPECT_THAT(refusal("parallelType: pp\nparallelLevel: 2\ndeviceIds: [1]\n"),
+              EndsWith("expected at least 2 devices, one for each stage, found 1"));
+}
+
+TEST_F(ModelConfigTest, NamesTheNearestKey) {
+  EXPECT_THAT(refusal("minWorker: 1\n"), EndsWith(":1: unknown key 'minWorker'; did you mean 'minWorkers'?"));
+  EXPECT_THAT(refusal("handler:\n  modelpath: x\n"), EndsWith(":2: unknown key 'handler.modelpath'; did you mean 'handler.model_path'?"));
+  EXPECT_THAT(refusal("torchrun: {nproc_per_node: 2}\n"), EndsWith("did you mean 'torchrun.nproc-per-node'?"));
+  EXPECT_THAT(refusal("batchSize: many\n"), EndsWith(":1: key 'batchSize': expected an integer >= 1, found 'many'"));
+}
+
+TEST_F(ModelConfigTest, NotesKnownKeysThatDoNothingYet) {
+  const ModelConfig config =
+      load("continuousBatching: true\npippy:\n  chunks: 4\n  input_names: [a]\ntorchrun:\n  rdzv-backend: c10d\n").value();
+  EXPECT_THAT(config.notes,
+              ElementsAre(EndsWith(":1: continuousBatching: known, not applicable yet"), EndsWith(":2: pippy: known, not applicable yet"),
+                          EndsWith(":6: torchrun.rdzv-backend: known, not applicable yet")));
+}
+
+}  // namespace
+}  // namespace penstock::config

@@ -1,0 +1,98 @@
+#include "config/server_config.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "base/file.h"
+#include "base/temp_dir.h"
+
+namespace penstock::config {
+namespace {
+
+using testing::ElementsAre;
+using testing::EndsWith;
+using testing::HasSubstr;
+
+class ServerConfigTest : public testing::Test {
+ protected:
+  Result<ServerConfig> load(const std::string& text) {
+    write_file_atomic(file_, text);
+    return load_server_config(file_, fixed_environment({{"STORE", "/models"}, {"PORT", "70"}}));
+  }
+  std::string refusal(const std::string& text) {
+    const Result<ServerConfig> config = load(text);
+    return config.ok() ? "accepted" : config.error().message();
+  }
+
+  TempDir folder_;
+  std::filesystem::path file_ = folder_.path() / "config.properties";
+};
+
+TEST_F(ServerConfigTest, HasTorchServesDefaults) {
+  const ServerConfig config = load("").value();
+  EXPECT_EQ(config.grpc_inference_address, "127.0.0.1");
+  EXPECT_EQ(config.grpc_inference_port, 7070);
+  EXPECT_EQ(config.default_response_timeout, seconds(120));
+  EXPECT_EQ(config.default_startup_timeout, seconds(120));
+  EXPECT_EQ(config.job_queue_size, 100);
+  EXPECT_EQ(config.max_request_size, 6553500);
+  EXPECT_EQ(config.number_of_gpu, std::nullopt);
+  EXPECT_FALSE(config.load_all_models);
+  EXPECT_TRUE(config.notes.empty());
+}
+
+TEST_F(ServerConfigTest, ReadsWhatItHonours) {
+  const ServerConfig config =
+      load(
+          "grpc_inference_address=0.0.0.0\ngrpc_inference_port=9000\nmodel_store=store\nload_models = a, b ,c\ndefault_response_timeout=7\n"
+          "default_startup_timeout=8\njob_queue_size=9\nnumber_of_gpu=0\nmax_request_size=10\nmax_response_size=11\ndefault_workers_per_"
+          "model=2\n")
+          .value();
+  EXPECT_EQ(config.grpc_inference_address, "0.0.0.0");
+  EXPECT_EQ(config.grpc_inference_port, 9000);
+  EXPECT_EQ(config.model_store, (folder_.path() / "store").string()) << "relative to the file, not to the working folder";
+  EXPECT_THAT(config.load_models, ElementsAre("a", "b", "c"));
+  EXPECT_EQ(config.default_response_timeout, seconds(7));
+  EXPECT_EQ(config.default_startup_timeout, seconds(8));
+  EXPECT_EQ(config.job_queue_size, 9);
+  EXPECT_EQ(config.number_of_gpu, 0);
+  EXPECT_EQ(config.max_request_size, 10);
+  EXPECT_EQ(config.max_response_size, 11);
+  EXPECT_EQ(config.default_workers_per_model, 2);
+}
+
+TEST_F(ServerConfigTest, LoadsAllModelsWhenToldSo) {
+  EXPECT_TRUE(load("load_models=all\n").value().load_all_models);
+  EXPECT_TRUE(load("load_models=\n").value().load_models.empty());
+}
+
+TEST_F(ServerConfigTest, NotesKnownKeysThatDoNothingYet) {
+  const ServerConfig config = load("# c\ncors_allowed_origin=*\ninference_address=http://0.0.0.0:8080\nmodels={}\n").value();
+  EXPECT_THAT(config.notes, ElementsAre(EndsWith("config.properties:2: cors_allowed_origin: known, not applicable yet"),
+                                        EndsWith("config.properties:4: models: known, not applicable yet"),
+                                        EndsWith("config.properties:3: inference_address: known, not applicable yet")));
+  EXPECT_EQ(config.inference_address, "http://0.0.0.0:8080");
+}
+
+TEST_F(ServerConfigTest, ReplacesEnvironmentVariables) {
+  const ServerConfig config = load("model_store=$$STORE$$/x\ngrpc_inference_port=$$PORT$$$$PORT$$\n").value();
+  EXPECT_EQ(config.model_store, "/models/x");
+  EXPECT_EQ(config.grpc_inference_port, 7070);
+  EXPECT_THAT(refusal("\nmodel_store=$$NOPE$$\n"),
+              EndsWith("config.properties:2: key 'model_store': the environment variable NOPE is not set"));
+}
+
+TEST_F(ServerConfigTest, SaysWhatIsWrongWhere) {
+  EXPECT_THAT(refusal("a=1\n"), HasSubstr("config.properties:1: unknown key 'a'; did you mean"));
+  EXPECT_THAT(refusal("\ngrpc_inference_prot=1\n"),
+              EndsWith("config.properties:2: unknown key 'grpc_inference_prot'; did you mean 'grpc_inference_port'?"));
+  EXPECT_THAT(refusal("grpc_inference_port=70x\n"),
+              EndsWith("config.properties:1: key 'grpc_inference_port': expected an integer from 0 to 65535, found '70x'"));
+  EXPECT_THAT(refusal("job_queue_size=0\n"), EndsWith("key 'job_queue_size': expected an integer >= 1, found '0'"));
+  EXPECT_THAT(refusal("grpc_inference_address=http://x\n"), HasSubstr("expected a host name or an IP address"));
+  EXPECT_THAT(refusal("enable_grpc_ssl=true\n"), HasSubstr("TLS is not supported yet"));
+  EXPECT_EQ(load_server_config(folder_.path() / "none").error().code(), Code::kNotFound);
+}
+
+}  // namespace
+}  // namespace penstock::config

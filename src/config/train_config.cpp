@@ -1,0 +1,168 @@
+#include "config/train_config.h"
+
+#include "base/file.h"
+#include "config/fields.h"
+#include "config/yaml_reader.h"
+
+namespace penstock::config {
+namespace {
+
+// Every key of the file, once.
+std::vector<Field> fields_of(TrainConfig& c) {
+  constexpr RealRange kPositive{.min = 0, .min_excluded = true};
+  constexpr RealRange kBeta{.min = 0, .max = 1, .max_excluded = true};
+  TrainModelConfig& m = c.model;
+  OptimizerConfig& o = c.optimizer;
+  return {
+      integer_field("model.hidden_size", m.hidden_size, {1, 1 << 20}, "width of the model"),
+      integer_field("model.num_layers", m.num_layers, {1, 4096}, "transformer blocks"),
+      integer_field("model.num_heads", m.num_heads, {1, 4096}, "attention heads; divides hidden_size"),
+      integer_field("model.num_kv_heads", m.num_kv_heads, {0, 4096}, "heads of keys and values; divides num_heads; 0 = num_heads"),
+      integer_field("model.intermediate_size", m.intermediate_size, {1, 1 << 22}, "width inside the feed-forward block"),
+      integer_field("model.max_position_embeddings", m.max_position_embeddings, {0, 1 << 24},
+                    "longest sequence in tokens; 0 = batch.sequence_length"),
+      real_field("model.rope_theta", m.rope_theta, kPositive, "base of the rotary embedding"),
+      real_field("model.rms_norm_eps", m.rms_norm_eps, kPositive, "added to the mean square in RMSNorm"),
+      boolean_field("model.tie_word_embeddings", m.tie_word_embeddings, "the head shares the embedding's weights"),
+      text_list_field("data.path", c.data.paths, "files, or folders whose files are all read"),
+      text_field("data.separator", c.data.separator, "a line of just this cuts documents; empty = one document a file"),
+      real_field("data.validation_fraction", c.data.validation_fraction, {.min = 0, .max = 1, .max_excluded = true},
+                 "of the documents, held out"),
+      integer_field("mesh.data", c.mesh.data, {1, 65536}, "replicas"),
+      integer_field("mesh.pipe", c.mesh.pipe, {1, 4096}, "pipeline stages"),
+      choice_field<ScheduleName>("schedule", c.schedule, {{"gpipe", ScheduleName::kGpipe}, {"1f1b", ScheduleName::k1F1B}},
+                                 "order of the pipeline's actions"),
+      choice_field<PartitionMethod>("partition", c.partition,
+                                    {{"parameters", PartitionMethod::kParameters}, {"uniform", PartitionMethod::kUniform}},
+                                    "what the stages get equal shares of: parameters, or layers"),
+      integer_field("batch.microbatches", c.batch.microbatches, {1, 65536}, "per replica and step"),
+      integer_field("batch.microbatch_size", c.batch.microbatch_size, {1, 65536}, "sequences in one micro-batch"),
+      integer_field("batch.sequence_length", c.batch.sequence_length, {1, 1 << 24}, "tokens"),
+      real_field("optimizer.lr", o.lr, kPositive, "peak learning rate"),
+      real_field("optimizer.min_lr_ratio", o.min_lr_ratio, {.min = 0, .max = 1}, "last learning rate / peak"),
+      integer_field("optimizer.warmup_steps", o.warmup_steps, {0}, "steps of linear warm-up"),
+      real_field("optimizer.beta1", o.beta1, kBeta, "decay of the first moment"),
+      real_field("optimizer.beta2", o.beta2, kBeta, "decay of the second moment"),
+      real_field("optimizer.eps", o.eps, kPositive, "added to the root of the second moment"),
+      real_field("optimizer.weight_decay", o.weight_decay, {.min = 0}, "decoupled, times the learning rate"),
+      real_field("optimizer.clip_norm", o.clip_norm, {.min = 0}, "largest norm of the whole gradient; 0 = no clipping"),
+      integer_field("steps", c.steps, {0}, "0 = until max_seconds"),
+      real_field("max_seconds", c.max_seconds, {.min = 0}, "training time; 0 = no limit"),
+      choice_field<Precision>("precision", c.precision,
+                              {{"auto", Precision::kAuto}, {"fp32", Precision::kFloat32}, {"bf16", Precision::kBfloat16}},
+                              "of the computation; auto = bf16 where the processor has it"),
+      integer_field("seed", c.seed, {0}, "of weights and data order"),
+      integer_field("validation.every_steps", c.validation.every_steps, {0}, "0 = only at the end"),
+      integer_field("validation.batches", c.validation.batches, {1}, "micro-batches per replica"),
+      integer_field("checkpoint.every_steps", c.checkpoint.every_steps, {0}, "0 = off"),
+      integer_field("checkpoint.keep", c.checkpoint.keep, {1}, "newest complete checkpoints that stay"),
+      real_field("bucket_mib", c.bucket_mib, kPositive, "MiB of gradients that are reduced in one go"),
+      text_field("output", c.output, "the run folder"),
+      real_field("timeout_seconds", c.timeout_seconds, kPositive, "deadline of every wait between ranks"),
+      integer_field("omp_threads", c.omp_threads, {1, 1024}, "threads of each rank"),
+  };
+}
+
+template <typename... Args>
+Error wrong(const char* key, fmt::format_string<Args...> format, Args&&... args) {
+  return error(Code::kInvalidArgument, "key '{}': {}", key, fmt::format(format, std::forward<Args>(args)...));
+}
+
+std::optional<Error> check_required(const TrainConfig& c) {
+  const std::pair<const char*, bool> required[] = {
+      {"model.hidden_size", c.model.hidden_size > 0}, {"model.num_layers", c.model.num_layers > 0},
+      {"model.num_heads", c.model.num_heads > 0},     {"model.intermediate_size", c.model.intermediate_size > 0},
+      {"data.path", !c.data.paths.empty()},           {"output", !c.output.empty()},
+  };
+  for (const auto& [key, given] : required) {
+    if (!given) return wrong(key, "required, but not given");
+  }
+  if (c.steps == 0 && c.max_seconds == 0) return wrong("steps", "expected an integer >= 1, or max_seconds > 0, found neither");
+  return std::nullopt;
+}
+
+// "--set" values are written as in the file: lists and quoted text are YAML, all else is taken as it stands.
+Result<RawValue> parse_assignment(std::string_view assignment) {
+  const size_t equals = assignment.find('=');
+  if (equals == std::string_view::npos || equals == 0) {
+    return error(Code::kInvalidArgument, "--set: expected key=value, found '{}'", assignment.substr(0, 128));
+  }
+  const std::string_view value = assignment.substr(equals + 1);
+  RawValue raw;
+  if (!value.empty() && std::string_view("[\"'").find(value.front()) != std::string_view::npos) {
+    Result<std::vector<RawValue>> parsed = parse_yaml(fmt::format("value: {}", value), "--set");
+    if (!parsed) return parsed.error();
+    if (parsed->size() != 1) return error(Code::kInvalidArgument, "--set: expected one value, found '{}'", value.substr(0, 128));
+    raw = parsed->front();
+  } else {
+    raw.items = {std::string(value)};
+  }
+  raw.key = assignment.substr(0, equals);
+  raw.line = 0;
+  return raw;
+}
+
+}  // namespace
+
+std::optional<Error> apply_override(TrainConfig& config, std::string_view assignment) {
+  Result<RawValue> raw = parse_assignment(assignment);
+  if (!raw) return raw.error();
+  Result<Filled> filled = fill(fields_of(config), {*raw}, "--set");
+  if (!filled) return filled.error();
+  return std::nullopt;
+}
+
+std::optional<Error> check_train_config(const TrainConfig& c) {
+  if (auto missing = check_required(c)) return missing;
+  const TrainModelConfig& m = c.model;
+  if (m.hidden_size % m.num_heads != 0)
+    return wrong("model.num_heads", "expected a divisor of hidden_size {}, found {}", m.hidden_size, m.num_heads);
+  if (m.hidden_size / m.num_heads % 2 != 0) {
+    return wrong("model.num_heads", "hidden_size / num_heads must be even for the rotary embedding, found {} / {}", m.hidden_size,
+                 m.num_heads);
+  }
+  const int kv_heads = m.num_kv_heads > 0 ? m.num_kv_heads : m.num_heads;
+  if (m.num_heads % kv_heads != 0)
+    return wrong("model.num_kv_heads", "expected a divisor of num_heads {}, found {}", m.num_heads, kv_heads);
+  const int longest = m.max_position_embeddings > 0 ? m.max_position_embeddings : c.batch.sequence_length;
+  if (c.batch.sequence_length > longest) {
+    return wrong("batch.sequence_length", "expected at most model.max_position_embeddings {}, found {}", longest, c.batch.sequence_length);
+  }
+  const int num_layers = m.num_layers + 2;  // with the embedding and the head
+  if (c.mesh.pipe > num_layers) {
+    return wrong("mesh.pipe", "expected at most {} stages, one for each block, the embedding and the head, found {}", num_layers,
+                 c.mesh.pipe);
+  }
+  return std::nullopt;
+}
+
+Result<TrainConfig> parse_train_config(std::string_view yaml, const std::string& file, const std::vector<std::string>& overrides) {
+  Result<std::vector<RawValue>> values = parse_yaml(yaml, file);
+  if (!values) return values.error();
+  TrainConfig config;
+  Result<Filled> filled = fill(fields_of(config), *values, file);
+  if (!filled) return filled.error();
+  for (const std::string& assignment : overrides) {
+    if (auto problem = apply_override(config, assignment)) return *problem;
+  }
+  if (auto problem = check_train_config(config)) {
+    // The line of the key that the message names is not known when it is missing or was overridden; the file's name always helps.
+    return error(problem->code(), "{}: {}", file, problem->message());
+  }
+  if (config.model.num_kv_heads == 0) config.model.num_kv_heads = config.model.num_heads;
+  if (config.model.max_position_embeddings == 0) config.model.max_position_embeddings = config.batch.sequence_length;
+  return config;
+}
+
+Result<TrainConfig> load_train_config(const std::filesystem::path& path, const std::vector<std::string>& overrides) {
+  Result<std::string> text = read_file(path, kConfigFileLimit);
+  if (!text) return text.error();
+  return parse_train_config(*text, path.string(), overrides);
+}
+
+std::string to_yaml(const TrainConfig& config) {
+  TrainConfig copy = config;
+  return print_yaml(fields_of(copy));
+}
+
+}  // namespace penstock::config

@@ -1,0 +1,107 @@
+#pragma once
+// What `penstock train` is told: one tree of structs, read once, checked once, printed whole at the start.
+// Keys, ranges and the comments that users see stand in train_config.cpp, one line a key.
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/error.h"
+
+namespace penstock::config {
+
+enum class ScheduleName { kGpipe, k1F1B };
+enum class PartitionMethod { kParameters, kUniform };
+enum class Precision { kAuto, kFloat32, kBfloat16 };  // auto = bfloat16 where the processor computes in it
+
+struct TrainModelConfig {           // a Llama-family model
+  int hidden_size = 0;              // required
+  int num_layers = 0;               // required
+  int num_heads = 0;                // required
+  int num_kv_heads = 0;             // 0 in the file = num_heads; never 0 after loading
+  int intermediate_size = 0;        // required
+  int max_position_embeddings = 0;  // tokens; 0 in the file = batch.sequence_length; never 0 after loading
+  double rope_theta = 10000;
+  double rms_norm_eps = 1e-5;
+  bool tie_word_embeddings = true;
+};
+
+struct TrainDataConfig {
+  std::vector<std::string> paths;    // required; files, or folders whose files are all read. Key `path`
+  std::string separator = "%";       // a line of just this cuts documents; empty = one document a file
+  double validation_fraction = 0.1;  // of the documents, held out
+};
+
+struct MeshConfig {
+  int data = 1;  // replicas
+  int pipe = 1;  // stages
+};
+
+struct BatchConfig {
+  int microbatches = 4;       // per replica and step
+  int microbatch_size = 4;    // sequences in one micro-batch
+  int sequence_length = 128;  // tokens
+};
+
+struct OptimizerConfig {      // AdamW
+  double lr = 1e-3;           // peak learning rate
+  double min_lr_ratio = 0.1;  // last learning rate / peak
+  int warmup_steps = 0;
+  double beta1 = 0.9;
+  double beta2 = 0.95;
+  double eps = 1e-8;
+  double weight_decay = 0.1;
+  double clip_norm = 1.0;     // of the whole gradient; 0 = no clipping
+};
+
+struct ValidationConfig {
+  int every_steps = 50;  // 0 = only at the end
+  int batches = 8;       // micro-batches per replica
+};
+
+struct CheckpointConfig {
+  int every_steps = 0;  // 0 = off
+  int keep = 2;         // newest complete checkpoints that stay
+};
+
+struct TrainConfig {
+  TrainModelConfig model;
+  TrainDataConfig data;
+  MeshConfig mesh;
+  ScheduleName schedule = ScheduleName::k1F1B;
+  PartitionMethod partition = PartitionMethod::kParameters;
+  BatchConfig batch;
+  OptimizerConfig optimizer;
+  int steps = 0;            // 0 = until max_seconds
+  double max_seconds = 0;   // 0 = no limit; one of the two is required
+  Precision precision = Precision::kAuto;
+  int64_t seed = 1;
+  ValidationConfig validation;
+  CheckpointConfig checkpoint;
+  double bucket_mib = 1;    // gradients reduced in one go
+  std::string output;       // required; the run folder
+  double timeout_seconds = 60;  // deadline of every wait between ranks
+  int omp_threads = 1;      // of each rank
+
+  [[nodiscard]] int world_size() const { return mesh.data * mesh.pipe; }
+};
+
+// Reads a file, applies the overrides ("batch.microbatches=8") in order, then checks the whole.
+// Errors: kNotFound; kInvalidArgument "FILE:LINE: key 'a.b': expected an integer >= 1, found 'abc'" (for an override "--set: key ...").
+[[nodiscard]] Result<TrainConfig> load_train_config(const std::filesystem::path& file, const std::vector<std::string>& overrides = {});
+[[nodiscard]] Result<TrainConfig> parse_train_config(std::string_view yaml, const std::string& file,
+                                                     const std::vector<std::string>& overrides = {});
+
+// Sets one key from "key=value", the value as it would stand in the file ("data.path=[a, b]"). Checks the key's own range only.
+// nullopt when done; an Error leaves `config` unchanged.
+[[nodiscard]] std::optional<Error> apply_override(TrainConfig& config, std::string_view assignment);
+
+// What no single key can tell: required keys, and keys that must fit each other. nullopt when all is well.
+[[nodiscard]] std::optional<Error> check_train_config(const TrainConfig& config);
+
+// The whole tree as YAML with a comment for each key; parse_train_config reads the same values back.
+[[nodiscard]] std::string to_yaml(const TrainConfig& config);
+
+}  // namespace penstock::config

@@ -1,0 +1,78 @@
+#include "engine/stage_runner.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "model/llama.h"
+#include "model/parameter_io.h"
+#include "plan/partition.h"
+#include "weights/hf_directory.h"
+
+namespace penstock::engine {
+namespace {
+
+model::LlamaConfig read_config(const std::filesystem::path& folder) {
+  return model::parse_llama_config(weights::read_config_json(folder).dump(), (folder / "config.json").string()).value();
+}
+
+plan::Boundaries cut(const std::vector<model::LayerSpec>& specs, int num_stages) {
+  std::vector<int64_t> parameters;
+  for (const auto& spec : specs) parameters.push_back(spec.num_parameters);
+  return plan::partition_by_weights(parameters, num_stages).value();
+}
+
+// The decoder blocks among the layers [first, first + count): layer 0 is the embedding, the last one the head.
+model::KvCache::Shape cache_shape(const model::LlamaConfig& config, const pipeline::Stage& stage, int64_t slots, int64_t max_length) {
+  const int first = std::max(stage.first_layer(), 1), end = std::min(stage.first_layer() + stage.num_layers(), static_cast<int>(config.num_layers) + 1);
+  return {first - 1, std::max(0, end - first), slots, config.num_kv_heads, max_length, config.head_size};
+}
+
+}  // namespace
+
+StageRunner::StageRunner(const StageOptions& options) : options_(options), config_(read_config(options.model)) {
+  const auto limit = static_cast<int>(config_.max_position_embeddings);
+  max_sequence_tokens_ = options.max_sequence_tokens == 0 ? limit : options.max_sequence_tokens;
+  if (max_sequence_tokens_ > limit) {
+    throw error(Code::kInvalidArgument, "handler.max_sequence_tokens: {} is more than the model's max_position_embeddings {}", max_sequence_tokens_, limit);
+  }
+  const auto specs = model::llama_layers(config_);
+  stage_ = std::make_unique<pipeline::Stage>(specs, cut(specs, options.num_stages), options.stage);
+  const auto weights = weights::HfDirectory::open(options.model);
+  for (model::Parameter& p : stage_->parameters()) {
+    model::load_parameter(p, p.value, [&](const std::string& name) { return weights.tensor(name); });
+    p.value.requires_grad_(false);
+  }
+  cache_ = std::make_unique<model::KvCache>(cache_shape(config_, *stage_, options.max_sequences, max_sequence_tokens_));
+}
+
+at::Tensor StageRunner::forward(const StepPlan& plan, const at::Tensor& input) {
+  at::NoGradGuard no_grad;
+  std::vector<kernels::SequenceRows> rows;
+  std::vector<int64_t> sampled;
+  int64_t end = 0;
+  for (const SequenceStep& s : plan.sequences) {
+    rows.push_back({s.slot, s.start, s.count});
+    end += s.count;
+    if (s.samples) sampled.push_back(end - 1);
+  }
+  model::ForwardContext context;
+  context.compute = options_.compute;
+  context.sequences = rows;
+  context.cache = cache_.get();
+  if (stage_->is_last()) context.output_rows = at::tensor(sampled, at::kLong);
+  return stage_->forward({input}, context).at(0);
+}
+
+std::vector<int32_t> sample_rows(const StepPlan& plan, const at::Tensor& logits) {
+  std::vector<int32_t> out;
+  const auto width = static_cast<size_t>(logits.size(-1));
+  const float* row = logits.data_ptr<float>();
+  for (const SequenceStep& s : plan.sequences) {
+    if (!s.samples) continue;
+    out.push_back(sample({row, width}, s.choice));
+    row += width;
+  }
+  return out;
+}
+
+}  // namespace penstock::engine

@@ -1,0 +1,106 @@
+#pragma once
+// A worker played by hand, for the tests of this folder.
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/mutex.h"
+#include "frontend/worker_client.h"
+
+namespace penstock::frontend {
+
+// The generations that a test has started: it sends their events and ends them itself. A cancelled call ends at once, as over gRPC.
+class FakeCall final : public WorkerCall {
+ public:
+  FakeCall(text::GenerationRequest request, std::shared_ptr<GenerationObserver> observer)
+      : request(std::move(request)), observer_(std::move(observer)) {}
+  void cancel() override {
+    cancelled = true;
+    end(Error(Code::kCancelled, "cancelled"));
+  }
+  bool send(const std::string& text) {
+    WorkerEvent event;
+    event.text = text;
+    return observer_->on_event(event);
+  }
+  void end(std::optional<Error> failure) {
+    if (const auto observer = std::exchange(observer_, nullptr)) observer->on_done(failure);
+  }
+  const text::GenerationRequest request;
+  std::atomic<bool> cancelled{false};
+
+ private:
+  std::shared_ptr<GenerationObserver> observer_;
+};
+
+class FakeWorkerClient final : public WorkerClient {
+ public:
+  Result<WorkerInfo> wait_ready(Deadline) override {
+    if (not_ready) return *not_ready;
+    return WorkerInfo{"Fake", 128, 4, 2};
+  }
+  std::shared_ptr<WorkerCall> generate(const text::GenerationRequest& request, std::shared_ptr<GenerationObserver> observer) override {
+    MutexLock lock(mutex_);
+    calls_.push_back(std::make_shared<FakeCall>(request, std::move(observer)));
+    return calls_.back();
+  }
+  bool drain(Deadline) override {
+    drained = true;
+    return true;
+  }
+  [[nodiscard]] std::vector<std::shared_ptr<FakeCall>> calls() const {
+    MutexLock lock(mutex_);
+    return calls_;
+  }
+  std::optional<Error> not_ready;
+  std::atomic<bool> drained{false};
+
+ private:
+  mutable Mutex mutex_;
+  std::vector<std::shared_ptr<FakeCall>> calls_ GUARDED_BY(mutex_);
+};
+
+// What a client sees of its generation.
+class RecordingObserver final : public GenerationObserver {
+ public:
+  bool on_event(const WorkerEvent& event) override {
+    MutexLock lock(mutex_);
+    text_ += event.text;
+    return wants_more;
+  }
+  void on_done(const std::optional<Error>& failure) override {
+    MutexLock lock(mutex_);
+    ++times_done_;
+    failure_ = failure;
+    done_.notify_all();
+  }
+  // Waits for the end: "ok", or "CODE: MESSAGE".
+  [[nodiscard]] std::string outcome() {
+    MutexLock lock(mutex_);
+    const Deadline deadline = Deadline::after(seconds(10));
+    while (times_done_ == 0) {
+      if (!done_.wait(mutex_, deadline)) return "no end within 10 s";
+    }
+    return failure_ ? fmt::format("{}: {}", to_string(failure_->code()), failure_->message()) : "ok";
+  }
+  [[nodiscard]] std::string text() const {
+    MutexLock lock(mutex_);
+    return text_;
+  }
+  [[nodiscard]] int times_done() const {
+    MutexLock lock(mutex_);
+    return times_done_;
+  }
+  bool wants_more = true;
+
+ private:
+  mutable Mutex mutex_;
+  CondVar done_;
+  std::string text_ GUARDED_BY(mutex_);
+  std::optional<Error> failure_ GUARDED_BY(mutex_);
+  int times_done_ GUARDED_BY(mutex_) = 0;
+};
+
+}  // namespace penstock::frontend

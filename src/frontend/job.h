@@ -1,0 +1,42 @@
+#pragma once
+// One generation between the client's observer and a worker's call. Only JobQueue makes and changes jobs.
+#include <atomic>
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include "frontend/job_queue.h"
+
+namespace penstock::frontend {
+
+// Fields without a word about threads are constant, or guarded by the queue's mutex.
+class Job final : public GenerationObserver, public std::enable_shared_from_this<Job> {
+ public:
+  Job(JobQueue& queue, text::GenerationRequest request, std::shared_ptr<GenerationObserver> observer)
+      : queue_(queue), request_(std::move(request)), observer_(std::move(observer)) {}
+
+  bool on_event(const WorkerEvent& event) override;
+  void on_done(const std::optional<Error>& failure) override;
+
+ private:
+  friend class JobQueue;
+  enum class State { kWaiting, kRunning, kEnded };
+
+  void touch() { last_progress_.store(Clock::now(), std::memory_order_relaxed); }
+
+  JobQueue& queue_;
+  const text::GenerationRequest request_;
+  const std::shared_ptr<GenerationObserver> observer_;
+  std::atomic<Clock::time_point> last_progress_{Clock::now()};
+  std::atomic<bool> ended_{false};  // mirrors state_ for on_event(), which takes no lock
+
+  State state_ = State::kWaiting;
+  int group_ = -1;
+  int epoch_ = 0;
+  std::shared_ptr<WorkerClient> client_;
+  std::shared_ptr<WorkerCall> call_;
+  // Set when the call has failed in a way that a dying group explains: its error, and until when to wait for the cause.
+  std::optional<std::pair<Error, Clock::time_point>> lost_;
+};
+
+}  // namespace penstock::frontend

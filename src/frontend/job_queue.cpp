@@ -1,0 +1,252 @@
+#include "frontend/job_queue.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "frontend/job.h"
+
+namespace penstock::frontend {
+
+bool Job::on_event(const WorkerEvent& event) {
+  if (ended_.load(std::memory_order_acquire)) return false;
+  touch();
+  if (observer_->on_event(event)) return true;
+  queue_.end(*this, Error(Code::kCancelled, "the reader is gone or too slow"));
+  return false;
+}
+
+void Job::on_done(const std::optional<Error>& failure) {
+  const auto self = shared_from_this();  // the queue may drop its last reference
+  queue_.call_ended(*this, failure);
+}
+
+JobQueue::JobQueue(JobQueueOptions options) : options_(std::move(options)), groups_(static_cast<size_t>(options_.num_groups)) {
+  timeout_watcher_ = std::thread([this] { watch_timeouts(); });
+}
+
+JobQueue::~JobQueue() {
+  close(Error(Code::kUnavailable, "the server is stopping"));
+  {
+    MutexLock lock(mutex_);
+    stopping_ = true;
+    changed_.notify_all();
+    while (open_calls_ > 0) changed_.wait(mutex_, Deadline::never());
+  }
+  timeout_watcher_.join();
+}
+
+Result<std::shared_ptr<Job>> JobQueue::submit(text::GenerationRequest request, std::shared_ptr<GenerationObserver> observer) {
+  auto job = std::make_shared<Job>(*this, std::move(request), std::move(observer));
+  {
+    MutexLock lock(mutex_);
+    if (refusing_) return *refusing_;
+    if (auto reason = hopeless()) return *reason;
+    if (waiting_.size() >= options_.max_waiting) {
+      return error(Code::kResourceExhausted, "model '{}': the queue is full, {} requests wait (jobQueueSize {}); try again later",
+                   options_.model, waiting_.size(), options_.max_waiting);
+    }
+    waiting_.push_back(job);
+    changed_.notify_all();
+  }
+  dispatch();
+  return job;
+}
+
+void JobQueue::cancel(Job& job) { end(job, Error(Code::kCancelled, "the client has cancelled the request")); }
+
+void JobQueue::group_ready(int group, std::shared_ptr<WorkerClient> client, int max_concurrent) {
+  {
+    MutexLock lock(mutex_);
+    Group& slot = groups_.at(static_cast<size_t>(group));
+    slot.client = std::move(client);
+    slot.epoch += 1;
+    slot.max_concurrent = std::max(1, max_concurrent);
+    slot.running = 0;
+  }
+  dispatch();
+}
+
+void JobQueue::group_lost(int group, const Error& cause, bool for_good) {
+  std::vector<std::shared_ptr<Job>> lost;
+  {
+    MutexLock lock(mutex_);
+    Group& slot = groups_.at(static_cast<size_t>(group));
+    slot.client.reset();
+    slot.cause = cause;
+    slot.gone_for_good = for_good;
+    for (const auto& job : running_) {
+      if (job->group_ == group) lost.push_back(job);
+    }
+    if (hopeless()) lost.insert(lost.end(), waiting_.begin(), waiting_.end());
+  }
+  for (const auto& job : lost) end(*job, cause);
+}
+
+void JobQueue::stop_intake(const Error& why) {
+  MutexLock lock(mutex_);
+  if (!refusing_) refusing_ = why;
+}
+
+bool JobQueue::wait_idle(Deadline deadline) {
+  MutexLock lock(mutex_);
+  while (!waiting_.empty() || !running_.empty()) {
+    if (!changed_.wait(mutex_, deadline)) return waiting_.empty() && running_.empty();
+  }
+  return true;
+}
+
+void JobQueue::close(const Error& why) {
+  std::vector<std::shared_ptr<Job>> all;
+  {
+    MutexLock lock(mutex_);
+    if (!refusing_) refusing_ = why;
+    all.assign(waiting_.begin(), waiting_.end());
+    all.insert(all.end(), running_.begin(), running_.end());
+  }
+  for (const auto& job : all) end(*job, why);
+}
+
+size_t JobQueue::num_waiting() const {
+  MutexLock lock(mutex_);
+  return waiting_.size();
+}
+
+size_t JobQueue::num_running() const {
+  MutexLock lock(mutex_);
+  return running_.size();
+}
+
+// Starts waiting jobs while a group has room.
+void JobQueue::dispatch() {
+  while (auto job = take_startable()) {
+    auto call = job->client_->generate(job->request_, job);
+    bool ended_meanwhile = false;
+    {
+      MutexLock lock(mutex_);
+      ended_meanwhile = job->state_ == Job::State::kEnded;
+      if (!ended_meanwhile) job->call_ = call;
+    }
+    if (ended_meanwhile) call->cancel();
+  }
+}
+
+std::shared_ptr<Job> JobQueue::take_startable() {
+  MutexLock lock(mutex_);
+  if (waiting_.empty()) return nullptr;
+  Group* group = free_group();
+  if (!group) return nullptr;
+  auto job = std::move(waiting_.front());
+  waiting_.pop_front();
+  job->state_ = Job::State::kRunning;
+  job->group_ = static_cast<int>(group - groups_.data());
+  job->epoch_ = group->epoch;
+  job->client_ = group->client;
+  job->touch();
+  running_.insert(job);
+  group->running += 1;
+  open_calls_ += 1;
+  return job;
+}
+
+JobQueue::Group* JobQueue::free_group() {
+  Group* best = nullptr;
+  for (Group& group : groups_) {
+    const bool free = group.client && group.running < group.max_concurrent;
+    if (free && (!best || group.running < best->running)) best = &group;
+  }
+  return best;
+}
+
+// Why no group will ever take a job; nullopt while one may.
+std::optional<Error> JobQueue::hopeless() const {
+  const auto gone = [](const Group& group) { return group.gone_for_good; };
+  if (!std::all_of(groups_.begin(), groups_.end(), gone)) return std::nullopt;
+  return error(Code::kUnavailable, "model '{}' has no worker left: {}", options_.model, groups_.back().cause->message());
+}
+
+// Ends a job once; later calls do nothing.
+void JobQueue::end(Job& job, const std::optional<Error>& outcome) {
+  std::shared_ptr<WorkerCall> call;
+  const auto self = job.shared_from_this();
+  {
+    MutexLock lock(mutex_);
+    if (job.state_ == Job::State::kEnded) return;
+    if (job.state_ == Job::State::kWaiting) {
+      waiting_.erase(std::find(waiting_.begin(), waiting_.end(), self));
+    } else {
+      running_.erase(self);
+      Group& group = groups_[static_cast<size_t>(job.group_)];
+      if (group.epoch == job.epoch_) group.running -= 1;
+    }
+    job.state_ = Job::State::kEnded;
+    job.ended_.store(true, std::memory_order_release);
+    call = std::move(job.call_);
+    changed_.notify_all();
+  }
+  if (call) call->cancel();  // harmless when the call is what ended the job
+  job.observer_->on_done(outcome);
+  dispatch();
+}
+
+// A worker's call has ended. When the worker is lost, its error says little ("connection reset"): the watcher knows which rank
+// died and how, a moment earlier or later. INTERNAL counts too: a rank that sees its peer die reports what its library says.
+void JobQueue::call_ended(Job& job, const std::optional<Error>& failure) {
+  std::optional<Error> outcome = failure;
+  bool wait_for_cause = false;
+  if (failure && (failure->code() == Code::kUnavailable || failure->code() == Code::kInternal)) {
+    MutexLock lock(mutex_);
+    const Group& group = groups_[static_cast<size_t>(job.group_)];
+    const bool known = !group.client || group.epoch != job.epoch_;
+    if (known && group.cause) {
+      outcome = group.cause;
+    } else if (job.state_ == Job::State::kRunning) {
+      wait_for_cause = true;
+      job.lost_.emplace(*failure, Clock::now() + options_.cause_timeout);
+      changed_.notify_all();
+    }
+  }
+  if (!wait_for_cause) end(job, outcome);
+  MutexLock lock(mutex_);
+  open_calls_ -= 1;
+  changed_.notify_all();
+}
+
+Clock::time_point JobQueue::expiry(const Job& job) const {
+  if (job.lost_) return job.lost_->second;
+  return job.last_progress_.load(std::memory_order_relaxed) + options_.response_timeout;
+}
+
+Error JobQueue::expired(const Job& job) const {
+  if (job.lost_) return job.lost_->first;
+  const double limit = to_seconds(options_.response_timeout);
+  if (job.state_ == Job::State::kWaiting) {
+    return error(Code::kDeadlineExceeded, "model '{}': no worker was free for {} s (responseTimeout); try again later", options_.model, limit);
+  }
+  return error(Code::kDeadlineExceeded,
+               "model '{}': its worker sent nothing for {} s (responseTimeout); the request was cancelled, the worker goes on",
+               options_.model, limit);
+}
+
+void JobQueue::watch_timeouts() {
+  for (;;) {
+    std::vector<std::pair<std::shared_ptr<Job>, Error>> overdue;
+    {
+      MutexLock lock(mutex_);
+      if (stopping_) return;
+      const auto now = Clock::now();
+      auto next = Clock::time_point::max();
+      const auto look_at = [&](const std::shared_ptr<Job>& job) {
+        const auto when = expiry(*job);
+        if (when <= now) overdue.emplace_back(job, expired(*job));
+        else next = std::min(next, when);
+      };
+      std::for_each(waiting_.begin(), waiting_.end(), look_at);
+      std::for_each(running_.begin(), running_.end(), look_at);
+      // Events only move a job's expiry back, so waking at the earliest one known misses none.
+      if (overdue.empty()) changed_.wait(mutex_, Deadline::at(next));
+    }
+    for (const auto& [job, why] : overdue) end(*job, why);
+  }
+}
+
+}  // namespace penstock::frontend

@@ -1,0 +1,97 @@
+#pragma once
+// The generations of one model: waiting for a worker group, running on one, and how each of them ends.
+#include <atomic>
+#include <deque>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <unordered_set>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/mutex.h"
+#include "frontend/worker_client.h"
+#include "text/generation_request.h"
+
+namespace penstock::frontend {
+
+class Job;
+
+struct JobQueueOptions {
+  std::string model;                     // for messages
+  int num_groups = 1;
+  size_t max_waiting = 100;              // jobQueueSize
+  milliseconds response_timeout{120000}; // longest silence: waiting for a worker, and between two events of it
+  milliseconds cause_timeout{1000};      // how long a job that lost its worker waits for the watcher's word on why
+};
+
+// Hands jobs to the worker group with the fewest running ones; a job that finds no group ready, or all of them busy, waits.
+//
+// Threads:  every method from any thread; one thread of its own watches the timeouts. Observers are called without any lock held.
+// Errors:   each job ends exactly once: OK; kUnavailable naming the rank that was lost; kDeadlineExceeded after response_timeout;
+//           kCancelled; or the worker's own error.
+// Lifetime: the destructor ends all jobs and waits until the workers' calls have ended, which cancelled calls always do.
+class JobQueue {
+ public:
+  explicit JobQueue(JobQueueOptions options);
+  ~JobQueue();
+  JobQueue(const JobQueue&) = delete;
+  JobQueue& operator=(const JobQueue&) = delete;
+
+  // Errors: kResourceExhausted when too many wait; kUnavailable when no group will come back, or after stop_intake().
+  [[nodiscard]] Result<std::shared_ptr<Job>> submit(text::GenerationRequest request, std::shared_ptr<GenerationObserver> observer)
+      EXCLUDES(mutex_);
+  // The client has gone. Its observer still gets on_done(kCancelled). Harmless after the end.
+  void cancel(Job& job) EXCLUDES(mutex_);
+
+  // A group takes up to `max_concurrent` jobs at once from now on.
+  void group_ready(int group, std::shared_ptr<WorkerClient> client, int max_concurrent) EXCLUDES(mutex_);
+  // Its jobs end with `cause`. `for_good`: it will not come back; when none will, the waiting jobs end too.
+  void group_lost(int group, const Error& cause, bool for_good) EXCLUDES(mutex_);
+
+  // New jobs are refused with `why`; those that wait or run go on.
+  void stop_intake(const Error& why) EXCLUDES(mutex_);
+  // Waits until no job waits or runs. false: some do at the deadline.
+  [[nodiscard]] bool wait_idle(Deadline deadline) EXCLUDES(mutex_);
+  // Refuses new jobs and ends all others with `why`.
+  void close(const Error& why) EXCLUDES(mutex_);
+
+  [[nodiscard]] size_t num_waiting() const EXCLUDES(mutex_);
+  [[nodiscard]] size_t num_running() const EXCLUDES(mutex_);
+
+ private:
+  friend class Job;
+  struct Group {
+    std::shared_ptr<WorkerClient> client;  // null: not ready
+    int epoch = 0;                         // grows with every group_ready()
+    int max_concurrent = 0;
+    int running = 0;                       // jobs of this epoch
+    bool gone_for_good = false;
+    std::optional<Error> cause;            // of the last loss
+  };
+
+  void dispatch() EXCLUDES(mutex_);
+  std::shared_ptr<Job> take_startable() EXCLUDES(mutex_);
+  void end(Job& job, const std::optional<Error>& outcome) EXCLUDES(mutex_);
+  void call_ended(Job& job, const std::optional<Error>& failure) EXCLUDES(mutex_);
+  [[nodiscard]] Group* free_group() REQUIRES(mutex_);
+  [[nodiscard]] std::optional<Error> hopeless() const REQUIRES(mutex_);
+  [[nodiscard]] Clock::time_point expiry(const Job& job) const;
+  [[nodiscard]] Error expired(const Job& job) const;
+  void watch_timeouts() EXCLUDES(mutex_);
+
+  const JobQueueOptions options_;
+  mutable Mutex mutex_;
+  CondVar changed_;  // a job was added or has ended, a call has ended, or the queue is being destroyed
+  std::vector<Group> groups_ GUARDED_BY(mutex_);
+  std::deque<std::shared_ptr<Job>> waiting_ GUARDED_BY(mutex_);
+  std::unordered_set<std::shared_ptr<Job>> running_ GUARDED_BY(mutex_);
+  std::optional<Error> refusing_ GUARDED_BY(mutex_);
+  int open_calls_ GUARDED_BY(mutex_) = 0;  // worker calls whose on_done() has not come
+  bool stopping_ GUARDED_BY(mutex_) = false;
+  std::thread timeout_watcher_;  // last: it uses the members above
+};
+
+}  // namespace penstock::frontend

@@ -1,0 +1,76 @@
+#pragma once
+// A worker group as the front door sees it: text in, events out. rpc/ implements it over gRPC; tests implement it by hand.
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "text/generation_request.h"
+
+namespace penstock::frontend {
+
+struct WorkerInfo {
+  std::string architecture;      // e.g. "LlamaForCausalLM"
+  int max_sequence_tokens = 0;
+  int max_concurrent = 0;        // generations that the group runs at once
+  int num_stages = 0;
+};
+
+// How a generation ended, in its last event.
+struct FinishedInfo {
+  std::string reason;            // "stop" or "length"
+  int prompt_tokens = 0;
+  int completion_tokens = 0;
+};
+
+// One message of a generation.
+struct WorkerEvent {
+  std::string text;              // UTF-8, whole characters; may be empty
+  int token_id = -1;             // -1: the event carries no token
+  double step_ms = 0;            // the engine step that made it
+  std::optional<FinishedInfo> finished;
+};
+
+// Receives one generation.
+//
+// Threads: called from any thread, one call at a time from a worker; on_done() may overtake an on_event() that is under way
+//          (a timeout or a lost worker ends a generation at once), so events after on_done() must be ignored.
+// Blocks:  must not block.
+class GenerationObserver {
+ public:
+  virtual ~GenerationObserver() = default;
+  // false: the reader is gone or too slow; the generation is cancelled.
+  [[nodiscard]] virtual bool on_event(const WorkerEvent& event) = 0;
+  // Exactly once. nullopt: the generation ended as it should.
+  virtual void on_done(const std::optional<Error>& failure) = 0;
+};
+
+// A running generation. Destroying the handle does not cancel it.
+class WorkerCall {
+ public:
+  virtual ~WorkerCall() = default;
+  // The worker stops within one step. May be called at any time, also after the end, from any thread.
+  virtual void cancel() = 0;
+};
+
+// Threads: every method from any thread.
+class WorkerClient {
+ public:
+  virtual ~WorkerClient() = default;
+  // Waits until every rank has loaded the model. kDeadlineExceeded or kUnavailable: not yet, ask again;
+  // any other code is the reason why loading has failed.
+  [[nodiscard]] virtual Result<WorkerInfo> wait_ready(Deadline deadline) = 0;
+  // Starts a generation. The observer may be called before this returns.
+  [[nodiscard]] virtual std::shared_ptr<WorkerCall> generate(const text::GenerationRequest& request,
+                                                             std::shared_ptr<GenerationObserver> observer) = 0;
+  // No new generations; waits until the running ones have ended. false: not by the deadline, or the worker is gone.
+  [[nodiscard]] virtual bool drain(Deadline deadline) = 0;
+};
+
+// Makes the client of the worker that listens (or will listen) on a unix socket.
+using WorkerClientFactory = std::function<std::shared_ptr<WorkerClient>(const std::filesystem::path& socket)>;
+
+}  // namespace penstock::frontend

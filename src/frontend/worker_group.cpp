@@ -1,0 +1,246 @@
+#include "frontend/worker_group.h"
+
+#include <algorithm>
+#include <fstream>
+#include <system_error>
+#include <utility>
+
+#include "base/log.h"
+
+namespace penstock::frontend {
+namespace {
+
+// How often a wait looks up to see whether it should stop.
+constexpr milliseconds kLookUp{100};
+// What a worker gets between SIGTERM and SIGKILL: when it should stop, and when it has lost a rank and can do no more.
+constexpr milliseconds kStopGrace{3000};
+constexpr milliseconds kLostGrace{100};
+// After a first rank's end the others often follow; so long to see whether one of them is the real cause.
+constexpr milliseconds kGatherExits{30};
+constexpr size_t kTailBytes = 1500;
+constexpr int kTailLines = 8;
+
+int fibonacci(int n) {
+  int a = 1, b = 1;
+  for (int i = 1; i < n && a < 1000; ++i) a = std::exchange(b, a + b);
+  return a;
+}
+
+std::uintmax_t size_of(const std::filesystem::path& file) {
+  std::error_code failed;
+  const auto bytes = std::filesystem::file_size(file, failed);
+  return failed ? 0 : bytes;
+}
+
+}  // namespace
+
+std::string_view to_string(GroupState state) {
+  switch (state) {
+    case GroupState::kStarting: return "starting";
+    case GroupState::kReady: return "ready";
+    case GroupState::kBackoff: return "waiting to be restarted";
+    case GroupState::kFailed: return "failed";
+    case GroupState::kStopped: return "stopped";
+  }
+  return "unknown";
+}
+
+WorkerGroup::WorkerGroup(WorkerGroupOptions options, WorkerClientFactory make_client, GroupListener& listener)
+    : options_(std::move(options)), make_client_(std::move(make_client)), listener_(listener) {}
+
+WorkerGroup::~WorkerGroup() { stop(Deadline::after(milliseconds(0))); }
+
+void WorkerGroup::start() {
+  PENSTOCK_CHECK(!thread_.joinable(), "worker group {} of model {} is started twice", options_.group, options_.model);
+  thread_ = std::thread([this] { run(); });
+}
+
+void WorkerGroup::stop(Deadline drain) {
+  {
+    MutexLock lock(mutex_);
+    if (!stop_by_) stop_by_ = drain;
+    changed_.notify_all();
+  }
+  if (thread_.joinable()) thread_.join();
+}
+
+GroupState WorkerGroup::state() const {
+  MutexLock lock(mutex_);
+  return state_;
+}
+
+std::optional<Error> WorkerGroup::last_failure() const {
+  MutexLock lock(mutex_);
+  return last_failure_;
+}
+
+std::vector<pid_t> WorkerGroup::pids() const {
+  MutexLock lock(mutex_);
+  return pids_;
+}
+
+std::optional<Deadline> WorkerGroup::stop_by() const {
+  MutexLock lock(mutex_);
+  return stop_by_;
+}
+
+void WorkerGroup::set_state(GroupState state) {
+  MutexLock lock(mutex_);
+  state_ = state;
+}
+
+// The life of the group: start, serve until a rank is lost, wait a while, start again.
+void WorkerGroup::run() {
+  while (!stop_by() && state() != GroupState::kFailed) {
+    set_state(GroupState::kStarting);
+    epoch_ += 1;
+    const auto socket = options_.socket_folder / fmt::format("{}-{}.sock", options_.group, epoch_);
+    auto ranks = launch(socket);
+    if (!ranks) {
+      report_loss(ranks.error());
+    } else {
+      const auto client = make_client_(socket);
+      const auto failure = serve(**ranks, client);
+      if (failure) report_loss(*failure);
+      const auto drain_by = stop_by();
+      if (!failure && drain_by && !drain_by->passed() && !client->drain(*drain_by)) {
+        spdlog::warn("model '{}': worker group {} did not finish its requests in time", options_.model, options_.group);
+      }
+      const bool in_a_hurry = failure || !drain_by || drain_by->passed();
+      (*ranks)->kill_all(in_a_hurry ? kLostGrace : kStopGrace);
+    }
+    std::error_code ignored;
+    std::filesystem::remove(socket, ignored);
+    {
+      MutexLock lock(mutex_);
+      pids_.clear();
+    }
+    if (state() == GroupState::kBackoff) back_off();
+  }
+  if (state() != GroupState::kFailed) set_state(GroupState::kStopped);
+}
+
+Result<std::unique_ptr<cluster::RankGroup>> WorkerGroup::launch(const std::filesystem::path& socket) {
+  std::error_code failed;
+  std::filesystem::create_directories(options_.log_folder, failed);
+  if (failed) {
+    return error(Code::kInvalidArgument, "cannot make the log folder {}: {}; choose another with --log-dir", options_.log_folder.string(),
+                 failed.message());
+  }
+  log_starts_.clear();
+  for (int rank = 0; rank < options_.num_ranks; ++rank) {
+    log_starts_.push_back(size_of(options_.log_folder / fmt::format("rank-{}.log", rank)));
+  }
+
+  cluster::RankGroupOptions group;
+  group.num_ranks = options_.num_ranks;
+  group.log_folder = options_.log_folder;
+  group.process.argv = {options_.worker_program.string(), "serve", "--model", options_.model_folder.string(), "--socket", socket.string(),
+                        "--max-concurrent", std::to_string(options_.max_concurrent), "--dtype", options_.dtype};
+  if (options_.max_sequence_tokens > 0) {
+    group.process.argv.insert(group.process.argv.end(), {"--max-sequence-tokens", std::to_string(options_.max_sequence_tokens)});
+  }
+  group.process.env.push_back(fmt::format("OMP_NUM_THREADS={}", options_.omp_threads));
+  if (options_.visible_devices) group.process.env.push_back("CUDA_VISIBLE_DEVICES=" + *options_.visible_devices);
+
+  auto ranks = cluster::RankGroup::spawn(group);
+  if (!ranks) return error(ranks.error().code(), "model '{}': worker group {}: {}", options_.model, options_.group, ranks.error().message());
+  spdlog::info("model '{}': worker group {} started: {} rank(s), logs in {}", options_.model, options_.group, options_.num_ranks,
+               options_.log_folder.string());
+  MutexLock lock(mutex_);
+  pids_ = (*ranks)->pids();
+  return ranks;
+}
+
+// Loads the model, takes requests, and watches the ranks. Answers why the group was lost; nullopt: it was told to stop.
+std::optional<Error> WorkerGroup::serve(cluster::RankGroup& ranks, const std::shared_ptr<WorkerClient>& client) {
+  const auto info = load(ranks, *client);
+  if (stop_by()) return std::nullopt;
+  if (!info) return info.error();
+  ever_ready_ = true;
+  failures_ = 0;
+  set_state(GroupState::kReady);
+  spdlog::info("model '{}': worker group {} is ready: {}, {} stage(s), {} requests at once", options_.model, options_.group,
+               info.value().architecture, info.value().num_stages, info.value().max_concurrent);
+  listener_.on_group_ready(options_.group, client, info.value());
+  while (!stop_by()) {
+    if (const auto exit = ranks.wait_any(Deadline::after(kLookUp))) return describe_exit(ranks, *exit, "while it served");
+  }
+  return std::nullopt;
+}
+
+Result<WorkerInfo> WorkerGroup::load(cluster::RankGroup& ranks, WorkerClient& client) {
+  const Deadline deadline = Deadline::after(options_.startup_timeout);
+  while (!stop_by()) {
+    if (const auto exit = ranks.wait_any(Deadline::after(milliseconds(10)))) return describe_exit(ranks, *exit, "while it loaded the model");
+    auto info = client.wait_ready(Deadline::after(kLookUp));
+    if (info) return info;
+    const Code code = info.error().code();
+    if (code != Code::kDeadlineExceeded && code != Code::kUnavailable) {
+      return error(code, "model '{}' cannot be loaded: {}", options_.model, info.error().message());
+    }
+    if (deadline.passed()) {
+      return error(Code::kDeadlineExceeded, "model '{}': worker group {} did not load the model within {} s (startupTimeout){}",
+                   options_.model, options_.group, to_seconds(options_.startup_timeout), log_tail(0));
+    }
+  }
+  return Error(Code::kCancelled, "stopped while loading");
+}
+
+// Says so to everyone, and decides whether the group is started again.
+void WorkerGroup::report_loss(const Error& failure) {
+  if (failures_++ == 0) lost_since_ = Clock::now();
+  const auto next_start = Clock::now() + fibonacci(failures_) * options_.backoff_unit;
+  const bool for_good = !ever_ready_ || next_start - lost_since_ > options_.max_retry;
+  {
+    MutexLock lock(mutex_);
+    last_failure_ = failure;
+    state_ = for_good ? GroupState::kFailed : GroupState::kBackoff;
+  }
+  // A first start that fails is told to whoever started the server, as the program's last words.
+  if (ever_ready_) spdlog::error("{}: {}", for_good ? "lost for good" : "lost, will be started again", failure.message());
+  const char* advice = for_good ? "it stays down" : "it is being started again: try again";
+  listener_.on_group_lost(options_.group, error(Code::kUnavailable, "{}; {}", failure.message(), advice), for_good);
+}
+
+void WorkerGroup::back_off() {
+  const Deadline next_start = Deadline::after(fibonacci(failures_) * options_.backoff_unit);
+  MutexLock lock(mutex_);
+  while (!stop_by_ && !next_start.passed()) (void)changed_.wait(mutex_, next_start);
+}
+
+Error WorkerGroup::describe_exit(cluster::RankGroup& ranks, const cluster::RankExit& first, std::string_view when) const {
+  // One rank's end brings the others down with library errors: a rank that was killed explains more than one that exited.
+  cluster::RankExit cause = first;
+  const Deadline gather = Deadline::after(kGatherExits);
+  while (!cause.status.signalled) {
+    const auto next = ranks.wait_any(gather);
+    if (!next) break;
+    if (next->status.signalled) cause = *next;
+  }
+  const std::string how = fmt::format("{} {}", cause.status.signalled ? "was" : "ended with", cause.status.describe());
+  // Exit code 2 is a worker's word for input that will never work.
+  const bool bad_input = !cause.status.signalled && cause.status.value == 2;
+  // Log lines are for the operator who waits for the first start; later losses are also told to clients, without them.
+  return error(bad_input ? Code::kInvalidArgument : Code::kUnavailable, "model '{}': rank {} of worker group {} {} {}{}", options_.model,
+               cause.rank, options_.group, how, when, ever_ready_ ? "" : log_tail(cause.rank));
+}
+
+// The last lines that a rank wrote in this epoch.
+std::string WorkerGroup::log_tail(int rank) const {
+  const auto path = options_.log_folder / fmt::format("rank-{}.log", rank);
+  const std::uintmax_t begin = log_starts_.at(static_cast<size_t>(rank));
+  const std::uintmax_t end = size_of(path);
+  if (end <= begin) return fmt::format("; it wrote nothing to {}", path.string());
+  const std::uintmax_t bytes = std::min<std::uintmax_t>(end - begin, kTailBytes);
+  std::ifstream file(path, std::ios::binary);
+  file.seekg(static_cast<std::streamoff>(end - bytes));
+  std::vector<std::string> lines;
+  for (std::string line; std::getline(file, line);) lines.push_back(std::move(line));
+  if (lines.size() > kTailLines) lines.erase(lines.begin(), lines.end() - kTailLines);
+  std::string text = fmt::format("; the last lines of {}:", path.string());
+  for (const std::string& line : lines) text += "\n    " + line;
+  return text;
+}
+
+}  // namespace penstock::frontend

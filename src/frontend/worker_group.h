@@ -1,0 +1,113 @@
+#pragma once
+// One worker group: the processes that together serve one copy of a model. Started, watched, restarted, stopped.
+#include <sys/types.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/mutex.h"
+#include "cluster/process_group.h"
+#include "frontend/worker_client.h"
+
+namespace penstock::frontend {
+
+enum class GroupState {
+  kStarting,  // processes run or are being started, the model is loading
+  kReady,
+  kBackoff,   // lost; will be started again
+  kFailed,    // the first start failed, or restarts have failed for max_retry: stays down
+  kStopped,
+};
+[[nodiscard]] std::string_view to_string(GroupState state);
+
+struct WorkerGroupOptions {
+  std::string model;                         // for messages
+  int group = 0;                             // its number among the model's groups
+  std::filesystem::path worker_program;      // started as `PROGRAM serve --model ... --socket ...`
+  std::filesystem::path model_folder;        // the Hugging Face directory
+  std::filesystem::path log_folder;          // rank r writes rank-r.log in it
+  std::filesystem::path socket_folder;       // private (0700); rank 0 listens there
+  int num_ranks = 1;                         // pipeline stages
+  int omp_threads = 1;                       // of each rank
+  int max_concurrent = 8;
+  int max_sequence_tokens = 0;               // 0 = what the model allows
+  std::string dtype = "auto";
+  std::optional<std::string> visible_devices; // CUDA_VISIBLE_DEVICES; absent = as inherited
+  milliseconds startup_timeout{120000};
+  milliseconds max_retry{300000};            // restarts are tried for so long after the first loss
+  milliseconds backoff_unit{1000};           // restart delays are 1, 1, 2, 3, 5, 8, ... of it
+};
+
+// Told by the group's own thread, with no lock held.
+class GroupListener {
+ public:
+  virtual ~GroupListener() = default;
+  virtual void on_group_ready(int group, std::shared_ptr<WorkerClient> client, const WorkerInfo& info) = 0;
+  // `for_good`: it will not be started again.
+  virtual void on_group_lost(int group, const Error& cause, bool for_good) = 0;
+};
+
+// Threads:  every method from any thread; one thread of its own starts and watches the processes.
+// Owns:     the processes; the destructor kills them.
+// Errors:   a rank's end ends the whole group at once, with a cause such as "rank 1 was killed by signal 9 (SIGKILL)". A group that
+//           was ready before is started again after a growing delay; one whose first start fails is not: that is for the operator.
+class WorkerGroup {
+ public:
+  WorkerGroup(WorkerGroupOptions options, WorkerClientFactory make_client, GroupListener& listener);
+  ~WorkerGroup();
+  WorkerGroup(const WorkerGroup&) = delete;
+  WorkerGroup& operator=(const WorkerGroup&) = delete;
+
+  // Called once.
+  void start();
+  // Lets the worker finish what runs until the deadline, ends its processes (SIGTERM, then SIGKILL) and waits for their end.
+  void stop(Deadline drain) EXCLUDES(mutex_);
+
+  [[nodiscard]] GroupState state() const EXCLUDES(mutex_);
+  // Why it was lost the last time.
+  [[nodiscard]] std::optional<Error> last_failure() const EXCLUDES(mutex_);
+  // Process ids by rank; empty when none run.
+  [[nodiscard]] std::vector<pid_t> pids() const EXCLUDES(mutex_);
+
+ private:
+  void run() EXCLUDES(mutex_);
+  [[nodiscard]] Result<std::unique_ptr<cluster::RankGroup>> launch(const std::filesystem::path& socket);
+  [[nodiscard]] std::optional<Error> serve(cluster::RankGroup& ranks, const std::shared_ptr<WorkerClient>& client) EXCLUDES(mutex_);
+  [[nodiscard]] Result<WorkerInfo> load(cluster::RankGroup& ranks, WorkerClient& client) EXCLUDES(mutex_);
+  void report_loss(const Error& failure) EXCLUDES(mutex_);
+  void back_off() EXCLUDES(mutex_);
+  [[nodiscard]] Error describe_exit(cluster::RankGroup& ranks, const cluster::RankExit& first, std::string_view when) const;
+  [[nodiscard]] std::string log_tail(int rank) const;
+
+  [[nodiscard]] std::optional<Deadline> stop_by() const EXCLUDES(mutex_);
+  void set_state(GroupState state) EXCLUDES(mutex_);
+
+  const WorkerGroupOptions options_;
+  const WorkerClientFactory make_client_;
+  GroupListener& listener_;
+  std::thread thread_;
+
+  // Owned by the group's thread.
+  bool ever_ready_ = false;
+  int epoch_ = 0;                           // counts starts
+  int failures_ = 0;                        // since it was ready the last time
+  Clock::time_point lost_since_{};          // the first of these
+  std::vector<std::uintmax_t> log_starts_;  // size of each rank's log when this epoch began
+
+  mutable Mutex mutex_;
+  CondVar changed_;
+  GroupState state_ GUARDED_BY(mutex_) = GroupState::kStarting;
+  std::optional<Error> last_failure_ GUARDED_BY(mutex_);
+  std::vector<pid_t> pids_ GUARDED_BY(mutex_);
+  std::optional<Deadline> stop_by_ GUARDED_BY(mutex_);  // set once: stop, with so much time to drain
+};
+
+}  // namespace penstock::frontend

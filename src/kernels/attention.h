@@ -1,0 +1,42 @@
+#pragma once
+// Grouped-query causal attention (Ainslie et al. 2023, arXiv 2305.13245) with rotary positions.
+//
+// Legend: B sequences, T positions, H query heads, G key/value heads (H divisible by G), K head size.
+// A row of `qkv` holds H query heads, then G key heads, then G value heads: (H + 2G)·K elements.
+#include <cstdint>
+#include <span>
+
+#include "kernels/rotary.h"
+#include "tensor/tensor_fwd.h"
+
+namespace penstock::kernels {
+
+struct AttentionShape {
+  int64_t heads = 0;     // H
+  int64_t kv_heads = 0;  // G
+  int64_t head_size = 0; // K, even
+
+  [[nodiscard]] int64_t row() const { return (heads + 2 * kv_heads) * head_size; }
+};
+
+// Training. qkv [B, T, (H+2G)·K] float32 -> [B, T, H·K]. Position t of every sequence attends to positions 0 … t; scores are scaled by
+// 1/sqrt(K). Keeps the rotated qkv and one number per row and head for the backward pass, which computes the scores again
+// (Dao et al. 2022, arXiv 2205.14135). Parallel over sequences and key heads. `rotary` must outlive the backward pass.
+Tensor causal_attention(const Tensor& qkv, const AttentionShape& shape, const RotaryTable& rotary);
+
+// The same by plain LibTorch operations.
+Tensor causal_attention_reference(const Tensor& qkv, const AttentionShape& shape, const RotaryTable& rotary);
+
+// `count` consecutive rows of a serving step: positions start … start + count − 1 of the sequence that owns `slot` of the cache.
+struct SequenceRows {
+  int slot = 0;
+  int start = 0;
+  int count = 0;
+};
+
+// Serving. qkv [N, (H+2G)·K], the rows of `sequences` one after another; keys and values of the new rows are written into
+// k_cache and v_cache [slots, G, max_length, K] before use. -> [N, H·K]. No gradients.
+Tensor cached_attention(const Tensor& qkv, const AttentionShape& shape, const RotaryTable& rotary, std::span<const SequenceRows> sequences,
+                        Tensor& k_cache, Tensor& v_cache);
+
+}  // namespace penstock::kernels

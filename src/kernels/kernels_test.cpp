@@ -1,0 +1,153 @@
+// Every kernel against plain LibTorch operations, values and gradients.
+#include <gtest/gtest.h>
+
+#include "base/error.h"
+#include "kernels/adamw.h"
+#include "kernels/attention.h"
+#include "kernels/cross_entropy.h"
+#include "kernels/linear.h"
+#include "kernels/rms_norm.h"
+#include "kernels/swiglu.h"
+
+namespace penstock::kernels {
+namespace {
+
+// The largest |a − b| relative to the largest |b|.
+double difference(const Tensor& a, const Tensor& b) {
+  return (a - b).abs().max().item<double>() / std::max(1e-6, b.abs().max().item<double>());
+}
+
+Tensor leaf(at::IntArrayRef shape, int seed) {
+  at::manual_seed(seed);
+  return at::randn(shape).requires_grad_(true);
+}
+
+// Runs `f` and the backward pass of Σ y·w for fixed random w; {y, gradient of each input}.
+template <typename F>
+std::vector<Tensor> with_gradients(const std::vector<Tensor>& inputs, F f) {
+  std::vector<Tensor> leaves;
+  for (const auto& x : inputs) leaves.push_back(x.detach().clone().requires_grad_(true));
+  Tensor y = f(leaves);
+  at::manual_seed(99);
+  (y * at::randn(y.sizes())).sum().backward();
+  std::vector<Tensor> out{y.detach()};
+  for (const auto& x : leaves) out.push_back(x.grad());
+  return out;
+}
+
+template <typename F, typename G>
+void expect_same(const std::vector<Tensor>& inputs, F ours, G reference, double tolerance) {
+  const auto got = with_gradients(inputs, ours), expected = with_gradients(inputs, reference);
+  ASSERT_EQ(got.size(), expected.size());
+  for (size_t i = 0; i < got.size(); ++i) {
+    EXPECT_LT(difference(got[i], expected[i]), tolerance) << (i == 0 ? "value" : "gradient of input " + std::to_string(i - 1));
+  }
+}
+
+TEST(Linear, EqualsTheReferenceWithGradients) {
+  expect_same({leaf({3, 5, 17}, 1), leaf({9, 17}, 2)}, [](auto& in) { return linear(in[0], in[1], Compute::kFp32); },
+              [](auto& in) { return at::linear(in[0], in[1]); }, 1e-5);
+}
+
+TEST(Linear, RoundsOperandsToBfloat16WhenAsked) {
+  const Tensor x = leaf({33, 64}, 1), w = leaf({48, 64}, 2);
+  const Tensor exact = at::linear(x, w).detach(), rounded = linear(x, w, Compute::kBf16).detach();
+  const double error = difference(rounded, exact);
+  EXPECT_LT(error, 2e-2);
+  EXPECT_GT(error, 1e-5) << "bfloat16 operands cannot give float32's result";
+}
+
+TEST(Linear, GivesNoGradientToWhatNeedsNone) {
+  const Tensor x = at::randn({4, 8}), w = leaf({2, 8}, 3);
+  linear(x, w, Compute::kFp32).sum().backward();
+  EXPECT_FALSE(x.grad().defined());
+  EXPECT_LT(difference(w.grad(), x.sum(0).expand({2, 8})), 1e-5);
+}
+
+TEST(RmsNorm, EqualsTheReferenceWithGradients) {
+  expect_same({leaf({2, 37, 24}, 1), leaf({24}, 2)}, [](auto& in) { return rms_norm(in[0], in[1], 1e-5); },
+              [](auto& in) { return rms_norm_reference(in[0], in[1], 1e-5); }, 1e-5);
+}
+
+TEST(Swiglu, EqualsTheReferenceWithGradients) {
+  expect_same({leaf({7, 2, 62}, 1) * 6}, [](auto& in) { return swiglu(in[0]); }, [](auto& in) { return swiglu_reference(in[0]); }, 1e-5);
+}
+
+TEST(Swiglu, StaysFiniteFarFromZero) {
+  EXPECT_TRUE(swiglu(at::tensor({-1e4f, 1e4f, 3.0f, 3.0f}).view({1, 4})).isfinite().all().item<bool>());
+}
+
+TEST(CrossEntropy, EqualsTheReferenceWithGradientsAndSkipsNegativeTargets) {
+  const Tensor targets = at::tensor({0, 4, -100, 12, 7, 1}, at::kLong);
+  expect_same({leaf({6, 13}, 1) * 5}, [&](auto& in) { return cross_entropy_sum(in[0], targets); },
+              [&](auto& in) { return cross_entropy_sum_reference(in[0], targets); }, 1e-5);
+}
+
+TEST(CrossEntropy, RefusesATargetOutsideTheClasses) {
+  EXPECT_THROW(cross_entropy_sum(at::zeros({1, 3}), at::tensor({3}, at::kLong)), Bug);
+}
+
+class Attention : public testing::TestWithParam<std::tuple<int, int, int>> {};
+
+TEST_P(Attention, EqualsTheReferenceWithGradients) {
+  const auto [heads, kv_heads, length] = GetParam();
+  const AttentionShape shape{heads, kv_heads, 8};
+  const RotaryTable rotary(256, 8, 10000);
+  expect_same({leaf({2, length, shape.row()}, 1)}, [&](auto& in) { return causal_attention(in[0], shape, rotary); },
+              [&](auto& in) { return causal_attention_reference(in[0], shape, rotary); }, 2e-5);
+}
+
+TEST_P(Attention, WithACacheEqualsTheWholeSequenceHoweverItIsCut) {
+  const auto [heads, kv_heads, length] = GetParam();
+  const AttentionShape shape{heads, kv_heads, 8};
+  const RotaryTable rotary(256, 8, 10000);
+  at::NoGradGuard no_grad;
+  const Tensor qkv = leaf({1, length, shape.row()}, 1).detach();
+  const Tensor whole = causal_attention_reference(qkv, shape, rotary)[0];
+  for (const int piece : {1, 3, length}) {
+    Tensor k = at::full({3, kv_heads, 200, 8}, NAN), v = at::full({3, kv_heads, 200, 8}, NAN);
+    std::vector<Tensor> rows;
+    for (int start = 0; start < length; start += piece) {
+      const SequenceRows part{2, start, std::min(piece, length - start)};
+      rows.push_back(cached_attention(qkv[0].narrow(0, start, part.count).clone(), shape, rotary, std::span(&part, 1), k, v));
+    }
+    EXPECT_LT(difference(at::cat(rows), whole), 2e-5) << "pieces of " << piece;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, Attention, testing::Values(std::tuple(2, 2, 5), std::tuple(4, 2, 64), std::tuple(6, 1, 100), std::tuple(3, 3, 130)));
+
+TEST(CachedAttention, KeepsSequencesOfOneStepApart) {
+  const AttentionShape shape{2, 1, 8};
+  const RotaryTable rotary(16, 8, 10000);
+  at::NoGradGuard no_grad;
+  at::manual_seed(1);
+  const Tensor a = at::randn({3, shape.row()}), b = at::randn({2, shape.row()});
+  const auto alone = [&](const Tensor& rows) {
+    Tensor k = at::zeros({1, 1, 16, 8}), v = at::zeros({1, 1, 16, 8});
+    const SequenceRows part{0, 0, static_cast<int>(rows.size(0))};
+    return cached_attention(rows.clone(), shape, rotary, std::span(&part, 1), k, v);
+  };
+  Tensor k = at::zeros({2, 1, 16, 8}), v = at::zeros({2, 1, 16, 8});
+  const SequenceRows both[] = {{1, 0, 3}, {0, 0, 2}};
+  EXPECT_LT(difference(cached_attention(at::cat({a, b}), shape, rotary, both, k, v), at::cat({alone(a), alone(b)})), 1e-6);
+}
+
+TEST(Adamw, EqualsTheFormulaInFloat64) {
+  at::manual_seed(5);
+  Tensor w = at::randn({1000}), m = at::zeros({1000}), v = at::zeros({1000});
+  Tensor wd = w.to(at::kDouble), md = m.to(at::kDouble), vd = v.to(at::kDouble);
+  for (int step = 1; step <= 5; ++step) {
+    const Tensor g = at::randn({1000});
+    adamw(w.data_ptr<float>(), g.data_ptr<float>(), m.data_ptr<float>(), v.data_ptr<float>(), 1000,
+          {.lr = 0.01f, .beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-8f, .weight_decay = 0.1f, .gradient_scale = 0.5f, .step = step});
+    const Tensor gd = g.to(at::kDouble) * 0.5;
+    md = 0.9 * md + 0.1 * gd;
+    vd = 0.95 * vd + 0.05 * gd * gd;
+    wd = wd * (1 - 0.01 * 0.1) - 0.01 * (md / (1 - std::pow(0.9, step))) / ((vd / (1 - std::pow(0.95, step))).sqrt() + 1e-8);
+  }
+  EXPECT_LT((w.to(at::kDouble) - wd).abs().max().item<double>(), 2e-6);
+}
+
+}  // namespace
+}  // namespace penstock::kernels

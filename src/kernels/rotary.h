@@ -1,0 +1,34 @@
+#pragma once
+// Rotary position embedding (Su et al. 2021, arXiv 2104.09864), in the half-split form of Hugging Face Llama checkpoints:
+// the pair of element i is element i + K/2.
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace penstock::kernels {
+
+// cos and sin of every position times every frequency; computed in float64, stored in float32.
+class RotaryTable {
+ public:
+  // Frequencies theta^(−2i/K) for i in [0, K/2).
+  RotaryTable(int64_t max_positions, int64_t head_size, double theta);
+
+  [[nodiscard]] int64_t max_positions() const { return max_positions_; }
+  [[nodiscard]] int64_t half() const { return half_; }
+  [[nodiscard]] const float* cos(int64_t position) const { return cos_.data() + position * half_; }
+  [[nodiscard]] const float* sin(int64_t position) const { return sin_.data() + position * half_; }
+
+ private:
+  int64_t max_positions_;
+  int64_t half_;
+  std::vector<float> cos_, sin_;  // [max_positions, K/2]
+};
+
+enum class Rotation { kForward, kInverse };
+
+// Rotates `heads` heads of K = 2·half elements that lie one after another, all at one position, from `in` to `out`
+// (may be the same), and multiplies by `scale`. The inverse rotation is also the gradient of the forward one.
+void rotate_heads(const float* in, float* out, int64_t heads, int64_t half, const float* cos, const float* sin, Rotation direction,
+                  float scale);
+
+}  // namespace penstock::kernels

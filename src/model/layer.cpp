@@ -1,0 +1,27 @@
+#include "model/layer.h"
+
+#include <ATen/CPUGeneratorImpl.h>
+
+namespace penstock::model {
+namespace {
+
+// FNV-1a: the same on every machine, unlike std::hash.
+uint64_t hash(const std::string& text) {
+  uint64_t h = 14695981039346656037ull;
+  for (const unsigned char c : text) h = (h ^ c) * 1099511628211ull;
+  return h;
+}
+
+}  // namespace
+
+void initialize(Parameter& parameter, uint64_t seed) {
+  at::NoGradGuard no_grad;
+  if (parameter.init_std == 0) {
+    parameter.value.fill_(1);
+    return;
+  }
+  const auto generator = at::detail::createCPUGenerator(hash(parameter.name) ^ (seed * 0x9E3779B97F4A7C15ull));
+  parameter.value.copy_(at::empty(parameter.value.sizes(), at::kFloat).normal_(0, parameter.init_std, generator));
+}
+
+}  // namespace penstock::model

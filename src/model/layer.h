@@ -1,0 +1,76 @@
+#pragma once
+// What a model is made of: layers, and the lazily built list of them that a pipeline cuts into stages.
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "kernels/attention.h"
+#include "kernels/linear.h"
+
+namespace penstock::model {
+
+class KvCache;
+
+using Tensors = std::vector<at::Tensor>;
+
+// What a forward pass knows beside its input.
+struct ForwardContext {
+  kernels::Compute compute = kernels::Compute::kFp32;
+  // Serving: the rows of the input belong to these sequences, in this order; their keys and values are in `cache`.
+  // Training: both empty; every row of the batch is a whole sequence from position 0.
+  std::span<const kernels::SequenceRows> sequences;
+  KvCache* cache = nullptr;
+  // Rows of the input that the last layer turns into logits (int64 [R]); undefined = all.
+  at::Tensor output_rows;
+};
+
+// A run of rows of a parameter that has a name of its own in checkpoints.
+struct StoredRows {
+  std::string name;  // as in the Hugging Face checkpoint, e.g. "model.layers.0.self_attn.q_proj.weight"
+  int64_t begin = 0;
+  int64_t end = 0;
+};
+
+struct Parameter {
+  std::string name;                // unique in the model
+  at::Tensor value;                // a leaf, float32, [rows, ...]; `value.grad()` is its gradient
+  std::vector<StoredRows> stored;  // cover all rows, in order
+  double init_std = 0;             // normal with this deviation; 0 = all ones
+  bool decay = true;               // weight decay applies
+};
+
+// One layer. Users derive from this to train models of their own.
+//
+// Threads: one thread calls forward and backward of a layer.
+// Tensors: what forward returns travels to the next layer, maybe in another process: contiguous, any number, any dtype;
+//          gradients travel back for what requires them.
+class Layer {
+ public:
+  virtual ~Layer() = default;
+  [[nodiscard]] virtual Tensors forward(const Tensors& inputs, const ForwardContext& context) = 0;
+  // In the order in which forward uses them. The handles share storage with the layer.
+  [[nodiscard]] virtual std::vector<Parameter> parameters() = 0;
+};
+
+// Weights that layers of one stage have in common (a tied embedding and head), by parameter name.
+using SharedWeights = std::map<std::string, at::Tensor>;
+
+// A layer that is not built yet: a stage builds only its own.
+struct LayerSpec {
+  std::string name;            // "model.layers.3"
+  std::string type;            // "DecoderBlock"
+  int64_t num_parameters = 0;  // its share of the model, for partitioning
+  // Allocates the parameters without values.
+  std::function<std::unique_ptr<Layer>(SharedWeights&)> build;
+};
+
+// Sets a parameter to its initial value, drawn from (seed, parameter name) alone: any partition gives the same model.
+void initialize(Parameter& parameter, uint64_t seed);
+
+}  // namespace penstock::model

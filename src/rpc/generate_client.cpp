@@ -1,0 +1,74 @@
+#include "rpc/generate_client.h"
+
+#include <grpcpp/grpcpp.h>
+
+#include <utility>
+
+#include "rpc/status_map.h"
+#include "rpc/trailing_usage.h"
+#include "torchserve/inference.grpc.pb.h"
+
+namespace penstock::rpc {
+namespace {
+
+namespace pb = org::pytorch::serve::grpc::inference;
+
+}  // namespace
+
+class GenerateClient::Impl {
+ public:
+  explicit Impl(const std::string& address)
+      : address_(address),
+        channel_(grpc::CreateChannel(address, grpc::InsecureChannelCredentials())),
+        stub_(pb::InferenceAPIsService::NewStub(channel_)) {}
+
+  Result<StreamSummary> stream(const StreamRequest& request, Deadline connect_by, const std::function<void(std::string_view)>& on_text) {
+    if (!connect(connect_by)) return error(Code::kUnavailable, "no server answers at {}", address_);
+    pb::PredictionsRequest message;
+    message.set_model_name(request.model);
+    message.set_model_version(request.version);
+    (*message.mutable_input())["data"] = request.data;
+
+    StreamSummary summary;
+    const auto start = Clock::now();
+    const auto reader = stub_->StreamPredictions(&context_, message);
+    for (pb::PredictionResponse piece; reader->Read(&piece);) {
+      if (summary.messages++ == 0) summary.first_message = Clock::now() - start;
+      on_text(piece.prediction());
+    }
+    const grpc::Status status = reader->Finish();
+    summary.total = Clock::now() - start;
+    if (!status.ok()) return to_error(status);
+    summary.finished = read_trailing_usage(context_);
+    return summary;
+  }
+
+  void cancel() { context_.TryCancel(); }
+
+ private:
+  // false: refused, or no answer in time.
+  bool connect(Deadline deadline) {
+    const auto until = std::chrono::system_clock::now() + deadline.remaining();
+    for (auto state = channel_->GetState(true); state != GRPC_CHANNEL_READY; state = channel_->GetState(true)) {
+      if (state == GRPC_CHANNEL_TRANSIENT_FAILURE || state == GRPC_CHANNEL_SHUTDOWN) return false;
+      if (!channel_->WaitForStateChange(state, until)) return false;
+    }
+    return true;
+  }
+
+  const std::string address_;
+  const std::shared_ptr<grpc::Channel> channel_;
+  const std::unique_ptr<pb::InferenceAPIsService::Stub> stub_;
+  grpc::ClientContext context_;  // of the one call that a client makes
+};
+
+GenerateClient::GenerateClient(const std::string& address) : impl_(std::make_unique<Impl>(address)) {}
+GenerateClient::~GenerateClient() = default;
+
+Result<StreamSummary> GenerateClient::stream(const StreamRequest& request, Deadline connect_by,
+                                             const std::function<void(std::string_view)>& on_text) {
+  return impl_->stream(request, connect_by, on_text);
+}
+void GenerateClient::cancel() { impl_->cancel(); }
+
+}  // namespace penstock::rpc

@@ -1,0 +1,117 @@
+#include "rpc/grpc_server.h"
+
+#include <grpc/support/log.h>
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/grpcpp.h>
+#include <grpcpp/health_check_service_interface.h>
+#include <grpcpp/impl/service_type.h>
+#include <netdb.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "base/log.h"
+#include "rpc/grpc_inference.h"
+
+namespace penstock::rpc {
+namespace {
+
+// A client whose machine has vanished without a word is noticed, and its work ended, after these two.
+constexpr int kKeepaliveMs = 60000;
+constexpr int kKeepaliveTimeoutMs = 20000;
+
+// gRPC only says that it could not bind; asking the system once more gives its reason.
+std::string why_not_bound(const std::string& host, int port) {
+  addrinfo hints{};
+  hints.ai_socktype = SOCK_STREAM;
+  hints.ai_flags = AI_PASSIVE;
+  addrinfo* found = nullptr;
+  if (const int failed = ::getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &found); failed != 0) return ::gai_strerror(failed);
+  std::string reason = "it cannot be bound";
+  const int fd = ::socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (fd >= 0) {
+    const int on = 1;
+    (void)::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (::bind(fd, found->ai_addr, found->ai_addrlen) != 0 || ::listen(fd, 1) != 0) reason = std::strerror(errno);
+    ::close(fd);
+  }
+  ::freeaddrinfo(found);
+  return reason;
+}
+
+void log_line(gpr_log_func_args* args) { spdlog::debug("gRPC: {}", args->message); }
+
+}  // namespace
+
+std::string join_address(const std::string& host, int port) {
+  return host.find(':') == std::string::npos ? fmt::format("{}:{}", host, port) : fmt::format("[{}]:{}", host, port);
+}
+
+void route_grpc_log() {
+  gpr_set_log_function(&log_line);
+  gpr_set_log_verbosity(GPR_LOG_SEVERITY_ERROR);
+}
+
+class GrpcServer::Impl {
+ public:
+  Impl(const GrpcServerOptions& options, const frontend::ModelRegistry& registry)
+      : service_(make_inference_service(registry, options.max_waiting_messages, static_cast<size_t>(options.max_response_bytes))) {}
+  ~Impl() { shutdown(Deadline::after(milliseconds(0))); }
+
+  std::optional<Error> listen(const GrpcServerOptions& options, const frontend::ModelRegistry& registry) {
+    grpc::EnableDefaultHealthCheckService(true);
+    grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+    grpc::ServerBuilder builder;
+    int port = 0;
+    builder.AddListeningPort(join_address(options.host, options.port), grpc::InsecureServerCredentials(), &port);
+    builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);  // a second server on the port is a mistake, not a helper
+    builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMs);
+    builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
+    builder.SetMaxReceiveMessageSize(options.max_request_bytes);
+    builder.SetMaxSendMessageSize(options.max_response_bytes);
+    builder.RegisterService(service_.get());
+    server_ = builder.BuildAndStart();
+    if (!server_ || port == 0) {
+      return error(Code::kUnavailable,
+                   "cannot listen on {}: {}; end the program that has it (ss -ltnp 'sport = :{}' names it), or choose another with --port",
+                   join_address(options.host, options.port), why_not_bound(options.host, options.port), options.port);
+    }
+    address_ = join_address(options.host, port);
+    set_serving("", false);
+    for (const auto& model : registry.models()) set_serving(model->name(), model->serving());
+    return std::nullopt;
+  }
+
+  [[nodiscard]] const std::string& address() const { return address_; }
+  void set_serving(const std::string& service, bool serving) { server_->GetHealthCheckService()->SetServingStatus(service, serving); }
+  void stop_serving() { server_->GetHealthCheckService()->Shutdown(); }
+  void shutdown(Deadline deadline) {
+    if (!server_) return;
+    server_->Shutdown(std::chrono::system_clock::now() + std::min<Clock::duration>(deadline.remaining(), std::chrono::hours(24)));
+  }
+
+ private:
+  std::unique_ptr<grpc::Service> service_;
+  std::string address_;
+  std::unique_ptr<grpc::Server> server_;  // last: its destructor waits for the calls, which use the service
+};
+
+GrpcServer::GrpcServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+GrpcServer::~GrpcServer() = default;
+
+Result<std::unique_ptr<GrpcServer>> GrpcServer::start(const GrpcServerOptions& options, const frontend::ModelRegistry& registry) {
+  auto impl = std::make_unique<Impl>(options, registry);
+  if (auto failure = impl->listen(options, registry)) return *failure;
+  return std::unique_ptr<GrpcServer>(new GrpcServer(std::move(impl)));
+}
+
+const std::string& GrpcServer::address() const { return impl_->address(); }
+void GrpcServer::set_serving(const std::string& service, bool serving) { impl_->set_serving(service, serving); }
+void GrpcServer::stop_serving() { impl_->stop_serving(); }
+void GrpcServer::shutdown(Deadline deadline) { impl_->shutdown(deadline); }
+
+}  // namespace penstock::rpc

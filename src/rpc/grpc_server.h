@@ -1,0 +1,53 @@
+#pragma once
+// The front door's gRPC port: TorchServe's inference service, grpc.health.v1 and reflection.
+#include <memory>
+#include <string>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "frontend/model_registry.h"
+
+namespace penstock::rpc {
+
+struct GrpcServerOptions {
+  std::string host = "127.0.0.1";   // no brackets around an IPv6 address
+  int port = 7070;                  // 0 = any free one
+  int max_request_bytes = 6553500;
+  int max_response_bytes = 6553500;
+  size_t max_waiting_messages = 1024;  // of one stream; a client that lags further is cut off with RESOURCE_EXHAUSTED
+};
+
+// Threads:  every method from any thread; calls run on gRPC's threads.
+// Lifetime: the registry must outlive the server.
+class GrpcServer {
+ public:
+  // Listens at once; health says NOT_SERVING for "" and every model until set_serving().
+  // kUnavailable naming address and port, and the system's reason (taken, not permitted, no such address).
+  [[nodiscard]] static Result<std::unique_ptr<GrpcServer>> start(const GrpcServerOptions& options, const frontend::ModelRegistry& registry);
+  ~GrpcServer();
+  GrpcServer(const GrpcServer&) = delete;
+  GrpcServer& operator=(const GrpcServer&) = delete;
+
+  // "127.0.0.1:7070", with the port that was taken when 0 was asked for.
+  [[nodiscard]] const std::string& address() const;
+
+  // Health of a model, or of the server as a whole (""); watchers are told.
+  void set_serving(const std::string& service, bool serving);
+  // Health is NOT_SERVING for all, for good.
+  void stop_serving();
+  // Takes no new calls, lets the running ones end until the deadline, then cancels them. Calling twice is harmless.
+  void shutdown(Deadline deadline);
+
+ private:
+  class Impl;
+  explicit GrpcServer(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+// "127.0.0.1:7070", "[::1]:7070".
+[[nodiscard]] std::string join_address(const std::string& host, int port);
+
+// Sends gRPC's own log lines through ours, at debug level: what matters to a user, our errors say. For main(), before any other call.
+void route_grpc_log();
+
+}  // namespace penstock::rpc

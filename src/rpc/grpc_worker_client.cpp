@@ -1,0 +1,128 @@
+#include "rpc/grpc_worker_client.h"
+
+#include <grpcpp/grpcpp.h>
+
+#include <limits>
+#include <utility>
+
+#include "base/log.h"
+#include "rpc/status_map.h"
+#include "worker.grpc.pb.h"
+
+namespace penstock::rpc {
+namespace {
+
+namespace pb = penstock::worker::v1;
+
+pb::GenerateRequest to_proto(const text::GenerationRequest& request) {
+  pb::GenerateRequest message;
+  message.set_prompt(request.prompt);
+  pb::Sampling& sampling = *message.mutable_sampling();
+  sampling.set_max_tokens(request.sampling.max_tokens);
+  sampling.set_temperature(request.sampling.temperature);
+  sampling.set_top_k(request.sampling.top_k);
+  sampling.set_top_p(request.sampling.top_p);
+  if (request.sampling.seed) sampling.set_seed(*request.sampling.seed);
+  for (const std::string& stop : request.sampling.stop) sampling.add_stop(stop);
+  return message;
+}
+
+frontend::WorkerEvent from_proto(pb::GenerateEvent& message) {
+  frontend::WorkerEvent event;
+  event.text = std::move(*message.mutable_text());
+  event.token_id = message.token_id();
+  event.step_ms = message.step_ms();
+  if (message.has_finish()) {
+    event.finished = frontend::FinishedInfo{message.finish().reason(), message.finish().prompt_tokens(),
+                                            message.finish().completion_tokens()};
+  }
+  return event;
+}
+
+void set_deadline(grpc::ClientContext& context, Deadline deadline) {
+  if (!deadline.is_never()) context.set_deadline(std::chrono::system_clock::now() + deadline.remaining());
+}
+
+// One generation: reads the stream as fast as it comes and hands each event on.
+class GenerateCall final : public frontend::WorkerCall, public grpc::ClientReadReactor<pb::GenerateEvent> {
+ public:
+  GenerateCall(pb::GenerateRequest request, std::shared_ptr<frontend::GenerationObserver> observer)
+      : request_(std::move(request)), observer_(std::move(observer)) {}
+
+  static std::shared_ptr<GenerateCall> start(pb::Worker::Stub& stub, pb::GenerateRequest request,
+                                             std::shared_ptr<frontend::GenerationObserver> observer) {
+    auto call = std::make_shared<GenerateCall>(std::move(request), std::move(observer));
+    call->self_ = call;
+    stub.async()->Generate(&call->context_, &call->request_, call.get());
+    call->StartRead(&call->message_);
+    call->StartCall();
+    return call;
+  }
+
+  void cancel() override { context_.TryCancel(); }
+
+  void OnReadDone(bool ok) override {
+    if (!ok) return;  // OnDone follows
+    if (!observer_->on_event(from_proto(message_))) context_.TryCancel();
+    StartRead(&message_);
+  }
+  void OnDone(const grpc::Status& status) override {
+    const auto self = std::move(self_);  // gRPC's last word on this call; the handle may live on
+    observer_->on_done(status.ok() ? std::nullopt : std::optional<Error>(to_error(status)));
+    observer_.reset();
+  }
+
+ private:
+  const pb::GenerateRequest request_;
+  std::shared_ptr<frontend::GenerationObserver> observer_;
+  grpc::ClientContext context_;
+  pb::GenerateEvent message_;
+  std::shared_ptr<GenerateCall> self_;  // alive until OnDone
+};
+
+class GrpcWorkerClient final : public frontend::WorkerClient {
+ public:
+  explicit GrpcWorkerClient(const std::filesystem::path& socket) {
+    grpc::ChannelArguments arguments;
+    arguments.SetMaxReceiveMessageSize(std::numeric_limits<int>::max());
+    // The worker is on this machine and binds its socket within a second or so of being started: look again soon.
+    arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 20);
+    arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 20);
+    arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 200);
+    arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+    stub_ = pb::Worker::NewStub(grpc::CreateCustomChannel("unix:" + socket.string(), grpc::InsecureChannelCredentials(), arguments));
+  }
+
+  Result<frontend::WorkerInfo> wait_ready(Deadline deadline) override {
+    grpc::ClientContext context;
+    set_deadline(context, deadline);
+    context.set_wait_for_ready(true);
+    pb::WorkerInfo info;
+    const grpc::Status status = stub_->WaitReady(&context, {}, &info);
+    if (!status.ok()) return to_error(status);
+    return frontend::WorkerInfo{info.architecture(), info.max_sequence_tokens(), info.max_concurrent(), info.num_stages()};
+  }
+
+  std::shared_ptr<frontend::WorkerCall> generate(const text::GenerationRequest& request,
+                                                 std::shared_ptr<frontend::GenerationObserver> observer) override {
+    return GenerateCall::start(*stub_, to_proto(request), std::move(observer));
+  }
+
+  bool drain(Deadline deadline) override {
+    grpc::ClientContext context;
+    set_deadline(context, deadline);
+    pb::DrainResponse response;
+    return stub_->Drain(&context, {}, &response).ok();
+  }
+
+ private:
+  std::unique_ptr<pb::Worker::Stub> stub_;
+};
+
+}  // namespace
+
+std::shared_ptr<frontend::WorkerClient> make_grpc_worker_client(const std::filesystem::path& socket) {
+  return std::make_shared<GrpcWorkerClient>(socket);
+}
+
+}  // namespace penstock::rpc

@@ -1,0 +1,108 @@
+#include "rpc/predictions.h"
+
+#include "base/mutex.h"  // before gRPC's headers: absl, too, has a macro GUARDED_BY, and only a system header may define it again
+
+#include <grpcpp/grpcpp.h>
+
+#include <atomic>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "frontend/job.h"
+#include "frontend/model_registry.h"
+#include "rpc/predictions_request.h"
+#include "rpc/status_map.h"
+#include "rpc/trailing_usage.h"
+#include "torchserve/inference.pb.h"
+
+namespace penstock::rpc {
+namespace {
+
+namespace pb = org::pytorch::serve::grpc::inference;
+
+// Gathers a job's text and ends the call with it. Shared: the job may hold it longer than the call lives.
+class WholeText final : public frontend::GenerationObserver {
+ public:
+  WholeText(grpc::CallbackServerContext& context, grpc::ServerUnaryReactor& reactor, pb::PredictionResponse& response, size_t limit)
+      : context_(context), reactor_(reactor), response_(response), limit_(limit) {}
+
+  bool on_event(const frontend::WorkerEvent& event) override EXCLUDES(mutex_) {
+    MutexLock lock(mutex_);
+    if (finished_) return false;
+    if (event.finished) usage_ = event.finished;
+    text_ += event.text;
+    if (text_.size() <= limit_) return true;
+    overflow_ = true;
+    return false;  // the job ends as cancelled; finish() says why
+  }
+
+  void on_done(const std::optional<Error>& failure) override EXCLUDES(mutex_) {
+    std::optional<Error> outcome = failure;
+    {
+      MutexLock lock(mutex_);
+      if (std::exchange(finished_, true)) return;
+      if (overflow_) {
+        outcome = error(Code::kResourceExhausted, "the text is longer than {} bytes (max_response_size); ask for fewer max_tokens or use "
+                        "StreamPredictions", limit_);
+      }
+      if (!outcome) {
+        response_.set_prediction(std::move(text_));
+        if (usage_) add_trailing_usage(context_, *usage_);
+      }
+    }
+    reactor_.Finish(outcome ? to_status(*outcome) : grpc::Status::OK);
+  }
+
+ private:
+  grpc::CallbackServerContext& context_;
+  grpc::ServerUnaryReactor& reactor_;  // with context_ and response_: touched only by the one on_done() that finds finished_ false
+  pb::PredictionResponse& response_;
+  const size_t limit_;
+  Mutex mutex_;
+  std::string text_ GUARDED_BY(mutex_);
+  std::optional<frontend::FinishedInfo> usage_ GUARDED_BY(mutex_);
+  bool overflow_ GUARDED_BY(mutex_) = false;
+  bool finished_ GUARDED_BY(mutex_) = false;
+};
+
+class PredictionsReactor final : public grpc::ServerUnaryReactor {
+ public:
+  PredictionsReactor(grpc::CallbackServerContext& context, const pb::PredictionsRequest& message, pb::PredictionResponse& response,
+                     const frontend::ModelRegistry& registry, size_t max_response_bytes)
+      : text_(std::make_shared<WholeText>(context, *this, response, max_response_bytes)) {
+    if (const auto refused = start(message, registry)) text_->on_done(*refused);
+  }
+
+  // The client cancelled, went away, or its deadline has passed. The job's end finishes the call.
+  void OnCancel() override {
+    if (job_) jobs_->cancel(*job_);
+  }
+  void OnDone() override { delete this; }  // gRPC's last word on this call
+
+ private:
+  // Why there is no job; nullopt: there is one.
+  std::optional<Error> start(const pb::PredictionsRequest& message, const frontend::ModelRegistry& registry) {
+    auto call = parse_predictions_request(message, registry);
+    if (!call) return call.error();
+    jobs_ = &call->model->jobs();
+    auto job = jobs_->submit(std::move(call->request), text_);
+    if (!job) return job.error();
+    job_ = *job;
+    return std::nullopt;
+  }
+  const std::shared_ptr<WholeText> text_;
+  frontend::JobQueue* jobs_ = nullptr;
+  std::shared_ptr<frontend::Job> job_;  // written before the reactor is handed to gRPC
+};
+
+}  // namespace
+
+grpc::ServerUnaryReactor* start_predictions(grpc::CallbackServerContext& context, const pb::PredictionsRequest& message,
+                                            pb::PredictionResponse& response, const frontend::ModelRegistry& registry,
+                                            size_t max_response_bytes) {
+  return new PredictionsReactor(context, message, response, registry, max_response_bytes);
+}
+
+}  // namespace penstock::rpc

@@ -1,0 +1,110 @@
+#include "rpc/stream_predictions.h"
+
+#include "base/mutex.h"  // before gRPC's headers: absl, too, has a macro GUARDED_BY, and only a system header may define it again
+
+#include <grpcpp/grpcpp.h>
+
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include "frontend/job.h"
+#include "frontend/model_registry.h"
+#include "rpc/outbound_queue.h"
+#include "rpc/predictions_request.h"
+#include "rpc/status_map.h"
+#include "rpc/trailing_usage.h"
+#include "torchserve/inference.pb.h"
+
+namespace penstock::rpc {
+namespace {
+
+namespace pb = org::pytorch::serve::grpc::inference;
+
+// Between a job and one client stream. Shared: the job may hold it longer than the call lives.
+// The reactor and the context are touched only when the queue says so, and then the call cannot have ended (outbound_queue.h).
+class StreamBridge final : public frontend::GenerationObserver {
+ public:
+  StreamBridge(grpc::CallbackServerContext& context, grpc::ServerWriteReactor<pb::PredictionResponse>& reactor, size_t max_waiting)
+      : context_(context), reactor_(reactor), queue_(max_waiting) {}
+
+  bool on_event(const frontend::WorkerEvent& event) override {
+    if (event.finished) finished_ = event.finished;
+    if (!event.text.empty()) {
+      pb::PredictionResponse message;
+      message.set_prediction(event.text);
+      act(queue_.push(std::move(message)));
+    }
+    return !queue_.closed();
+  }
+  void on_done(const std::optional<Error>& failure) override { act(queue_.close(failure)); }
+
+  void abort() { act(queue_.abort(Error(Code::kCancelled, "the client has gone"))); }
+  void written(bool ok) { act(queue_.written(ok)); }
+
+ private:
+  void act(Next next) {
+    if (next == Next::kWrite) reactor_.StartWrite(&queue_.current());
+    if (next != Next::kFinish) return;
+    if (queue_.outcome()) {
+      reactor_.Finish(to_status(*queue_.outcome()));
+      return;
+    }
+    if (finished_) add_trailing_usage(context_, *finished_);
+    reactor_.Finish(grpc::Status::OK);
+  }
+
+  grpc::CallbackServerContext& context_;
+  grpc::ServerWriteReactor<pb::PredictionResponse>& reactor_;
+  OutboundQueue<pb::PredictionResponse> queue_;
+  std::optional<frontend::FinishedInfo> finished_;  // written before the close() that lets act() read it
+};
+
+class StreamPredictionsReactor final : public grpc::ServerWriteReactor<pb::PredictionResponse> {
+ public:
+  StreamPredictionsReactor(grpc::CallbackServerContext& context, const pb::PredictionsRequest& message,
+                           const frontend::ModelRegistry& registry, size_t max_waiting)
+      : bridge_(std::make_shared<StreamBridge>(context, *this, max_waiting)) {
+    if (const auto refused = start(message, registry)) bridge_->on_done(*refused);
+  }
+
+  void OnWriteDone(bool ok) override {
+    bridge_->written(ok);
+    if (!ok) cancel_job();
+  }
+  // The client cancelled, went away, or its deadline has passed.
+  void OnCancel() override {
+    cancel_job();
+    bridge_->abort();
+  }
+  void OnDone() override { delete this; }  // gRPC's last word on this call
+
+ private:
+  // Why there is no job; nullopt: there is one.
+  std::optional<Error> start(const pb::PredictionsRequest& message, const frontend::ModelRegistry& registry) {
+    auto call = parse_predictions_request(message, registry);
+    if (!call) return call.error();
+    jobs_ = &call->model->jobs();
+    auto job = jobs_->submit(std::move(call->request), bridge_);
+    if (!job) return job.error();
+    job_ = *job;
+    return std::nullopt;
+  }
+  void cancel_job() {
+    if (job_) jobs_->cancel(*job_);
+  }
+  const std::shared_ptr<StreamBridge> bridge_;
+  frontend::JobQueue* jobs_ = nullptr;
+  std::shared_ptr<frontend::Job> job_;  // written before the reactor is handed to gRPC
+};
+
+}  // namespace
+
+grpc::ServerWriteReactor<pb::PredictionResponse>* start_stream_predictions(grpc::CallbackServerContext& context,
+                                                                           const pb::PredictionsRequest& message,
+                                                                           const frontend::ModelRegistry& registry,
+                                                                           size_t max_waiting_messages) {
+  return new StreamPredictionsReactor(context, message, registry, max_waiting_messages);
+}
+
+}  // namespace penstock::rpc

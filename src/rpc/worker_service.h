@@ -1,0 +1,39 @@
+#pragma once
+// The worker's side of proto/worker.proto: rank 0 of a worker group answers the front door on a unix socket.
+#include <filesystem>
+#include <memory>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "engine/engine.h"
+
+namespace penstock::rpc {
+
+// Serves WaitReady, Generate and Drain on top of an engine. Listens at once; the engine comes later, when the model is loaded.
+//
+// Threads:  every method from any thread; gRPC's own threads call the engine.
+// Lifetime: the engine must outlive the service. The destructor is shutdown() with no time left.
+// Errors:   an engine that throws is answered as INTERNAL; nothing leaves a gRPC callback as an exception.
+class WorkerService {
+ public:
+  // kInvalidArgument: the path is longer than a unix socket's may be; kUnavailable: it cannot be bound.
+  [[nodiscard]] static Result<std::unique_ptr<WorkerService>> start(const std::filesystem::path& socket);
+  ~WorkerService();
+  WorkerService(const WorkerService&) = delete;
+  WorkerService& operator=(const WorkerService&) = delete;
+
+  // The model is loaded on every rank: WaitReady answers, generations are taken. Called at most once.
+  void set_engine(engine::Engine& engine);
+  // Loading has failed: WaitReady answers with the reason, now and later.
+  void set_failed(const Error& reason);
+
+  // Takes no new calls, lets the running ones end until the deadline, then cancels them. Calling twice is harmless.
+  void shutdown(Deadline deadline);
+
+ private:
+  class Impl;
+  explicit WorkerService(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace penstock::rpc

@@ -1,0 +1,58 @@
+#include "text/json_input.h"
+
+#include <set>
+
+#include "base/utf8.h"
+
+namespace penstock::text {
+namespace {
+
+constexpr size_t kShownBytes = 64;
+constexpr size_t kReasonBytes = 200;  // the parser repeats what it read last, however long
+
+struct Refusal {
+  std::string reason;
+};
+
+// "[json.exception.parse_error.101] parse error at line 1, column 2: ..." without the part in brackets.
+std::string reason_of(const nlohmann::json::exception& e) {
+  std::string_view text = e.what();
+  if (const size_t end = text.find("] "); end != std::string_view::npos) text.remove_prefix(end + 2);
+  return std::string(utf8_prefix(text, kReasonBytes));
+}
+
+}  // namespace
+
+Result<nlohmann::json> parse_json(std::string_view text, const std::string& what, Code code, JsonLimits limits) {
+  if (const size_t at = find_invalid_utf8(text); at != std::string_view::npos) {
+    return error(code, "{}: expected UTF-8, found an invalid byte 0x{:02x} at offset {}", what, static_cast<unsigned char>(text[at]), at);
+  }
+  using Event = nlohmann::json::parse_event_t;
+  std::set<std::string> top_keys;
+  const auto watch = [&](int depth, Event event, nlohmann::json& parsed) {
+    if ((event == Event::object_start || event == Event::array_start) && depth >= limits.depth) {
+      throw Refusal{fmt::format("nested deeper than {}", limits.depth)};
+    }
+    if (event == Event::key && depth == 1 && !top_keys.insert(parsed.get<std::string>()).second) {
+      throw Refusal{fmt::format("key {} is given twice", shown(parsed))};
+    }
+    return true;
+  };
+  try {
+    return nlohmann::json::parse(text, watch);
+  } catch (const Refusal& refusal) {
+    return error(code, "{}: {}", what, refusal.reason);
+  } catch (const nlohmann::json::exception& e) {
+    return error(code, "{}: expected JSON: {}", what, reason_of(e));
+  }
+}
+
+std::string shown(const nlohmann::json& value) {
+  if (value.is_object()) return "an object";
+  if (value.is_array()) return "a list";
+  const std::string text = value.dump();
+  const std::string_view prefix = utf8_prefix(text, kShownBytes);
+  return std::string(prefix) + (prefix.size() < text.size() ? "..." : "");
+}
+
+}  // namespace penstock::text

@@ -1,0 +1,79 @@
+#include "train/step_metrics.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "base/svg_chart.h"
+
+namespace penstock::train {
+namespace {
+
+double seconds_between(int64_t start_us, int64_t end_us) { return static_cast<double>(end_us - start_us) * 1e-6; }
+
+}  // namespace
+
+void StepSums::add_records(const std::vector<pipeline::ActionRecord>& actions, const std::vector<ReductionRecord>& reductions, bool first_stage,
+                           int num_stages) {
+  int64_t last_backward = 0, last_reduction = 0;
+  for (const auto& r : actions) {
+    if (plan::is_compute(r.action.kind)) busy_seconds += seconds_between(r.start_us, r.end_us);
+    if (r.action.kind == plan::ActionKind::kBackward) last_backward = r.end_us;
+  }
+  if (first_stage && !actions.empty()) span_seconds += num_stages * seconds_between(actions.front().start_us, actions.back().end_us);
+  for (const auto& r : reductions) last_reduction = std::max(last_reduction, r.end_us);
+  exposed_seconds += std::max(0.0, seconds_between(last_backward, last_reduction));
+}
+
+void StepSums::all_reduce(comm::Communicator& world, Deadline deadline) {
+  double* const fields[] = {&loss_sum, &gradient_square, &elapsed_seconds, &busy_seconds, &span_seconds, &exposed_seconds, &bytes, &stop};
+  constexpr int64_t count = std::size(fields);
+  at::Tensor packed = at::empty({count}, at::kDouble);
+  double* values = packed.data_ptr<double>();
+  for (int64_t i = 0; i < count; ++i) values[i] = *fields[i];
+  world.all_reduce(packed, comm::Reduce::kSum)->wait(deadline);
+  for (int64_t i = 0; i < count; ++i) *fields[i] = values[i];
+}
+
+std::string StepReport::to_json_line() const {
+  nlohmann::ordered_json line;
+  line["step"] = step;
+  line["elapsed_seconds"] = elapsed_seconds;
+  line["loss"] = loss;
+  if (validated) line["validation_loss"] = validation_loss;
+  line["learning_rate"] = learning_rate;
+  line["gradient_norm"] = gradient_norm;
+  line["tokens_per_second"] = tokens_per_second;
+  line["bubble_share"] = bubble_share;
+  line["exposed_communication_share"] = exposed_share;
+  if (mfu > 0) line["mfu"] = mfu;
+  return line.dump() + "\n";
+}
+
+void StepAverages::add(const StepSums& sums, double seconds) {
+  ++steps_;
+  loss_ += sums.loss_sum / static_cast<double>(tokens_per_step_);
+  seconds_ += seconds;
+  busy_ += sums.busy_seconds;
+  span_ += sums.span_seconds;
+  exposed_ += sums.exposed_seconds / mesh_.size();
+}
+
+void StepAverages::report_into(StepReport& report) {
+  report.loss = loss_ / steps_;
+  report.tokens_per_second = static_cast<double>(tokens_per_step_) * steps_ / seconds_;
+  report.bubble_share = span_ > 0 ? std::max(0.0, 1 - busy_ / span_) : 0;
+  report.exposed_share = exposed_ / seconds_;
+  steps_ = 0;
+  loss_ = seconds_ = busy_ = span_ = exposed_ = 0;
+}
+
+std::string loss_chart(const std::vector<StepReport>& reports) {
+  ChartSeries train{"training", {}, 5, false}, validation{"validation", {}, 0, true};
+  for (const StepReport& r : reports) {
+    train.points.push_back({static_cast<double>(r.step), r.loss});
+    if (r.validated) validation.points.push_back({static_cast<double>(r.step), r.validation_loss});
+  }
+  return line_chart_svg({"Loss", "", "step", "nats per byte"}, {train, validation});
+}
+
+}  // namespace penstock::train

@@ -1,0 +1,67 @@
+#pragma once
+// What each step tells: summed over the ranks in one small all-reduce, and turned into the numbers that people read.
+// Definitions: docs/benchmarks.md, "Numbers".
+#include <array>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "comm/communicator.h"
+#include "pipeline/executor.h"
+#include "train/data_parallel_reducer.h"
+#include "train/mesh.h"
+
+namespace penstock::train {
+
+// One rank's share of a step. Everything is summed over all ranks.
+struct StepSums {
+  double loss_sum = 0;         // nats; ranks of the last stage
+  double gradient_square = 0;  // each rank's parameters, divided by the number of replicas (their gradients are equal)
+  double elapsed_seconds = 0;  // rank 0 only
+  double busy_seconds = 0;     // computing forward and backward
+  double span_seconds = 0;     // of the first stage, from its first action to its last, times the number of stages
+  double exposed_seconds = 0;  // from the end of the last backward to the end of the last reduction
+  double bytes = 0;            // validation: bytes predicted
+  double stop = 0;             // ranks that were asked to stop
+
+  void add_records(const std::vector<pipeline::ActionRecord>& actions, const std::vector<ReductionRecord>& reductions, bool first_stage, int num_stages);
+  // Collective over `world`. Every rank ends with the same bits.
+  void all_reduce(comm::Communicator& world, Deadline deadline);
+};
+
+struct StepReport {
+  int64_t step = 0;
+  double elapsed_seconds = 0;
+  double loss = 0;             // nats per token
+  double validation_loss = -1; // nats per byte; −1 = none yet
+  double learning_rate = 0;
+  double gradient_norm = 0;
+  double tokens_per_second = 0;
+  double bubble_share = 0;     // idle time of the ranks between first and last action / (ranks · step)
+  double exposed_share = 0;    // exposed communication / step time
+  double mfu = 0;              // of the peak measured at start; 0 = not measured
+  bool validated = false;      // validation_loss was measured at this step
+
+  [[nodiscard]] std::string to_json_line() const;
+};
+
+// Averages over the steps since the last report, so that a printed number is not one step's noise.
+class StepAverages {
+ public:
+  StepAverages(const Mesh& mesh, int64_t tokens_per_step) : mesh_(mesh), tokens_per_step_(tokens_per_step) {}
+  // `sums` after all_reduce(); `seconds` the whole step on this rank.
+  void add(const StepSums& sums, double seconds);
+  // Fills loss, tokens_per_second, bubble_share and exposed_share, and starts anew. REQUIRES: at least one add().
+  void report_into(StepReport& report);
+
+ private:
+  const Mesh mesh_;
+  const int64_t tokens_per_step_;
+  int steps_ = 0;
+  double loss_ = 0, seconds_ = 0, busy_ = 0, span_ = 0, exposed_ = 0;
+};
+
+// loss.svg from the reports of a run.
+[[nodiscard]] std::string loss_chart(const std::vector<StepReport>& reports);
+
+}  // namespace penstock::train

@@ -1,0 +1,24 @@
+#pragma once
+// What a run consists of beside its configuration: this rank's weights, optimizer state, and where the run stands.
+#include <cstdint>
+#include <vector>
+
+#include "model/layer.h"
+#include "train/optimizer.h"
+
+namespace penstock::train {
+
+// Where a run stands; the same on every rank.
+struct RunPosition {
+  int64_t step = 0;            // steps done
+  double elapsed_seconds = 0;  // of training, by rank 0's clock
+  int64_t tokens = 0;          // trained on
+};
+
+struct TrainState {
+  std::vector<model::Parameter>* parameters = nullptr;
+  Optimizer* optimizer = nullptr;
+  RunPosition position;
+};
+
+}  // namespace penstock::train

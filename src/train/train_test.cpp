@@ -1,0 +1,216 @@
+// Whole training runs, ranks as threads: what parallel runs must have in common with single-process ones.
+#include "train/trainer.h"
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "base/chrome_trace.h"
+#include "base/file.h"
+#include "base/temp_dir.h"
+#include "comm/spawn_ranks.h"
+#include "train/checkpoint.h"
+#include "weights/hf_directory.h"
+
+namespace penstock::train {
+namespace {
+
+namespace fs = std::filesystem;
+
+// A small model on a text with something to learn.
+class TrainTest : public testing::Test {
+ protected:
+  TrainTest() {
+    at::set_num_threads(1);
+    std::ofstream text(dir_.path() / "text");
+    for (int i = 0; i < 400; ++i) text << "document " << i * i << " says: the quick brown fox jumps over " << i << " lazy dogs\n%\n";
+  }
+
+  config::TrainConfig config(const std::string& name) const {
+    config::TrainConfig c;
+    c.model = {32, 2, 4, 2, 64, 32, 10000, 1e-5, false};
+    c.data.paths = {(dir_.path() / "text").string()};
+    c.batch = {2, 2, 32};
+    c.optimizer.lr = 3e-3;
+    c.optimizer.warmup_steps = 3;
+    c.steps = 20;
+    c.precision = config::Precision::kFloat32;
+    c.validation = {0, 1};
+    c.output = (dir_.path() / name).string();
+    c.timeout_seconds = 30;
+    return c;
+  }
+
+  static TrainSummary run(const config::TrainConfig& c, bool resume = false) {
+    TrainSummary summary;
+    comm::spawn_ranks(c.world_size(), [&](comm::Communicator& world) {
+      const TrainSummary mine = train(c, world, {.resume = resume, .overwrite = false, .quiet = true, .stop = nullptr});
+      if (world.rank() == 0) summary = mine;
+    });
+    return summary;
+  }
+
+  static void expect_same_model(const config::TrainConfig& a, const config::TrainConfig& b) {
+    const auto x = weights::HfDirectory::open(fs::path(a.output) / "model"), y = weights::HfDirectory::open(fs::path(b.output) / "model");
+    ASSERT_EQ(x.names(), y.names());
+    for (const auto& name : x.names()) EXPECT_TRUE(x.tensor(name).equal(y.tensor(name))) << name;
+  }
+
+  TempDir dir_;
+};
+
+TEST_F(TrainTest, TwoReplicasOfTwoStagesFollowTheSingleProcess) {
+  auto single = config("single");
+  single.batch.microbatches = 4;
+  auto parallel = config("parallel");
+  parallel.mesh = {2, 2};
+  const auto a = run(single), b = run(parallel);
+  ASSERT_EQ(a.losses.size(), 20u);
+  ASSERT_EQ(b.losses.size(), 20u);
+  for (size_t i = 0; i < 20; ++i) EXPECT_NEAR(a.losses[i], b.losses[i], 1e-5) << "step " << i;
+  EXPECT_LT(a.losses.back(), a.losses.front() - 0.5) << "nothing was learned";
+  EXPECT_NEAR(a.validation_loss, b.validation_loss, 1e-4);
+}
+
+TEST_F(TrainTest, ATiedHeadIsOneWeightHoweverTheModelIsCut) {
+  auto single = config("single");
+  single.model.tie_word_embeddings = true;
+  auto cut = single;
+  cut.output = config("cut").output;
+  cut.mesh.pipe = 2;
+  const auto a = run(single), b = run(cut);
+  for (size_t i = 0; i < 20; ++i) EXPECT_NEAR(a.losses[i], b.losses[i], 1e-5) << "step " << i;
+  EXPECT_FALSE(weights::HfDirectory::open(fs::path(cut.output) / "model").has("lm_head.weight"));
+}
+
+TEST_F(TrainTest, TwoReplicasEqualTwoStepAccumulationBitwise) {
+  auto accumulated = config("accumulated");
+  accumulated.steps = 50;
+  accumulated.batch = {2, 2, 32};
+  auto replicas = accumulated;
+  replicas.output = config("replicas").output;
+  replicas.mesh.data = 2;
+  replicas.batch.microbatches = 1;
+  run(accumulated);
+  run(replicas);
+  expect_same_model(accumulated, replicas);
+}
+
+TEST_F(TrainTest, BucketSizeDoesNotChangeABitWithTwoReplicas) {
+  auto one = config("one"), many = config("many");
+  one.mesh.data = many.mesh.data = 2;
+  one.bucket_mib = 64;
+  many.bucket_mib = 0.004;
+  run(one);
+  run(many);
+  expect_same_model(one, many);
+}
+
+TEST_F(TrainTest, AResumedRunEqualsAnUninterruptedOneBitwise) {
+  auto whole = config("whole");
+  whole.mesh = {1, 2};
+  auto halves = whole;
+  halves.output = config("halves").output;
+  halves.checkpoint.every_steps = 10;
+  // The first half ends as a killed run does: its checkpoint of step 10 is there, and steps after it are lost.
+  const auto whole_run = run(whole);
+  run(halves);
+  fs::remove_all(fs::path(halves.output) / "checkpoints" / "step-00000020");
+  const auto second = run(halves, true);
+  ASSERT_EQ(second.losses.size(), 10u);
+  for (size_t i = 0; i < 10; ++i) EXPECT_EQ(second.losses[i], whole_run.losses[10 + i]) << "step " << 10 + i;
+  expect_same_model(whole, halves);
+}
+
+TEST_F(TrainTest, ACheckpointOfOneLayoutContinuesInAnother) {
+  auto first = config("first");
+  first.mesh = {1, 2};
+  first.checkpoint.every_steps = 10;
+  const auto reference = run(first);
+  fs::remove_all(fs::path(first.output) / "checkpoints" / "step-00000020");
+  first.mesh = {1, 1};
+  const auto second = run(first, true);
+  for (size_t i = 0; i < 10; ++i) EXPECT_NEAR(second.losses[i], reference.losses[10 + i], 1e-6) << "step " << 10 + i;
+}
+
+TEST_F(TrainTest, ATornCheckpointIsNeverChosen) {
+  auto c = config("torn");
+  c.checkpoint = {10, 5};
+  run(c);
+  const fs::path folder = fs::path(c.output) / "checkpoints";
+  const fs::path newest = folder / "step-00000020", older = folder / "step-00000010";
+  ASSERT_EQ(newest_checkpoint(folder), newest);
+  const fs::path file = newest / "stage-00000.safetensors";
+  fs::resize_file(file, fs::file_size(file) - 1);
+  EXPECT_EQ(newest_checkpoint(folder), older) << "a file is shorter than the manifest says";
+  fs::rename(older, folder / "step-00000010.writing");
+  EXPECT_EQ(newest_checkpoint(folder), std::nullopt) << "an unfinished folder has another name";
+}
+
+TEST_F(TrainTest, RefusesToStartAnewOverCheckpoints) {
+  auto c = config("again");
+  c.steps = 2;
+  c.checkpoint.every_steps = 2;
+  run(c);
+  try {
+    run(c);
+    FAIL() << "expected an Error";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), Code::kFailedPrecondition) << e.message();
+  }
+}
+
+TEST_F(TrainTest, StopsAllRanksAtTheSameStepWhenTheLossIsNotFinite) {
+  auto c = config("diverges");
+  c.mesh = {1, 2};
+  c.optimizer.lr = 1e30;
+  c.optimizer.clip_norm = 0;
+  c.optimizer.warmup_steps = 0;
+  try {
+    run(c);
+    FAIL() << "expected an Error";
+  } catch (const Error& e) {
+    EXPECT_NE(e.message().find("is not finite"), std::string::npos) << e.message();
+  }
+}
+
+TEST_F(TrainTest, StopsAfterAStepWhenAskedAndStillWritesTheModel) {
+  auto c = config("stopped");
+  const std::atomic<bool> stop{true};
+  comm::spawn_ranks(1, [&](comm::Communicator& world) {
+    const auto summary = train(c, world, {.resume = false, .overwrite = false, .quiet = true, .stop = &stop});
+    EXPECT_TRUE(summary.stopped);
+    EXPECT_EQ(summary.steps, 1);
+  });
+  EXPECT_TRUE(fs::exists(fs::path(c.output) / "model" / "config.json"));
+}
+
+TEST_F(TrainTest, WritesWhatARunFolderPromises) {
+  auto c = config("folder");
+  c.mesh = {2, 2};
+  c.validation = {10, 1};
+  run(c);
+  const fs::path folder = c.output;
+  for (const char* file : {"config.yaml", "metrics.jsonl", "loss.svg", "timeline.json", "model/config.json", "model/tokenizer.json",
+                           "model/generation_config.json", "model/model.safetensors.index.json", "model/model-00002-of-00002.safetensors"}) {
+    EXPECT_TRUE(fs::exists(folder / file)) << file;
+  }
+  const auto trace = ChromeTrace::parse(read_file(folder / "timeline.json", 1 << 28).value()).value();
+  std::map<int, std::map<std::string, int>> categories;  // by rank
+  for (const auto& event : trace.events()) ++categories[event.process][event.category];
+  ASSERT_EQ(categories.size(), 4u) << "a row for each rank";
+  for (const auto& [rank, count] : categories) {
+    for (const char* category : {"forward", "backward", "send", "receive", "reduction"}) EXPECT_GT(count.count(category), 0u) << rank << " " << category;
+  }
+  std::ifstream metrics(folder / "metrics.jsonl");
+  std::string line, last;
+  while (std::getline(metrics, line)) last = line;
+  const auto report = nlohmann::json::parse(last);
+  EXPECT_EQ(report["step"], 20);
+  EXPECT_GT(report["validation_loss"], 0.0);
+  EXPECT_GE(report["bubble_share"], 0.0);
+}
+
+}  // namespace
+}  // namespace penstock::train

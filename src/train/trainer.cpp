@@ -1,0 +1,222 @@
+#include "train/trainer.h"
+
+#include <ATen/Parallel.h>
+
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+
+#include "base/file.h"
+#include "base/log.h"
+#include "base/progress_line.h"
+#include "kernels/peak_flops.h"
+#include "train/model_export.h"
+#include "train/train_run.h"
+
+namespace penstock::train {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr double kReportInterval = 0.5;     // seconds between reports, at least
+constexpr double kPeakMeasurement = 0.25;   // seconds
+
+// What rank 0 shows and writes down while the run goes on; on other ranks it does nothing.
+class Reporter {
+ public:
+  Reporter(const config::TrainConfig& config, bool active, bool append, bool quiet) : config_(config), active_(active) {
+    if (!active) return;
+    metrics_.open(fs::path(config.output) / "metrics.jsonl", append ? std::ios::app : std::ios::trunc);
+    if (!metrics_) throw error(Code::kDataLoss, "cannot write {}/metrics.jsonl", config.output);
+    if (!quiet) line_.emplace(std::cerr, ProgressLine::for_stderr());
+  }
+
+  void report(const StepReport& report, double progress) {
+    if (!active_) return;
+    metrics_ << report.to_json_line() << std::flush;
+    reports_.push_back(report);
+    if (line_) line_->update(progress, text(report, progress));
+  }
+  void note(const std::string& text) {
+    if (line_) line_->print_above(text);
+  }
+  void finish() {
+    if (!active_) return;
+    if (line_) line_->finish();
+    write_file_atomic(fs::path(config_.output) / "loss.svg", loss_chart(reports_));
+  }
+
+ private:
+  static std::string text(const StepReport& r, double progress) {
+    const double left = progress > 0.001 ? r.elapsed_seconds / progress * (1 - progress) : 0;
+    const std::string validation = r.validation_loss >= 0 ? fmt::format("  val {:.3f}", r.validation_loss) : "";
+    return fmt::format("step {}  loss {:.3f}{}  {:.1f}k tok/s  bubble {:.0f}%  exposed {:.1f}%  {}:{:02d} left", r.step, r.loss, validation,
+                       r.tokens_per_second / 1000, 100 * r.bubble_share, 100 * r.exposed_share, static_cast<int>(left) / 60,
+                       static_cast<int>(left) % 60);
+  }
+
+  const config::TrainConfig& config_;
+  const bool active_;
+  std::ofstream metrics_;
+  std::vector<StepReport> reports_;
+  std::optional<ProgressLine> line_;
+};
+
+// Rank 0 prepares the folder; the others wait for it.
+void open_run_folder(const config::TrainConfig& config, comm::Communicator& world, const TrainOptions& options, Deadline deadline) {
+  const fs::path folder = config.output;
+  if (world.rank() == 0) {
+    if (!options.resume && newest_checkpoint(folder / "checkpoints")) {
+      if (!options.overwrite) {
+        throw error(Code::kFailedPrecondition, "{} holds checkpoints of an earlier run; continue it with --resume, start anew with --overwrite, "
+                    "or choose another `output`", folder.string());
+      }
+      fs::remove_all(folder / "checkpoints");
+    }
+    fs::create_directories(folder);
+    write_file_atomic(folder / "config.yaml", config::to_yaml(config));
+  }
+  world.barrier()->wait(deadline);
+}
+
+// Forward and backward operations per token: 6 per weight, and 6·L·C·T for attention (as llm.c counts).
+double operations_per_token(const model::LlamaConfig& m, int64_t sequence_length) {
+  return 6.0 * static_cast<double>(m.parameters()) + 6.0 * static_cast<double>(m.num_layers * m.num_heads * m.head_size * sequence_length);
+}
+
+// All ranks measure at the same time, so that ranks which share cores share the peak too.
+double measure_peak(comm::Communicator& world, Deadline deadline) {
+  world.barrier()->wait(deadline);
+  at::Tensor peak = at::empty({1}, at::kDouble);
+  *peak.data_ptr<double>() = kernels::measure_peak_flops(kPeakMeasurement);
+  world.all_reduce(peak, comm::Reduce::kSum)->wait(deadline);
+  return *peak.data_ptr<double>();
+}
+
+std::string describe(const TrainRun& run, double peak) {
+  const auto& m = run.model_config();
+  return fmt::format("{:.2f} M parameters, {} layers x {}, {} replicas x {} stages, {} tokens a step, {}, peak {:.0f} GFLOP/s; {:.2f} M tokens of text in {} documents",
+                     static_cast<double>(m.parameters()) * 1e-6, m.num_layers, m.hidden_size, run.mesh().data, run.mesh().pipe,
+                     run.batch().tokens_per_step(), run.compute() == kernels::Compute::kBf16 ? "bf16" : "fp32", peak * 1e-9,
+                     static_cast<double>(run.corpus().train.ids.size()) * 1e-6, run.corpus().train.documents);
+}
+
+class TrainLoop {
+ public:
+  TrainLoop(const config::TrainConfig& config, comm::Communicator& world, const TrainOptions& options)
+      : config_(config), world_(world), options_(options), run_(config, world), averages_(run_.mesh(), run_.batch().tokens_per_step()) {}
+
+  TrainSummary operator()() {
+    if (options_.resume) resume();
+    peak_ = measure_peak(world_, run_.deadline());
+    if (world_.rank() == 0 && !options_.quiet) spdlog::info("{}", describe(run_, peak_));
+    Reporter reporter(config_, world_.rank() == 0, options_.resume, options_.quiet);
+    run_.start_clock();
+    while (!run_.over() && !summary_.stopped) one_step(reporter);
+    finish(reporter);
+    return summary_;
+  }
+
+ private:
+  void resume() {
+    const auto checkpoint = newest_checkpoint(run_.checkpoint_place().folder);
+    if (!checkpoint) throw error(Code::kNotFound, "--resume: no complete checkpoint in {}", run_.checkpoint_place().folder.string());
+    run_.resume_from(*checkpoint);
+    if (world_.rank() == 0) spdlog::info("resuming from {} at step {}", checkpoint->string(), run_.position().step);
+  }
+
+  void one_step(Reporter& reporter) {
+    const auto start = Clock::now();
+    const TrainRun::Step step = run_.step(options_.stop != nullptr && options_.stop->load());
+    const double seconds = to_seconds(Clock::now() - start);
+    averages_.add(step.sums, seconds);
+    summary_.losses.push_back(step.sums.loss_sum / static_cast<double>(run_.batch().tokens_per_step()));
+    summary_.stopped = step.sums.stop > 0;
+
+    const int64_t n = run_.position().step;
+    const bool last = run_.over() || summary_.stopped;
+    const bool validate = config_.validation.every_steps > 0 && n % config_.validation.every_steps == 0 && !last;
+    if (validate) validation_loss_ = run_.validate(config_.validation.batches);
+    if (validate || last || to_seconds(Clock::now() - reported_at_) >= kReportInterval) {
+      reported_at_ = Clock::now();
+      report_.validated = validate;
+      fill_report(step);
+      if (!last) reporter.report(report_, run_.progress());  // the last one waits for the final validation
+    }
+    const bool due = config_.checkpoint.every_steps > 0 && (n % config_.checkpoint.every_steps == 0 || last);
+    if (due) {
+      write_checkpoint(world_, run_.checkpoint_place(), run_.state(), config::to_yaml(config_), config_.checkpoint.keep, run_.deadline());
+      reporter.note(fmt::format("checkpoint of step {} written", n));
+    }
+  }
+
+  void fill_report(const TrainRun::Step& step) {
+    averages_.report_into(report_);
+    report_.step = run_.position().step;
+    report_.elapsed_seconds = run_.position().elapsed_seconds;
+    report_.validation_loss = validation_loss_;
+    report_.learning_rate = step.learning_rate;
+    report_.gradient_norm = step.gradient_norm;
+    report_.mfu = report_.tokens_per_second * operations_per_token(run_.model_config(), config_.batch.sequence_length) / peak_;
+    mean_.add(report_);
+  }
+
+  void finish(Reporter& reporter) {
+    report_.validated = true;
+    report_.validation_loss = run_.validate(0);
+    reporter.report(report_, run_.progress());
+    export_model(world_, fs::path(config_.output) / "model", run_.model_config(), *run_.state().parameters, run_.stage_index(),
+                 run_.mesh().pipe, run_.replica() == 0, run_.deadline());
+    const std::string trace = run_.timeline().gather(world_, run_.deadline());
+    if (world_.rank() == 0) write_file_atomic(fs::path(config_.output) / "timeline.json", trace);
+    reporter.finish();
+    summary_.steps = run_.position().step;
+    summary_.seconds = run_.position().elapsed_seconds;
+    summary_.train_loss = report_.loss;
+    summary_.validation_loss = report_.validation_loss;
+    mean_.fill(summary_);
+    world_.barrier()->wait(run_.deadline());  // nobody leaves while another still needs it
+  }
+
+  // Means over the reports of the run.
+  struct Mean {
+    int count = 0;
+    double tokens_per_second = 0, mfu = 0, bubble = 0, exposed = 0;
+    void add(const StepReport& r) {
+      ++count;
+      tokens_per_second += r.tokens_per_second;
+      mfu += r.mfu;
+      bubble += r.bubble_share;
+      exposed += r.exposed_share;
+    }
+    void fill(TrainSummary& summary) const {
+      if (count == 0) return;
+      summary.tokens_per_second = tokens_per_second / count;
+      summary.mfu = mfu / count;
+      summary.bubble_share = bubble / count;
+      summary.exposed_share = exposed / count;
+    }
+  };
+
+  const config::TrainConfig& config_;
+  comm::Communicator& world_;
+  const TrainOptions& options_;
+  TrainRun run_;
+  StepAverages averages_;
+  StepReport report_;
+  Mean mean_;
+  TrainSummary summary_;
+  double validation_loss_ = -1;
+  double peak_ = 0;
+  Clock::time_point reported_at_{};
+};
+
+}  // namespace
+
+TrainSummary train(const config::TrainConfig& config, comm::Communicator& world, const TrainOptions& options) {
+  open_run_folder(config, world, options, Deadline::after(seconds(60)));
+  return TrainLoop(config, world, options)();
+}
+
+}  // namespace penstock::train

@@ -1,0 +1,43 @@
+#pragma once
+// A training run, as one of its ranks sees it.
+#include <atomic>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "comm/communicator.h"
+#include "config/train_config.h"
+#include "train/step_metrics.h"
+
+namespace penstock::train {
+
+struct TrainOptions {
+  bool resume = false;     // continue from the newest complete checkpoint of the run folder
+  bool overwrite = false;  // a run folder that holds checkpoints may be started anew
+  bool quiet = false;      // no progress line
+  const std::atomic<bool>* stop = nullptr;  // set by a signal: all ranks stop after the same step, write a checkpoint and the model
+};
+
+struct TrainSummary {
+  int64_t steps = 0;
+  double seconds = 0;          // of training, validation included
+  double train_loss = 0;       // nats per token, mean of the last report
+  double validation_loss = 0;  // nats per byte over the whole held-out text
+  double tokens_per_second = 0;
+  double mfu = 0;
+  double bubble_share = 0;
+  double exposed_share = 0;
+  bool stopped = false;        // by a signal, before its end
+  std::vector<double> losses;  // nats per token of every step of this process
+};
+
+// Runs to the end. Collective over `world`, whose size is mesh.data · mesh.pipe; everything a run needs of the others goes through it.
+//
+// Writes into config.output: config.yaml, metrics.jsonl, loss.svg, timeline.json, model/ and checkpoints/.
+// Threads:  the caller's, LibTorch's compute threads, and the communicator's.
+// Blocking: for the whole run; every wait between ranks ends at config.timeout_seconds.
+// Errors:   throws Error; the group is then dead on every rank. A loss or gradient that is not finite stops all ranks at the same step.
+[[nodiscard]] TrainSummary train(const config::TrainConfig& config, comm::Communicator& world, const TrainOptions& options);
+
+}  // namespace penstock::train

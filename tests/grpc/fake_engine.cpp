@@ -1,0 +1,112 @@
+#include "fake_engine.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <sstream>
+#include <utility>
+
+namespace penstock::tests {
+namespace {
+
+std::vector<std::string> split_words(const std::string& text) {
+  std::istringstream in(text);
+  std::vector<std::string> words;
+  for (std::string word; in >> word;) words.push_back(word);
+  return words;
+}
+
+}  // namespace
+
+FakeEngine::FakeEngine(FakeEngineOptions options) : options_(options), thread_([this] { loop(); }) {}
+
+FakeEngine::~FakeEngine() {
+  {
+    MutexLock lock(mutex_);
+    stopping_ = true;
+    stop_.notify_all();
+  }
+  thread_.join();
+}
+
+engine::EngineInfo FakeEngine::info() const { return {"FakeForCausalLM", options_.max_sequence_tokens, options_.max_concurrent, 2}; }
+
+Result<engine::RequestId> FakeEngine::submit(const text::GenerationRequest& request, std::shared_ptr<engine::EventSink> sink) {
+  auto words = split_words(request.prompt);
+  if (static_cast<int>(words.size()) >= options_.max_sequence_tokens) {
+    return error(Code::kInvalidArgument, "prompt: {} tokens; expected fewer than {}", words.size(), options_.max_sequence_tokens);
+  }
+  if (words.empty()) words.emplace_back("_");
+  if (words[0] == "[crash]") std::abort();
+  MutexLock lock(mutex_);
+  if (draining_) return Error(Code::kUnavailable, "the engine is stopping");
+  const auto id = next_id_++;
+  requests_.push_back(std::make_shared<Running>(Running{id, request, std::move(sink), std::move(words)}));
+  return id;
+}
+
+void FakeEngine::cancel(engine::RequestId id) {
+  MutexLock lock(mutex_);
+  for (auto& request : requests_) {
+    if (request->id == id) request->cancelled = true;
+  }
+}
+
+void FakeEngine::drain() {
+  MutexLock lock(mutex_);
+  draining_ = true;
+}
+
+// The first max_concurrent requests run; the others wait.
+void FakeEngine::loop() {
+  for (;;) {
+    std::vector<std::shared_ptr<Running>> batch;
+    {
+      MutexLock lock(mutex_);
+      const Deadline next = Deadline::after(options_.step);
+      while (!stopping_ && !next.passed()) (void)stop_.wait(mutex_, next);
+      if (stopping_) return;
+      for (auto it = requests_.begin(); it != requests_.end();) {
+        if (!(*it)->cancelled) {
+          ++it;
+          continue;
+        }
+        fmt::print(stderr, "request {} cancelled after {} steps\n", (*it)->id, (*it)->steps);
+        it = requests_.erase(it);
+      }
+      const size_t count = std::min(requests_.size(), static_cast<size_t>(options_.max_concurrent));
+      batch.assign(requests_.begin(), requests_.begin() + static_cast<std::ptrdiff_t>(count));
+    }
+    for (const auto& request : batch) {
+      if (!step(*request)) continue;
+      MutexLock lock(mutex_);
+      requests_.erase(std::find(requests_.begin(), requests_.end(), request));
+    }
+  }
+}
+
+// One token of one request. true: the request has ended.
+bool FakeEngine::step(Running& request) const {
+  const std::string& rule = request.words[0];
+  if (rule == "[hang]") return false;
+  engine::GenerationEvent event;
+  event.text = request.words[static_cast<size_t>(request.steps) % request.words.size()] + " ";
+  if (rule == "[big]") event.text.assign(16384, 'x');
+  event.token_id = request.steps++;
+  event.step_ms = to_seconds(options_.step) * 1e3;
+  const int most = std::min(request.request.sampling.max_tokens, options_.max_sequence_tokens - static_cast<int>(request.words.size()));
+  event.finished = request.steps >= most;
+  event.reason = engine::FinishReason::kLength;
+  event.usage = {static_cast<int>(request.words.size()), request.steps};
+  if (rule == "[error]") {
+    event.finished = true;
+    event.reason = engine::FinishReason::kError;
+    event.error = Error(Code::kInternal, "the fake engine was told to fail");
+  }
+  const bool finished = event.finished;
+  const bool wanted = request.sink->push(std::move(event));
+  if (!finished && wanted) return false;
+  fmt::print(stderr, "request {} {} after {} steps\n", request.id, finished ? "finished" : "cancelled", request.steps);
+  return true;
+}
+
+}  // namespace penstock::tests

@@ -1,0 +1,65 @@
+// A worker program without a model, started by `penstock serve` in place of penstock-worker (environment PENSTOCK_WORKER):
+// rank 0 serves a FakeEngine, the other ranks wait for their end.
+//   FAKE_WORKER_STEP_MS=N   time of a step (default 5)
+//   FAKE_WORKER_LOAD=exit   rank 1 says why and exits with code 3     =fail  loading fails with DATA_LOSS     =hang  never ready
+#include <signal.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdlib>
+#include <string>
+#include <thread>
+
+#include "fake_engine.h"
+#include "rpc/worker_service.h"
+
+namespace {
+
+using namespace penstock;
+
+std::string variable(const char* name, const std::string& otherwise) {
+  const char* value = std::getenv(name);
+  return value ? value : otherwise;
+}
+
+int serve(const std::string& socket, const tests::FakeEngineOptions& options) {
+  sigset_t stop;
+  sigemptyset(&stop);
+  sigaddset(&stop, SIGTERM);
+  sigaddset(&stop, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &stop, nullptr);  // before any thread: all inherit it, sigwait() below takes them
+  int received = 0;
+
+  const int rank = std::stoi(variable("RANK", "0"));
+  const std::string load = variable("FAKE_WORKER_LOAD", "");
+  if (load == "exit" && rank == 1) {
+    fmt::print(stderr, "fake worker: tensor 'a.weight' is not there\n");
+    return 3;
+  }
+  if (rank != 0) return sigwait(&stop, &received);
+
+  tests::FakeEngine engine(options);
+  const auto service = std::move(rpc::WorkerService::start(socket)).value();
+  if (load == "fail") service->set_failed(Error(Code::kDataLoss, "model.safetensors is truncated"));
+  else if (load != "hang") service->set_engine(engine);
+  sigwait(&stop, &received);
+  service->shutdown(Deadline::after(seconds(1)));
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app("fake worker");
+  auto* command = app.add_subcommand("serve");
+  std::string model, socket, dtype;
+  tests::FakeEngineOptions options;
+  command->add_option("--model", model)->required();
+  command->add_option("--socket", socket)->required();
+  command->add_option("--dtype", dtype)->required();
+  command->add_option("--max-concurrent", options.max_concurrent)->required();
+  command->add_option("--max-sequence-tokens", options.max_sequence_tokens);
+  CLI11_PARSE(app, argc, argv);
+  options.step = milliseconds(std::stoi(variable("FAKE_WORKER_STEP_MS", "5")));
+  return serve(socket, options);
+}
