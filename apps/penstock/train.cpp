@@ -28,6 +28,7 @@ struct TrainOptions {
   bool resume = false;
   bool overwrite = false;
   bool quiet = false;
+  bool print_config = false;
 };
 
 std::vector<std::string> worker_command(const TrainOptions& options) {
@@ -105,6 +106,7 @@ class Job {
 void train(const TrainOptions& options) {
   try {
     const auto config = config::load_train_config(options.config_file, options.overrides).value();
+    if (options.print_config) return fmt::print("{}", config::to_yaml(config));
     const auto launched = cluster::rank_from_environment().value();
     if (launched) become_rank(worker_command(options));
     const int code = Job(config, options).wait();
@@ -119,13 +121,14 @@ void train(const TrainOptions& options) {
 void add_train_command(CLI::App& app) {
   auto options = std::make_shared<TrainOptions>();
   auto* command = app.add_subcommand("train", "Train a model: replicas x pipeline stages");
-  command->add_option("config", options->config_file, "The training configuration (YAML); docs/training.md lists its keys")->required();
+  command->add_option("config", options->config_file, "The training configuration (YAML)")->required();
   command->add_option("--set", options->overrides, "Override a key of the configuration; may be given several times")
       ->type_name("KEY=VALUE")
       ->allow_extra_args(false);
   command->add_flag("--resume", options->resume, "Continue from the newest complete checkpoint of the run folder");
   command->add_flag("--overwrite", options->overwrite, "Start anew in a run folder that holds checkpoints (they are removed)");
   command->add_flag("--quiet", options->quiet, "No progress line");
+  command->add_flag("--print-config", options->print_config, "Only print the whole configuration: every key with its value and meaning");
   command->footer("Starts mesh.data x mesh.pipe processes here. Under torchrun, mpirun or srun (RANK, OMPI_*, PMI_* or SLURM_* set) it is one rank of theirs.\n"
                   "Examples:\n"
                   "  penstock train examples/quickstart.yaml\n"

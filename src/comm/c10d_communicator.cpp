@@ -175,6 +175,9 @@ std::string choose_address(const cluster::RankInfo& info, const C10dOptions& opt
 
 compat::DevicePtr open_device(const cluster::RankInfo& info, const C10dOptions& options) {
   const std::string address = options.interface.empty() ? choose_address(info, options) : "";
+  if (address.empty() && !has_interface(options.interface)) {
+    throw error(Code::kInvalidArgument, "rank {}: this machine has no network interface '{}'", info.rank, options.interface);
+  }
   try {
     return compat::make_device(options.interface, address);
   } catch (const std::exception&) {

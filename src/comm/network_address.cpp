@@ -1,6 +1,7 @@
 #include "comm/network_address.h"
 
 #include <arpa/inet.h>
+#include <net/if.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <poll.h>
@@ -98,6 +99,8 @@ Listener probe_listener(const std::string& host, int port, Deadline deadline) {
 }
 
 bool is_loopback_address(const std::string& address) { return address.starts_with("127.") || address == "::1"; }
+
+bool has_interface(const std::string& name) { return ::if_nametoindex(name.c_str()) != 0; }
 
 int find_free_port() {
   const Socket socket(AF_INET, SOCK_STREAM);

@@ -19,6 +19,9 @@ enum class Listener { kPresent, kAbsent, kUnknown };
 // "127.…" or "::1".
 [[nodiscard]] bool is_loopback_address(const std::string& address);
 
+// Whether this machine has a network interface of that name, e.g. "eth1".
+[[nodiscard]] bool has_interface(const std::string& name);
+
 // A TCP port of the loopback address that nobody listens on at the moment.
 [[nodiscard]] int find_free_port();
 

@@ -23,6 +23,11 @@ TEST(NetworkAddress, AnUnknownHostIsNamed) {
   }
 }
 
+TEST(NetworkAddress, OnlyInterfacesThatExistAreFound) {
+  EXPECT_TRUE(has_interface("lo"));
+  EXPECT_FALSE(has_interface("nosuch0"));
+}
+
 TEST(NetworkAddress, AFreePortHasNoListener) {
   EXPECT_EQ(probe_listener("127.0.0.1", find_free_port(), Deadline::after(seconds(10))), Listener::kAbsent);
   EXPECT_EQ(probe_listener("no-such-host.invalid", 1, Deadline::after(seconds(10))), Listener::kUnknown);
