@@ -193,8 +193,8 @@ class WorkerService::Impl final : public pb::Worker::CallbackService {
       if (!ok) cancel_engine();
     }
     void OnCancel() override {
+      sink_->abort(Error(Code::kCancelled, "the caller has gone"));  // first: from now on the engine's events are refused
       cancel_engine();
-      sink_->abort(Error(Code::kCancelled, "the caller has gone"));
     }
     void OnDone() override {
       if (engine_) impl_.end_generation();

@@ -87,8 +87,8 @@ class Client:
         self.channel.close()
 
 
-def make_model(folder, config=""):
-    """A model folder of two pipeline stages: the real model's files by link, or a config.json for the fake worker."""
+def make_model(folder, config="", stages=2):
+    """A model folder of pipeline stages: the real model's files by link, or a config.json for the fake worker."""
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True)
     if TEST_MODEL and not FAKE_WORKER:
@@ -98,16 +98,16 @@ def make_model(folder, config=""):
     else:
         (folder / "config.json").write_text("{}")
     (folder / "model-config.yaml").write_text(
-        "minWorkers: 1\ndeviceType: cpu\nparallelType: pp\nparallelLevel: 2\nstartupTimeout: 60\n" + config)
+        f"minWorkers: 1\ndeviceType: cpu\nparallelType: pp\nparallelLevel: {stages}\nstartupTimeout: 60\n" + config)
     return folder
 
 
 class Server:
     """`penstock serve`, from its start to its end."""
 
-    def __init__(self, config="", models=("tiny",), arguments=(), environment=(), wait=True, port=0):
+    def __init__(self, config="", models=("tiny",), arguments=(), environment=(), wait=True, port=0, stages=2):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="penstock-grpc-"))
-        pairs = [f"{name}={make_model(self.folder / 'store' / name, config)}" for name in models]
+        pairs = [f"{name}={make_model(self.folder / 'store' / name, config, stages)}" for name in models]
         self.environment = dict(os.environ, **dict(environment))
         if FAKE_WORKER:
             self.environment["PENSTOCK_WORKER"] = FAKE_WORKER

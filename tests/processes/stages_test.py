@@ -1,5 +1,4 @@
 """A trained model served in two stages says what it says in one, through the real server."""
-import os
 import pathlib
 import sys
 
@@ -9,7 +8,6 @@ try:
 except ImportError as absent:
     print(f"skipped: {absent} (python3-grpcio, python3-protobuf)")
     sys.exit(77)
-import tempfile
 import unittest
 
 PROMPTS = [f"The {word} of" for word in ("rank", "stage", "layer", "pipe", "model", "token", "key", "cache", "file", "test")] + \
@@ -18,11 +16,7 @@ PROMPTS = [f"The {word} of" for word in ("rank", "stage", "layer", "pipe", "mode
 
 class StagesTest(unittest.TestCase):
     def answers(self, stages):
-        folder = pathlib.Path(tempfile.mkdtemp())
-        model = penstock_server.make_model(folder / "tiny")
-        config = model / "model-config.yaml"
-        config.write_text(config.read_text().replace("parallelLevel: 2", f"parallelLevel: {stages}"))
-        server = penstock_server.Server(models=(), arguments=("--models", f"tiny={model}"))
+        server = penstock_server.Server(stages=stages)
         self.addCleanup(server.close)
         calls = [server.client.stream(penstock_server.request(prompt=p, max_tokens=24, temperature=0)) for p in PROMPTS]
         return [b"".join(m.prediction for m in call) for call in calls]
