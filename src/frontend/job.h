@@ -33,7 +33,7 @@ class Job final : public GenerationObserver, public std::enable_shared_from_this
   State state_ = State::kWaiting;
   int group_ = -1;
   int epoch_ = 0;
-  std::shared_ptr<WorkerClient> client_;
+  JobQueue::Worker* worker_ = nullptr;  // valid while its call is open
   std::shared_ptr<WorkerCall> call_;
   // Set when the call has failed in a way that a dying group explains: its error, and until when to wait for the cause.
   std::optional<std::pair<Error, Clock::time_point>> lost_;

@@ -30,7 +30,7 @@ JobQueue::~JobQueue() {
     MutexLock lock(mutex_);
     stopping_ = true;
     changed_.notify_all();
-    while (open_calls_ > 0) changed_.wait(mutex_, Deadline::never());
+    while (any_open_call()) changed_.wait(mutex_, Deadline::never());
   }
   timeout_watcher_.join();
 }
@@ -58,7 +58,8 @@ void JobQueue::group_ready(int group, std::shared_ptr<WorkerClient> client, int 
   {
     MutexLock lock(mutex_);
     Group& slot = groups_.at(static_cast<size_t>(group));
-    slot.client = std::move(client);
+    workers_.push_back(std::make_unique<Worker>(Worker{std::move(client)}));
+    slot.worker = workers_.back().get();
     slot.epoch += 1;
     slot.max_concurrent = std::max(1, max_concurrent);
     slot.running = 0;
@@ -71,13 +72,14 @@ void JobQueue::group_lost(int group, const Error& cause, bool for_good) {
   {
     MutexLock lock(mutex_);
     Group& slot = groups_.at(static_cast<size_t>(group));
-    slot.client.reset();
+    slot.worker = nullptr;
     slot.cause = cause;
     slot.gone_for_good = for_good;
     for (const auto& job : running_) {
       if (job->group_ == group) lost.push_back(job);
     }
     if (hopeless()) lost.insert(lost.end(), waiting_.begin(), waiting_.end());
+    changed_.notify_all();  // the client may have to be destroyed
   }
   for (const auto& job : lost) end(*job, cause);
 }
@@ -119,7 +121,7 @@ size_t JobQueue::num_running() const {
 // Starts waiting jobs while a group has room.
 void JobQueue::dispatch() {
   while (auto job = take_startable()) {
-    auto call = job->client_->generate(job->request_, job);
+    auto call = job->worker_->client->generate(job->request_, job);
     bool ended_meanwhile = false;
     {
       MutexLock lock(mutex_);
@@ -140,21 +142,36 @@ std::shared_ptr<Job> JobQueue::take_startable() {
   job->state_ = Job::State::kRunning;
   job->group_ = static_cast<int>(group - groups_.data());
   job->epoch_ = group->epoch;
-  job->client_ = group->client;
+  job->worker_ = group->worker;
   job->touch();
   running_.insert(job);
   group->running += 1;
-  open_calls_ += 1;
+  group->worker->open_calls += 1;
   return job;
 }
 
 JobQueue::Group* JobQueue::free_group() {
   Group* best = nullptr;
   for (Group& group : groups_) {
-    const bool free = group.client && group.running < group.max_concurrent;
+    const bool free = group.worker && group.running < group.max_concurrent;
     if (free && (!best || group.running < best->running)) best = &group;
   }
   return best;
+}
+
+bool JobQueue::any_open_call() const {
+  return std::any_of(workers_.begin(), workers_.end(), [](const auto& worker) { return worker->open_calls > 0; });
+}
+
+// The workers that no group has and no call uses.
+std::vector<std::unique_ptr<JobQueue::Worker>> JobQueue::take_retired() {
+  std::vector<std::unique_ptr<Worker>> retired;
+  for (auto& worker : workers_) {
+    const auto uses = [&](const Group& group) { return group.worker == worker.get(); };
+    if (worker->open_calls == 0 && std::none_of(groups_.begin(), groups_.end(), uses)) retired.push_back(std::move(worker));
+  }
+  std::erase(workers_, nullptr);
+  return retired;
 }
 
 // Why no group will ever take a job; nullopt while one may.
@@ -196,7 +213,7 @@ void JobQueue::call_ended(Job& job, const std::optional<Error>& failure) {
   if (failure && (failure->code() == Code::kUnavailable || failure->code() == Code::kInternal)) {
     MutexLock lock(mutex_);
     const Group& group = groups_[static_cast<size_t>(job.group_)];
-    const bool known = !group.client || group.epoch != job.epoch_;
+    const bool known = !group.worker || group.epoch != job.epoch_;
     if (known && group.cause) {
       outcome = group.cause;
     } else if (job.state_ == Job::State::kRunning) {
@@ -207,7 +224,7 @@ void JobQueue::call_ended(Job& job, const std::optional<Error>& failure) {
   }
   if (!wait_for_cause) end(job, outcome);
   MutexLock lock(mutex_);
-  open_calls_ -= 1;
+  job.worker_->open_calls -= 1;
   changed_.notify_all();
 }
 
@@ -230,9 +247,11 @@ Error JobQueue::expired(const Job& job) const {
 void JobQueue::watch_timeouts() {
   for (;;) {
     std::vector<std::pair<std::shared_ptr<Job>, Error>> overdue;
+    std::vector<std::unique_ptr<Worker>> retired;  // destroyed here, in this thread, without the lock
     {
       MutexLock lock(mutex_);
       if (stopping_) return;
+      retired = take_retired();
       const auto now = Clock::now();
       auto next = Clock::time_point::max();
       const auto look_at = [&](const std::shared_ptr<Job>& job) {
@@ -243,7 +262,7 @@ void JobQueue::watch_timeouts() {
       std::for_each(waiting_.begin(), waiting_.end(), look_at);
       std::for_each(running_.begin(), running_.end(), look_at);
       // Events only move a job's expiry back, so waking at the earliest one known misses none.
-      if (overdue.empty()) changed_.wait(mutex_, Deadline::at(next));
+      if (overdue.empty() && retired.empty()) changed_.wait(mutex_, Deadline::at(next));
     }
     for (const auto& [job, why] : overdue) end(*job, why);
   }

@@ -32,7 +32,8 @@ struct JobQueueOptions {
 // Threads:  every method from any thread; one thread of its own watches the timeouts. Observers are called without any lock held.
 // Errors:   each job ends exactly once: OK; kUnavailable naming the rank that was lost; kDeadlineExceeded after response_timeout;
 //           kCancelled; or the worker's own error.
-// Lifetime: the destructor ends all jobs and waits until the workers' calls have ended, which cancelled calls always do.
+// Lifetime: the destructor ends all jobs and waits until the workers' calls have ended, which cancelled calls always do. A lost
+//           worker's client is kept until its calls have ended, and destroyed by the queue's own thread (worker_client.h says why).
 class JobQueue {
  public:
   explicit JobQueue(JobQueueOptions options);
@@ -63,8 +64,13 @@ class JobQueue {
 
  private:
   friend class Job;
+  // One start of a group.
+  struct Worker {
+    std::shared_ptr<WorkerClient> client;
+    int open_calls = 0;                    // whose on_done() has not come
+  };
   struct Group {
-    std::shared_ptr<WorkerClient> client;  // null: not ready
+    Worker* worker = nullptr;              // one of workers_; null: not ready
     int epoch = 0;                         // grows with every group_ready()
     int max_concurrent = 0;
     int running = 0;                       // jobs of this epoch
@@ -77,6 +83,8 @@ class JobQueue {
   void end(Job& job, const std::optional<Error>& outcome) EXCLUDES(mutex_);
   void call_ended(Job& job, const std::optional<Error>& failure) EXCLUDES(mutex_);
   [[nodiscard]] Group* free_group() REQUIRES(mutex_);
+  [[nodiscard]] bool any_open_call() const REQUIRES(mutex_);
+  [[nodiscard]] std::vector<std::unique_ptr<Worker>> take_retired() REQUIRES(mutex_);
   [[nodiscard]] std::optional<Error> hopeless() const REQUIRES(mutex_);
   [[nodiscard]] Clock::time_point expiry(const Job& job) const;
   [[nodiscard]] Error expired(const Job& job) const;
@@ -89,7 +97,7 @@ class JobQueue {
   std::deque<std::shared_ptr<Job>> waiting_ GUARDED_BY(mutex_);
   std::unordered_set<std::shared_ptr<Job>> running_ GUARDED_BY(mutex_);
   std::optional<Error> refusing_ GUARDED_BY(mutex_);
-  int open_calls_ GUARDED_BY(mutex_) = 0;  // worker calls whose on_done() has not come
+  std::vector<std::unique_ptr<Worker>> workers_ GUARDED_BY(mutex_);  // those of groups_, and lost ones with open calls
   bool stopping_ GUARDED_BY(mutex_) = false;
   std::thread timeout_watcher_;  // last: it uses the members above
 };

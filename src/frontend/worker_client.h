@@ -56,7 +56,9 @@ class WorkerCall {
   virtual void cancel() = 0;
 };
 
-// Threads: every method from any thread.
+// Threads:  every method from any thread.
+// Lifetime: destroyed only after on_done() of each of its generations has been called, and never by a thread that calls observers:
+//           a client may own the very threads that do, and its destructor waits for them.
 class WorkerClient {
  public:
   virtual ~WorkerClient() = default;

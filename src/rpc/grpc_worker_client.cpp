@@ -1,11 +1,12 @@
 #include "rpc/grpc_worker_client.h"
 
+#include "base/mutex.h"  // before gRPC's headers: absl, too, has a macro GUARDED_BY, and only a system header may define it again
+
 #include <grpcpp/grpcpp.h>
 
 #include <limits>
 #include <utility>
 
-#include "base/log.h"
 #include "rpc/status_map.h"
 #include "worker.grpc.pb.h"
 
@@ -43,6 +44,12 @@ void set_deadline(grpc::ClientContext& context, Deadline deadline) {
   if (!deadline.is_never()) context.set_deadline(std::chrono::system_clock::now() + deadline.remaining());
 }
 
+// Note [Who destroys a channel]
+// The last channel (or server) of a process takes gRPC's callback threads with it, and waits for them to end. When a callback
+// itself drops that last reference, the thread waits for itself and gRPC frees its queue twice. A ClientContext holds a reference
+// to its channel, so a call gives up its context before it reports its end; the client, which outlives the report
+// (frontend/worker_client.h), then holds the last one.
+
 // One generation: reads the stream as fast as it comes and hands each event on.
 class GenerateCall final : public frontend::WorkerCall, public grpc::ClientReadReactor<pb::GenerateEvent> {
  public:
@@ -53,21 +60,34 @@ class GenerateCall final : public frontend::WorkerCall, public grpc::ClientReadR
                                              std::shared_ptr<frontend::GenerationObserver> observer) {
     auto call = std::make_shared<GenerateCall>(std::move(request), std::move(observer));
     call->self_ = call;
-    stub.async()->Generate(&call->context_, &call->request_, call.get());
+    grpc::ClientContext* context = nullptr;
+    {
+      MutexLock lock(call->mutex_);
+      context = call->context_.get();
+    }
+    stub.async()->Generate(context, &call->request_, call.get());
     call->StartRead(&call->message_);
     call->StartCall();
     return call;
   }
 
-  void cancel() override { context_.TryCancel(); }
+  // Under the lock, so that the context cannot go meanwhile; gRPC runs no callback inside TryCancel.
+  void cancel() override EXCLUDES(mutex_) {
+    MutexLock lock(mutex_);
+    if (context_) context_->TryCancel();
+  }
 
   void OnReadDone(bool ok) override {
     if (!ok) return;  // OnDone follows
-    if (!observer_->on_event(from_proto(message_))) context_.TryCancel();
+    if (!observer_->on_event(from_proto(message_))) cancel();
     StartRead(&message_);
   }
   void OnDone(const grpc::Status& status) override {
     const auto self = std::move(self_);  // gRPC's last word on this call; the handle may live on
+    {
+      MutexLock lock(mutex_);
+      context_.reset();  // Note [Who destroys a channel]
+    }
     observer_->on_done(status.ok() ? std::nullopt : std::optional<Error>(to_error(status)));
     observer_.reset();
   }
@@ -75,7 +95,8 @@ class GenerateCall final : public frontend::WorkerCall, public grpc::ClientReadR
  private:
   const pb::GenerateRequest request_;
   std::shared_ptr<frontend::GenerationObserver> observer_;
-  grpc::ClientContext context_;
+  Mutex mutex_;
+  std::unique_ptr<grpc::ClientContext> context_ GUARDED_BY(mutex_) = std::make_unique<grpc::ClientContext>();
   pb::GenerateEvent message_;
   std::shared_ptr<GenerateCall> self_;  // alive until OnDone
 };

@@ -246,6 +246,22 @@ TEST_F(WorkerServiceTest, ALostWorkerEndsItsCallsAsUnavailable) {
   EXPECT_THAT(receiver->wait_done(), testing::AnyOf(HasSubstr("[unavailable"), HasSubstr("[cancelled")));
 }
 
+TEST(WorkerService, AClientMayGoAsSoonAsItsCallHasReported) {
+  TempDir dir;
+  for (int round = 0; round < 40; ++round) {  // Note [Who destroys a channel]: which thread is last is chance
+    ScriptedEngine engine;
+    auto service = std::move(WorkerService::start(dir.path() / "w.sock")).value();
+    service->set_engine(engine);
+    auto client = make_grpc_worker_client(dir.path() / "w.sock");
+    const auto receiver = std::make_shared<Receiver>();
+    const auto call = client->generate({"x", {}}, receiver);
+    (void)engine.sink(0)->push(last("end", engine::FinishReason::kStop));
+    ASSERT_EQ(receiver->wait_done(), "end<stop 5+3>[ok]");
+    service.reset();
+    client.reset();
+  }
+}
+
 TEST(WorkerService, ASocketPathThatIsTooLongIsRefused) {
   const auto service = WorkerService::start("/tmp/" + std::string(200, 'x'));
   ASSERT_FALSE(service.ok());
