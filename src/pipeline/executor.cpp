@@ -45,18 +45,17 @@ StepResult Executor::run(const StepRequest& request) {
   StepResult result;
   result.records.reserve(actions.size());
   for (const Action& action : actions) {
-    ActionRecord record{action, now_us(), 0};
-    try {
-      carry_out(action, request, result);
-    } catch (const Error& e) {
-      throw error(e.code(), "rank {}, stage {}, action {} of micro-batch {}: {}", pipe_.rank(), action.stage, plan::to_string(action.kind),
-                  action.microbatch, e.message());
+    if (plan::is_recv(action.kind)) {
+      post_receive(action);
+      continue;
     }
-    record.end_us = now_us();
-    result.records.push_back(record);
+    wait_for_inputs(action, request, result);
+    const int64_t start_us = now_us();
+    carry_out(action, request, result);
+    result.records.push_back({action, start_us, now_us()});
   }
   link_.flush(Deadline::after(timeout_));
-  PENSTOCK_CHECK(arrived_.empty() && gradients_.empty() && outgoing_.empty(), "the schedule left values behind");
+  PENSTOCK_CHECK(expected_inputs_.empty() && expected_gradients_.empty() && arrived_.empty() && gradients_.empty() && outgoing_.empty(), "the schedule left values behind");
   live_.clear();
   return result;
 }
@@ -69,25 +68,55 @@ void Executor::carry_out(const Action& action, const StepRequest& request, StepR
     case ActionKind::kSendForward: {
       const auto found = live_.find(cell);
       PENSTOCK_CHECK(found != live_.end(), "stage {} has no output of micro-batch {} to send", action.stage, action.microbatch);
-      link_.send_activation(rank_of(action.stage + 1), found->second.outputs);
+      link_.send_activation(rank_of(action.stage + 1), key(action.stage + 1, action.microbatch), found->second.outputs);
       if (!request.training) live_.erase(found);
       return;
     }
-    case ActionKind::kRecvForward: return recv_forward(action, request);
     case ActionKind::kSendBackward:
-      return link_.send_gradients(rank_of(action.stage - 1), take(outgoing_, cell, "input gradient"));
-    case ActionKind::kRecvBackward:
-      gradients_[cell] = link_.recv_gradients(rank_of(action.stage + 1), live_.at(cell).outputs, Deadline::after(timeout_));
-      return;
+      return link_.send_gradients(rank_of(action.stage - 1), key(action.stage - 1, action.microbatch), take(outgoing_, cell, "input gradient"));
     case ActionKind::kInputGrad:
     case ActionKind::kWeightGrad:
       throw error(Code::kUnimplemented, "split backward passes (zero-bubble schedules) are not supported yet");
+    case ActionKind::kRecvForward:
+    case ActionKind::kRecvBackward: break;  // posted by run()
   }
 }
 
-void Executor::recv_forward(const Action& action, const StepRequest& request) {
-  arrived_[{action.stage, action.microbatch}] =
-      link_.recv_activation(rank_of(action.stage - 1), request.training, Deadline::after(timeout_));
+// A receive only makes room; the action that needs the message waits for it. Waiting here would hold up what stands in between.
+void Executor::post_receive(const Action& action) {
+  const Cell cell{action.stage, action.microbatch};
+  const int number = key(action.stage, action.microbatch);
+  if (action.kind == ActionKind::kRecvForward) {
+    expected_inputs_[cell] = link_.expect_activation(rank_of(action.stage - 1), number);
+  } else {
+    expected_gradients_[cell] = link_.expect_gradients(rank_of(action.stage + 1), number, live_.at(cell).outputs);
+  }
+}
+
+void Executor::wait_for_inputs(const Action& action, const StepRequest& request, StepResult& result) {
+  const Cell cell{action.stage, action.microbatch};
+  const bool forward = action.kind == ActionKind::kForward && expected_inputs_.contains(cell);
+  const bool backward = action.kind == ActionKind::kBackward && expected_gradients_.contains(cell);
+  if (!forward && !backward) return;
+  const Action receive{forward ? ActionKind::kRecvForward : ActionKind::kRecvBackward, action.stage, action.microbatch};
+  const int64_t start_us = now_us();
+  try {
+    wait_for(receive, request);
+  } catch (const Error& e) {
+    throw error(e.code(), "rank {}, stage {}, action {} of micro-batch {}: {}", pipe_.rank(), receive.stage, plan::to_string(receive.kind),
+                receive.microbatch, e.message());
+  }
+  result.records.push_back({receive, start_us, now_us()});
+}
+
+void Executor::wait_for(const Action& receive, const StepRequest& request) {
+  const Cell cell{receive.stage, receive.microbatch};
+  const Deadline deadline = Deadline::after(timeout_);
+  if (receive.kind == ActionKind::kRecvForward) {
+    arrived_[cell] = link_.wait_activation(take(expected_inputs_, cell, "posted receive"), request.training, deadline);
+  } else {
+    gradients_[cell] = link_.wait_gradients(take(expected_gradients_, cell, "posted receive"), deadline);
+  }
 }
 
 void Executor::forward(const Action& action, const StepRequest& request, StepResult& result) {

@@ -21,7 +21,8 @@ struct Microbatch {
 // The loss of one micro-batch as a scalar *sum* over its items (tokens); the executor scales its gradient.
 using LossFunction = std::function<at::Tensor(const model::Tensors& outputs, const model::Tensors& targets)>;
 
-// When an action ran on this rank; microseconds of base/clock.h's now_us().
+// When an action ran on this rank; microseconds of base/clock.h's now_us(). A receive is posted where the schedule says and lasts, here, as
+// long as the rank then waited for it: right before the action that needs it.
 struct ActionRecord {
   plan::Action action;
   int64_t start_us = 0;
@@ -65,18 +66,23 @@ class Executor {
     model::Tensors outputs;
   };
   void carry_out(const plan::Action& action, const StepRequest& request, StepResult& result);
+  void post_receive(const plan::Action& action);
+  void wait_for_inputs(const plan::Action& action, const StepRequest& request, StepResult& result);
+  void wait_for(const plan::Action& receive, const StepRequest& request);
   void forward(const plan::Action& action, const StepRequest& request, StepResult& result);
   void backward(const plan::Action& action, const StepRequest& request);
-  void recv_forward(const plan::Action& action, const StepRequest& request);
   Stage& stage(int index);
   [[nodiscard]] bool is_here(int stage) const;
   [[nodiscard]] int rank_of(int stage) const;
+  [[nodiscard]] int key(int stage, int microbatch) const { return microbatch * num_stages_ + stage; }  // of the message into a stage
 
   comm::Communicator& pipe_;
   const std::vector<Stage*> stages_;
   const seconds timeout_;
   TensorLink link_;
   int num_stages_ = 0;
+  std::map<Cell, TensorLink::Expected> expected_inputs_;     // posted receives
+  std::map<Cell, TensorLink::Expected> expected_gradients_;
   std::map<Cell, model::Tensors> arrived_;    // inputs of a stage, before its forward
   std::map<Cell, Activation> live_;           // after forward, before backward (or until sent)
   std::map<Cell, model::Tensors> gradients_;  // of a stage's outputs, before its backward

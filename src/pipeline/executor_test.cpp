@@ -97,12 +97,12 @@ TEST(Executor, RunsForwardOnlyAndKeepsNoGraph) {
   const Outcome whole = run(1, plan::gpipe(1, kMicrobatches));
   const auto schedule = plan::with_communication(plan::forward_only(2, kMicrobatches));
   const auto specs = model::llama_layers(small_model());
+  const auto microbatches = batch(false);
   double loss = 0;
   comm::spawn_ranks(2, [&](comm::Communicator& pipe) {
     Stage stage(specs, plan::partition_uniform(5, 2).value(), pipe.rank());
     for (auto& p : stage.parameters()) model::initialize(p, 7);
     Executor executor(pipe, {&stage}, seconds(20));
-    const auto microbatches = batch(false);
     StepRequest request;
     request.schedule = &schedule;
     request.microbatches = microbatches;

@@ -7,7 +7,9 @@
 namespace penstock::pipeline {
 namespace {
 
-enum Tag : int { kHeaderTag = 1, kActivationTag = 2, kGradientTag = 3 };
+enum class Part : int { kHeader = 0, kActivation = 1, kGradient = 2 };
+
+int tag_of(int key, Part part) { return 16 + 3 * key + static_cast<int>(part); }  // below 16: messages of others on the same group
 
 constexpr int64_t kFieldsPerTensor = 3 + TensorLink::kMaxDims;  // dtype, wants gradient, number of dims, dims
 constexpr int64_t kHeaderSize = 1 + TensorLink::kMaxTensors * kFieldsPerTensor;
@@ -60,17 +62,22 @@ void TensorLink::post(const at::Tensor& tensor, int to, int tag) {
   pending_.push_back({contiguous, ranks_.send(contiguous, to, tag)});
 }
 
-void TensorLink::send_activation(int to, const model::Tensors& tensors) {
-  post(make_header(tensors), to, kHeaderTag);
-  for (const at::Tensor& t : tensors) post(t, to, kActivationTag);
+void TensorLink::send_activation(int to, int key, const model::Tensors& tensors) {
+  post(make_header(tensors), to, tag_of(key, Part::kHeader));
+  for (const at::Tensor& t : tensors) post(t, to, tag_of(key, Part::kActivation));
 }
 
-model::Tensors TensorLink::recv_activation(int from, bool training, Deadline deadline) {
-  at::Tensor header = at::empty({kHeaderSize}, at::kLong);
-  ranks_.recv(header, from, kHeaderTag)->wait(deadline);
-  std::vector<Announced> announced = read_header(header, ranks_.name(), from);
+TensorLink::Expected TensorLink::expect_activation(int from, int key) {
+  Expected expected{from, key, {at::empty({kHeaderSize}, at::kLong)}, {}};
+  expected.works.push_back(ranks_.recv(expected.tensors[0], from, tag_of(key, Part::kHeader)));
+  return expected;
+}
+
+model::Tensors TensorLink::wait_activation(Expected expected, bool training, Deadline deadline) {
+  expected.works[0]->wait(deadline);
+  std::vector<Announced> announced = read_header(expected.tensors[0], ranks_.name(), expected.from);
   std::vector<comm::WorkPtr> works;
-  for (Announced& a : announced) works.push_back(ranks_.recv(a.tensor, from, kActivationTag));
+  for (Announced& a : announced) works.push_back(ranks_.recv(a.tensor, expected.from, tag_of(expected.key, Part::kActivation)));
   model::Tensors out;
   for (size_t i = 0; i < works.size(); ++i) {
     works[i]->wait(deadline);
@@ -80,20 +87,23 @@ model::Tensors TensorLink::recv_activation(int from, bool training, Deadline dea
   return out;
 }
 
-void TensorLink::send_gradients(int to, const model::Tensors& gradients) {
-  for (const at::Tensor& g : gradients) post(g, to, kGradientTag);
+void TensorLink::send_gradients(int to, int key, const model::Tensors& gradients) {
+  for (const at::Tensor& g : gradients) post(g, to, tag_of(key, Part::kGradient));
 }
 
-model::Tensors TensorLink::recv_gradients(int from, const model::Tensors& like, Deadline deadline) {
-  model::Tensors out;
-  std::vector<comm::WorkPtr> works;
+TensorLink::Expected TensorLink::expect_gradients(int from, int key, const model::Tensors& like) {
+  Expected expected{from, key, {}, {}};
   for (const at::Tensor& t : like) {
     if (!t.requires_grad()) continue;
-    out.push_back(at::empty(t.sizes(), t.scalar_type()));
-    works.push_back(ranks_.recv(out.back(), from, kGradientTag));
+    expected.tensors.push_back(at::empty(t.sizes(), t.scalar_type()));
+    expected.works.push_back(ranks_.recv(expected.tensors.back(), from, tag_of(key, Part::kGradient)));
   }
-  for (auto& work : works) work->wait(deadline);
-  return out;
+  return expected;
+}
+
+model::Tensors TensorLink::wait_gradients(Expected expected, Deadline deadline) {
+  for (auto& work : expected.works) work->wait(deadline);
+  return std::move(expected.tensors);
 }
 
 void TensorLink::flush(Deadline deadline) {

@@ -8,8 +8,9 @@
 
 namespace penstock::pipeline {
 
-// Sends without waiting and receives in order. A header of fixed size with count, dtypes, shapes and which tensors want a gradient
-// goes ahead of each activation; gradients need none, the receiver knows their shapes.
+// Sends without waiting, and posts receives before it needs them. A header of fixed size with count, dtypes, shapes and which tensors want
+// a gradient goes ahead of each activation; gradients need none, the receiver knows their shapes. A message is known by its stage and
+// micro-batch, so receives may be waited for in another order than messages are sent.
 //
 // Threads:  one thread.
 // Buffering: sends keep their tensors until flush(), at the end of a step, has seen them delivered.
@@ -21,13 +22,24 @@ class TensorLink {
 
   explicit TensorLink(comm::Communicator& ranks) : ranks_(ranks) {}
 
-  void send_activation(int to, const model::Tensors& tensors);
-  // Floating point tensors that had a gradient to carry at the sender come with requires_grad set when `training`.
-  [[nodiscard]] model::Tensors recv_activation(int from, bool training, Deadline deadline);
+  // A receive that has been posted.
+  struct Expected {
+    int from = 0;
+    int key = 0;
+    model::Tensors tensors;           // an activation's header, or gradients
+    std::vector<comm::WorkPtr> works;
+  };
+
+  // `key`: a number of the message that both sides agree on, e.g. from stage and micro-batch; small and not negative.
+  void send_activation(int to, int key, const model::Tensors& tensors);
+  [[nodiscard]] Expected expect_activation(int from, int key);
+  // Blocks until it is here. Floating point tensors that had a gradient to carry at the sender have requires_grad set when `training`.
+  [[nodiscard]] model::Tensors wait_activation(Expected expected, bool training, Deadline deadline);
 
   // Gradients of the tensors that require one, in order.
-  void send_gradients(int to, const model::Tensors& gradients);
-  [[nodiscard]] model::Tensors recv_gradients(int from, const model::Tensors& like, Deadline deadline);
+  void send_gradients(int to, int key, const model::Tensors& gradients);
+  [[nodiscard]] Expected expect_gradients(int from, int key, const model::Tensors& like);
+  [[nodiscard]] model::Tensors wait_gradients(Expected expected, Deadline deadline);
 
   // Waits until everything sent has arrived.
   void flush(Deadline deadline);
