@@ -1,6 +1,7 @@
 // `penstock generate`: streams a completion from a running server into the terminal.
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -52,13 +53,23 @@ void print_piece(std::string_view text, bool raw) {
   std::fflush(stdout);
 }
 
-void print_summary(const rpc::StreamSummary& summary) {
+double median(std::vector<double> values) {
+  if (values.empty()) return 0;
+  const auto middle = values.begin() + static_cast<ptrdiff_t>(values.size() / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
+
+void print_summary(const rpc::StreamSummary& summary, const std::vector<double>& gaps_ms) {
   const int tokens = summary.finished ? summary.finished->completion_tokens : summary.messages;
   std::string line = fmt::format("{} {}", tokens, summary.finished ? "tokens" : "messages");
   if (summary.first_message) {
     const double rest = to_seconds(summary.total - *summary.first_message);
     if (tokens > 1 && rest > 0) line += fmt::format(" · {:.1f} {}/s", (tokens - 1) / rest, summary.finished ? "tokens" : "messages");
     line += fmt::format(" · first after {:.0f} ms", to_seconds(*summary.first_message) * 1e3);
+  }
+  if (summary.finished && !gaps_ms.empty()) {
+    line += fmt::format(" · {:.2f} ms a token (engine step {:.2f} ms)", median(gaps_ms), summary.finished->median_step_ms);
   }
   if (summary.finished) line += fmt::format(" · ended by {}", summary.finished->reason);
   const bool colour = ::isatty(STDERR_FILENO) != 0;
@@ -107,7 +118,12 @@ void generate(const GenerateOptions& options) {
   const CancelOnSignal on_signal(client);
   bool ends_with_newline = true;
   bool any = false;
+  std::vector<double> gaps_ms;  // between messages
+  Clock::time_point last{};
   const auto on_text = [&](std::string_view text) {
+    const auto now = Clock::now();
+    if (any) gaps_ms.push_back(1e3 * to_seconds(now - last));
+    last = now;
     any = true;
     if (!text.empty()) ends_with_newline = text.back() == '\n';
     print_piece(text, options.raw);
@@ -117,7 +133,7 @@ void generate(const GenerateOptions& options) {
   if (!options.raw && !ends_with_newline) print_piece("\n", false);
   if (on_signal.came()) throw CLI::RuntimeError(130);
   if (!summary) explain(options, summary.error(), any || !summary.error().message().starts_with("no server answers"));
-  print_summary(summary.value());
+  print_summary(summary.value(), gaps_ms);
 }
 
 }  // namespace

@@ -14,6 +14,7 @@ enum class FinishReason { kStop, kLength, kCancelled, kError };
 struct Usage {
   int prompt_tokens = 0;
   int completion_tokens = 0;
+  double median_step_ms = 0;  // of the steps that made its tokens
 };
 
 // One message of a generation. Exactly one event has finished = true, and it is the last.

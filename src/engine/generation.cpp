@@ -1,5 +1,7 @@
 #include "engine/generation.h"
 
+#include <algorithm>
+
 namespace penstock::engine {
 
 Generation::Generation(const text::Tokenizer& tokenizer, const text::GenerationRequest& request, int prompt_tokens, std::shared_ptr<EventSink> sink)
@@ -9,6 +11,7 @@ Generation::Generation(const text::Tokenizer& tokenizer, const text::GenerationR
 
 bool Generation::accept(int32_t token, bool at_limit, double step_ms) {
   ++usage_.completion_tokens;
+  step_ms_.push_back(step_ms);
   const bool ended = token == tokenizer_.end_id();
   std::string shown = ended ? std::string() : stops_.feed(characters_.feed(tokenizer_.bytes_of(token)));
   if (stops_.matched()) return push(std::move(shown), token, step_ms, FinishReason::kStop);
@@ -24,7 +27,12 @@ bool Generation::push(std::string text, int32_t token, double step_ms, std::opti
   event.token_id = token;
   event.step_ms = step_ms;
   event.finished = end.has_value();
-  if (end) event.reason = *end;
+  if (end) {
+    event.reason = *end;
+    const auto middle = step_ms_.begin() + static_cast<ptrdiff_t>(step_ms_.size() / 2);
+    std::nth_element(step_ms_.begin(), middle, step_ms_.end());
+    usage_.median_step_ms = *middle;
+  }
   event.usage = usage_;
   const bool reader_there = sink_->push(std::move(event));
   over_ = end.has_value() || !reader_there;

@@ -2,6 +2,7 @@
 // One request's way from tokens back to text.
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include "engine/engine.h"
 #include "text/stop_strings.h"
@@ -32,6 +33,7 @@ class Generation {
   text::Utf8Stream characters_;
   text::StopStrings stops_;
   Usage usage_;
+  std::vector<double> step_ms_;  // of each token, at most max_tokens
   bool over_ = false;
 };
 

@@ -24,6 +24,7 @@ struct FinishedInfo {
   std::string reason;            // "stop" or "length"
   int prompt_tokens = 0;
   int completion_tokens = 0;
+  double median_step_ms = 0;     // of the engine steps that made its tokens
 };
 
 // One message of a generation.

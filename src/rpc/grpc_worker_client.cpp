@@ -35,7 +35,7 @@ frontend::WorkerEvent from_proto(pb::GenerateEvent& message) {
   event.step_ms = message.step_ms();
   if (message.has_finish()) {
     event.finished = frontend::FinishedInfo{message.finish().reason(), message.finish().prompt_tokens(),
-                                            message.finish().completion_tokens()};
+                                            message.finish().completion_tokens(), message.finish().median_step_ms()};
   }
   return event;
 }

@@ -3,6 +3,7 @@
 #include <grpcpp/grpcpp.h>
 
 #include <charconv>
+#include <cmath>
 #include <string>
 
 namespace penstock::rpc {
@@ -11,6 +12,7 @@ namespace {
 constexpr const char* kReason = "penstock-finish-reason";
 constexpr const char* kPromptTokens = "penstock-prompt-tokens";
 constexpr const char* kCompletionTokens = "penstock-completion-tokens";
+constexpr const char* kMedianStep = "penstock-median-step-us";
 
 }  // namespace
 
@@ -18,6 +20,7 @@ void add_trailing_usage(grpc::CallbackServerContext& context, const frontend::Fi
   context.AddTrailingMetadata(kReason, info.reason);
   context.AddTrailingMetadata(kPromptTokens, std::to_string(info.prompt_tokens));
   context.AddTrailingMetadata(kCompletionTokens, std::to_string(info.completion_tokens));
+  context.AddTrailingMetadata(kMedianStep, std::to_string(std::lround(info.median_step_ms * 1000)));
 }
 
 std::optional<frontend::FinishedInfo> read_trailing_usage(const grpc::ClientContext& context) {
@@ -30,6 +33,7 @@ std::optional<frontend::FinishedInfo> read_trailing_usage(const grpc::ClientCont
   };
   frontend::FinishedInfo info;
   if (!number(kPromptTokens, info.prompt_tokens) || !number(kCompletionTokens, info.completion_tokens)) return std::nullopt;
+  if (int step_us = 0; number(kMedianStep, step_us)) info.median_step_ms = step_us / 1000.0;
   if (const auto reason = metadata.find(kReason); reason != metadata.end()) info.reason.assign(reason->second.begin(), reason->second.end());
   return info;
 }

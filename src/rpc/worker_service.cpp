@@ -45,6 +45,7 @@ pb::GenerateEvent to_proto(engine::GenerationEvent& event) {
     finish->set_reason(event.reason == engine::FinishReason::kLength ? "length" : "stop");
     finish->set_prompt_tokens(event.usage.prompt_tokens);
     finish->set_completion_tokens(event.usage.completion_tokens);
+    finish->set_median_step_ms(event.usage.median_step_ms);
   }
   return message;
 }
