@@ -261,18 +261,23 @@ class LingeringObserver final : public frontend::GenerationObserver {
 TEST(WorkerService, AClientMayGoAsSoonAsItsCallHasReported) {
   TempDir dir;
   for (int round = 0; round < 3; ++round) {
+    const auto socket = dir.path() / fmt::format("{}.sock", round);
     ScriptedEngine engine;
-    auto service = std::move(WorkerService::start(dir.path() / "w.sock")).value();
+    auto service = std::move(WorkerService::start(socket)).value();
     service->set_engine(engine);
-    auto client = make_grpc_worker_client(dir.path() / "w.sock");
+    auto client = make_grpc_worker_client(socket);
     const auto observer = std::make_shared<LingeringObserver>();
-    const auto call = client->generate({"x", {}}, observer);
+    const std::weak_ptr<frontend::WorkerCall> call = client->generate({"x", {}}, observer);
     (void)engine.sink(0)->push(last("end", engine::FinishReason::kStop));
     EXPECT_EQ(observer->done.take(Deadline::after(seconds(10))), std::nullopt);
     ASSERT_TRUE(observer->done.closed());
     // Both go while gRPC's thread is still in on_done(): that thread must not be left with the last reference to anything of gRPC's.
     client.reset();
     service.reset();
+    const Deadline deadline = Deadline::after(seconds(10));
+    while (!call.expired() && !deadline.passed()) std::this_thread::sleep_for(milliseconds(1));
+    EXPECT_TRUE(call.expired());
+    std::this_thread::sleep_for(milliseconds(50));  // for a wrong thread to fall over what it has freed
   }
 }
 

@@ -73,7 +73,7 @@ std::string loss_chart(const std::vector<StepReport>& reports) {
     train.points.push_back({static_cast<double>(r.step), r.loss});
     if (r.validated) validation.points.push_back({static_cast<double>(r.step), r.validation_loss});
   }
-  return line_chart_svg({"Loss", "", "step", "nats per byte"}, {train, validation});
+  return line_chart_svg({"Loss", "", "step", "nats: per token (training), per byte (validation)"}, {train, validation});
 }
 
 }  // namespace penstock::train

@@ -183,8 +183,8 @@ double TrainRun::validate(int batches) {
   for (int64_t first = 0; first < wanted; first += batch_.microbatches) {
     std::vector<pipeline::Microbatch> microbatches;
     for (int64_t b = first; b < first + batch_.microbatches; ++b) {
-      // Past the wanted ones: an index past the end has no targets, and counts nothing.
-      microbatches.push_back(validation_batch(corpus_.validation, batch_, b < wanted ? b : all, replica()));
+      // Spread evenly over the text. Past the wanted ones: an index past the end has no targets, and counts nothing.
+      microbatches.push_back(validation_batch(corpus_.validation, batch_, b < wanted ? b * all / wanted : all, replica()));
       const at::Tensor& targets = microbatches.back().targets[0];
       for (int64_t i = 0; stage_->is_last() && i < targets.numel(); ++i) {
         const int64_t id = targets.data_ptr<int64_t>()[i];

@@ -37,7 +37,7 @@ class TrainRun {
   };
   [[nodiscard]] Step step(bool stop_asked);
 
-  // Nats per byte over the first `batches` micro-batches per replica of the held-out text (0 = all of it). Collective.
+  // Nats per byte over `batches` micro-batches per replica, spread evenly over the held-out text (0 = all of it). Collective.
   [[nodiscard]] double validate(int batches);
 
   [[nodiscard]] TrainState state() { return {&stage_->parameters(), &*optimizer_, position_}; }
