@@ -1,6 +1,7 @@
 #include "apps/worker/rank_setup.h"
 
 #include <csignal>
+#include <thread>
 
 #include "base/log.h"
 #include "tensor/blas_check.h"
@@ -8,8 +9,14 @@
 namespace penstock {
 namespace {
 
-std::atomic<bool> stop_asked{false};  // written by a signal handler, which can reach nothing but a global
-static_assert(std::atomic<bool>::is_always_lock_free);
+// Note [Signals]
+// SIGTERM and SIGINT are blocked in every thread and taken by one that only waits for them: no system call of Gloo, gRPC or LibTorch is
+// ever interrupted. The flag is a global because the thread, like the signals, lives as long as the process.
+std::atomic<bool> stop_asked{false};
+
+void wait_for_stop_signals(sigset_t signals) {
+  for (int received = 0; sigwait(&signals, &received) == 0;) stop_asked = true;
+}
 
 }  // namespace
 
@@ -26,10 +33,12 @@ void log_blas(int rank) {
 }
 
 const std::atomic<bool>& watch_stop_signals() {
-  struct sigaction action {};
-  action.sa_handler = [](int) { stop_asked = true; };
-  sigaction(SIGTERM, &action, nullptr);
-  sigaction(SIGINT, &action, nullptr);
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  std::thread(wait_for_stop_signals, signals).detach();
   return stop_asked;
 }
 

@@ -68,10 +68,10 @@ void serve_other_stage(const ServeRankOptions& options, const cluster::RankInfo&
 
 int run_serve_rank(const ServeRankOptions& options) {
   try {
+    const std::atomic<bool>& stop = watch_stop_signals();  // other stages leave when the first one says so
     const cluster::RankInfo info = this_rank();
     init_logging(fmt::format("serve rank {}", info.rank));
     log_blas(info.rank);
-    const std::atomic<bool>& stop = watch_stop_signals();  // other stages leave when the first one says so
     if (info.rank == 0) {
       serve_first_stage(options, info, stop);
     } else {

@@ -68,6 +68,7 @@ void train_connected(const config::TrainConfig& config, const cluster::RankInfo&
 
 int run_train_rank(const TrainRankOptions& options) {
   try {
+    const std::atomic<bool>& stop = watch_stop_signals();
     const cluster::RankInfo info = this_rank();
     init_logging(fmt::format("train rank {}", info.rank));
     const config::TrainConfig config = config::load_train_config(options.config_file, options.overrides).value();
@@ -77,7 +78,7 @@ int run_train_rank(const TrainRankOptions& options) {
     }
     at::set_num_threads(config.omp_threads);
     log_blas(info.rank);
-    train_connected(config, info, {options.resume, options.overwrite, options.quiet, &watch_stop_signals()});
+    train_connected(config, info, {options.resume, options.overwrite, options.quiet, &stop});
     return 0;
   } catch (const Error& e) {
     std::cerr << fmt::format("penstock-worker train: {}\n", e.message());
