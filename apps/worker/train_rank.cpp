@@ -50,18 +50,25 @@ void print_summary(const config::TrainConfig& config, const train::TrainSummary&
   _exit(exit_code_of(e));  // threads of the communicator may be stuck in the network: nothing is torn down
 }
 
-void train_connected(const config::TrainConfig& config, const cluster::RankInfo& info, const train::TrainOptions& options) {
+void train_connected(const config::TrainConfig& config, const cluster::RankInfo& info, train::TrainOptions options) {
   const auto world = comm::connect_c10d(info, {.operation_timeout = std::chrono::duration_cast<milliseconds>(std::chrono::hours(1)), .interface = {}, .hostname = {}});
   comm::Liveness liveness(info, leave_when_a_peer_dies(info.rank));
-  try {
-    const train::TrainSummary summary = train::train(config, *world, options);
+  // Note [Leaving]
+  // A rank that has finished ends without tearing its groups down: while peers close their ends at the same moment, Gloo's threads and
+  // destructors can meet in freed memory. The files are written and synced, and there is nothing else to lose.
+  options.on_finished = [&](const train::TrainSummary& summary) {
     if (info.rank == 0) print_summary(config, summary);
+    std::cout.flush();
+    liveness.post_done(Deadline::after(kGoodbyeWait));
+    _exit(0);
+  };
+  try {
+    (void)train::train(config, *world, options);
   } catch (const Error& e) {
     leave(liveness, e, info.rank);
   } catch (const std::exception& e) {
     leave(liveness, error(Code::kInternal, "{}", e.what()), info.rank);
   }
-  liveness.post_done(Deadline::after(kGoodbyeWait));
 }
 
 }  // namespace
@@ -78,7 +85,7 @@ int run_train_rank(const TrainRankOptions& options) {
     }
     at::set_num_threads(config.omp_threads);
     log_blas(info.rank);
-    train_connected(config, info, {options.resume, options.overwrite, options.quiet, &stop});
+    train_connected(config, info, {options.resume, options.overwrite, options.quiet, {}, &stop});
     return 0;
   } catch (const Error& e) {
     std::cerr << fmt::format("penstock-worker train: {}\n", e.message());

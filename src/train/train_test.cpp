@@ -45,7 +45,7 @@ class TrainTest : public testing::Test {
   static TrainSummary run(const config::TrainConfig& c, bool resume = false) {
     TrainSummary summary;
     comm::spawn_ranks(c.world_size(), [&](comm::Communicator& world) {
-      const TrainSummary mine = train(c, world, {.resume = resume, .overwrite = false, .quiet = true, .stop = nullptr});
+      const TrainSummary mine = train(c, world, {.resume = resume, .overwrite = false, .quiet = true, .on_finished = {}, .stop = nullptr});
       if (world.rank() == 0) summary = mine;
     });
     return summary;
@@ -179,7 +179,7 @@ TEST_F(TrainTest, StopsAfterAStepWhenAskedAndStillWritesTheModel) {
   auto c = config("stopped");
   const std::atomic<bool> stop{true};
   comm::spawn_ranks(1, [&](comm::Communicator& world) {
-    const auto summary = train(c, world, {.resume = false, .overwrite = false, .quiet = true, .stop = &stop});
+    const auto summary = train(c, world, {.resume = false, .overwrite = false, .quiet = true, .on_finished = {}, .stop = &stop});
     EXPECT_TRUE(summary.stopped);
     EXPECT_EQ(summary.steps, 1);
   });

@@ -115,6 +115,7 @@ class TrainLoop {
     run_.start_clock();
     while (!run_.over() && !summary_.stopped) one_step(reporter);
     finish(reporter);
+    if (options_.on_finished) options_.on_finished(summary_);
     return summary_;
   }
 

@@ -1,6 +1,7 @@
 #pragma once
 // A training run, as one of its ranks sees it.
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -12,10 +13,14 @@
 
 namespace penstock::train {
 
+struct TrainSummary;
+
 struct TrainOptions {
   bool resume = false;     // continue from the newest complete checkpoint of the run folder
   bool overwrite = false;  // a run folder that holds checkpoints may be started anew
   bool quiet = false;      // no progress line
+  // Called on every rank when all is written and all ranks know it, while the groups still stand; a process may end itself in it.
+  std::function<void(const TrainSummary&)> on_finished = {};
   const std::atomic<bool>* stop = nullptr;  // set by a signal: all ranks stop after the same step, write a checkpoint and the model
 };
 
