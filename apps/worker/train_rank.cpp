@@ -54,8 +54,8 @@ void train_connected(const config::TrainConfig& config, const cluster::RankInfo&
   const auto world = comm::connect_c10d(info, {.operation_timeout = std::chrono::duration_cast<milliseconds>(std::chrono::hours(1)), .interface = {}, .hostname = {}});
   comm::Liveness liveness(info, leave_when_a_peer_dies(info.rank));
   // Note [Leaving]
-  // A rank that has finished ends without tearing its groups down: while peers close their ends at the same moment, Gloo's threads and
-  // destructors can meet in freed memory. The files are written and synced, and there is nothing else to lose.
+  // A rank that has finished ends without tearing its groups down, while peers do the same: a heap corruption was seen once at the end of a run,
+  // and this is a suspect, not a proven cause (docs/roadmap.md). The files are written, and there is nothing else to lose.
   options.on_finished = [&](const train::TrainSummary& summary) {
     if (info.rank == 0) print_summary(config, summary);
     std::cout.flush();

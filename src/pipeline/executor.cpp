@@ -20,6 +20,17 @@ typename Map::mapped_type take(Map& map, const typename Map::key_type& cell, con
   return std::move(node.mapped());
 }
 
+// Runs `work`, and puts in front of its Error where it happened.
+template <typename F>
+void named(int rank, const Action& action, F work) {
+  try {
+    work();
+  } catch (const Error& e) {
+    throw error(e.code(), "rank {}, stage {}, action {} of micro-batch {}: {}", rank, action.stage, plan::to_string(action.kind),
+                action.microbatch, e.message());
+  }
+}
+
 }  // namespace
 
 Executor::Executor(comm::Communicator& pipe, std::vector<Stage*> stages, seconds timeout)
@@ -46,12 +57,12 @@ StepResult Executor::run(const StepRequest& request) {
   result.records.reserve(actions.size());
   for (const Action& action : actions) {
     if (plan::is_recv(action.kind)) {
-      post_receive(action);
+      named(pipe_.rank(), action, [&] { post_receive(action); });
       continue;
     }
     wait_for_inputs(action, request, result);
     const int64_t start_us = now_us();
-    carry_out(action, request, result);
+    named(pipe_.rank(), action, [&] { carry_out(action, request, result); });
     result.records.push_back({action, start_us, now_us()});
   }
   link_.flush(Deadline::after(timeout_));
@@ -100,12 +111,7 @@ void Executor::wait_for_inputs(const Action& action, const StepRequest& request,
   if (!forward && !backward) return;
   const Action receive{forward ? ActionKind::kRecvForward : ActionKind::kRecvBackward, action.stage, action.microbatch};
   const int64_t start_us = now_us();
-  try {
-    wait_for(receive, request);
-  } catch (const Error& e) {
-    throw error(e.code(), "rank {}, stage {}, action {} of micro-batch {}: {}", pipe_.rank(), receive.stage, plan::to_string(receive.kind),
-                receive.microbatch, e.message());
-  }
+  named(pipe_.rank(), receive, [&] { wait_for(receive, request); });
   result.records.push_back({receive, start_us, now_us()});
 }
 
