@@ -1,6 +1,5 @@
 #pragma once
 // One entry of a pipeline schedule: do this, for that micro-batch, on that stage.
-#include <compare>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -23,8 +22,13 @@ struct Action {
   ActionKind kind = ActionKind::kForward;
   int stage = 0;       // global, 0 = the one that reads the input
   int microbatch = 0;
+  // A forward that shares one slot with the backward right behind it in the list (DualPipeV): torch's OVERLAP_F_B.
+  bool joined = false;
 
-  auto operator<=>(const Action&) const = default;
+  // By what is done; `joined` says only how.
+  friend bool operator==(const Action& a, const Action& b) {
+    return a.kind == b.kind && a.stage == b.stage && a.microbatch == b.microbatch;
+  }
 };
 
 [[nodiscard]] constexpr bool is_send(ActionKind kind) {
@@ -34,6 +38,10 @@ struct Action {
   return kind == ActionKind::kRecvForward || kind == ActionKind::kRecvBackward;
 }
 [[nodiscard]] constexpr bool is_compute(ActionKind kind) { return !is_send(kind) && !is_recv(kind); }
+// Makes the gradient that the previous stage waits for.
+[[nodiscard]] constexpr bool makes_input_grad(ActionKind kind) { return kind == ActionKind::kBackward || kind == ActionKind::kInputGrad; }
+// Completes the weights' gradients of its micro-batch.
+[[nodiscard]] constexpr bool makes_weight_grad(ActionKind kind) { return kind == ActionKind::kBackward || kind == ActionKind::kWeightGrad; }
 
 // The stage at the other end of a send or a receive. REQUIRES: not a compute action.
 [[nodiscard]] int peer_stage(const Action& action);

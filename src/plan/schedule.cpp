@@ -1,8 +1,9 @@
 #include "plan/schedule.h"
 
 #include <algorithm>
-#include <optional>
-#include <set>
+#include <array>
+
+#include "plan/schedule_makers.h"
 
 namespace penstock::plan {
 
@@ -10,182 +11,115 @@ namespace {
 
 constexpr int kMaxRanks = 1024;
 constexpr int kMaxMicrobatches = 65536;
+constexpr int kMaxStages = 4096;
+constexpr int64_t kMaxActions = 4'000'000;
 
-struct Named {
-  const char* name;
-  Schedule (*make)(int num_ranks, int num_microbatches);
+enum class Placement { kLoop, kV };
+
+struct Maker {
+  KnownSchedule known;
+  Placement placement;
+  ActionList (*list)(const ScheduleShape& shape, int rank);
+  std::string (*problem)(const ScheduleShape& shape);  // null: fits every shape
 };
-constexpr Named kSchedules[] = {{"gpipe", gpipe}, {"1f1b", one_f_one_b}, {"forward", forward_only}};
 
-Schedule empty_schedule(std::string name, int num_ranks, int num_microbatches) {
-  PENSTOCK_CHECK(num_ranks >= 1 && num_microbatches >= 1, "{} ranks, {} micro-batches", num_ranks, num_microbatches);
-  Schedule schedule{std::move(name), num_ranks, num_ranks, num_microbatches, {}};
-  schedule.ranks.resize(static_cast<size_t>(num_ranks));
-  return schedule;
+constexpr std::array<Maker, 9> kMakers = {{
+    {{"gpipe", "all forwards, then all backwards", 1, false}, Placement::kLoop, gpipe_list, nullptr},
+    {{"1f1b", "one forward, one backward by turns: least memory", 1, false}, Placement::kLoop, one_f_one_b_list, nullptr},
+    {{"eager-1f1b", "1f1b with twice the forwards ahead: for slow links", 1, false}, Placement::kLoop, eager_one_f_one_b_list, nullptr},
+    {{"interleaved-1f1b", "1f1b over several chunks a rank: smaller bubble", 2, true}, Placement::kLoop, interleaved_one_f_one_b_list,
+     rounds_problem},
+    {{"looped-bfs", "all forwards chunk by chunk, then all backwards", 2, true}, Placement::kLoop, looped_bfs_list, nullptr},
+    {{"zb-h1", "weight gradients fill the bubble: a third of it is left", 1, true}, Placement::kLoop, zb_h1_list, rounds_problem},
+    {{"zb-v", "weight gradients fill the bubble, stages there and back", 2, false}, Placement::kV, zb_v_list, nullptr},
+    {{"dualpipev", "forwards and backwards in pairs, stages there and back", 2, false}, Placement::kV, dualpipev_list, dualpipev_problem},
+    {{"forward", "forwards only: validation and serving", 1, true}, Placement::kLoop, forward_list, nullptr},
+}};
+
+Result<const Maker*> find_maker(std::string_view name) {
+  const auto found = std::find_if(kMakers.begin(), kMakers.end(), [&](const Maker& m) { return name == m.known.name; });
+  if (found != kMakers.end()) return &*found;
+  return error(Code::kInvalidArgument, "schedule: no schedule is called '{}'; expected one of {}", name, fmt::join(schedule_names(), ", "));
 }
 
-// Note [One global order]
-// Walk over the ranks, again and again, each time moving at most one action from the head of each rank's compute list to its
-// result. An action moves when its input exists: it is the first stage, or its receive (or the producer, on the same rank)
-// already stands in this rank's result. When what it made is for another rank, its send is appended here and the receive is
-// appended there, in the same moment; a rank never places its own receives.
-// The order of these moments is one order of the whole plan, and every rank's list follows it. Carried out in that order, every
-// send finds its receive at the head of the peer's list, so not even a rendezvous per message can get stuck.
-class Lowering {
- public:
-  explicit Lowering(const Schedule& compute)
-      : compute_(compute), result_(compute), next_(compute.ranks.size(), 0), placed_(compute.ranks.size()) {
-    for (auto& list : result_.ranks) list.clear();
-    for (const auto& list : compute.ranks) {
-      for (const Action& action : list) PENSTOCK_CHECK(is_compute(action.kind), "{} already has {}", compute.name, to_string(action));
-    }
+// Empty when the shape is one that `maker` can have.
+std::string shape_problem(const Maker& maker, const ScheduleShape& shape) {
+  if (shape.ranks < 1 || shape.ranks > kMaxRanks) return fmt::format("ranks: expected 1 to {}, found {}", kMaxRanks, shape.ranks);
+  if (shape.microbatches < 1 || shape.microbatches > kMaxMicrobatches) {
+    return fmt::format("microbatches: expected 1 to {}, found {}", kMaxMicrobatches, shape.microbatches);
   }
-
-  Schedule run() {
-    while (!finished()) {
-      bool moved = false;
-      for (size_t rank = 0; rank < next_.size(); ++rank) moved = advance(rank) || moved;
-      if (!moved) throw error(Code::kInvalidArgument, "schedule {} cannot be carried out: {}", compute_.name, stuck());
-    }
-    return std::move(result_);
+  if (!maker.known.any_chunks && shape.chunks != maker.known.chunks) {
+    return fmt::format("chunks: {} has {} for each rank, found {}", maker.known.name, maker.known.chunks, shape.chunks);
   }
-
- private:
-  [[nodiscard]] bool finished() const {
-    for (size_t rank = 0; rank < next_.size(); ++rank) {
-      if (next_[rank] < compute_.ranks[rank].size()) return false;
-    }
-    return true;
+  if (shape.chunks < 1 || shape.chunks > kMaxStages / shape.ranks) {
+    return fmt::format("chunks: expected 1 to {} for {} ranks, found {}", kMaxStages / shape.ranks, shape.ranks, shape.chunks);
   }
-
-  bool advance(size_t rank) {
-    if (next_[rank] >= compute_.ranks[rank].size()) return false;
-    const Action action = compute_.ranks[rank][next_[rank]];
-    if (!ready(rank, action)) return false;
-    ++next_[rank];
-    place(rank, action);
-    if (const auto send = send_after(action)) {
-      const Action recv = counterpart(*send);
-      place(rank, *send);
-      place(static_cast<size_t>(compute_.rank_of(recv.stage)), recv);
-    }
-    return true;
+  const int64_t cells = int64_t{shape.ranks} * shape.chunks * shape.microbatches;
+  if (cells > kMaxActions) {
+    return fmt::format("microbatches: {} on {} stages are {} forwards; expected at most {}", shape.microbatches, shape.ranks * shape.chunks, cells,
+                       kMaxActions);
   }
-
-  void place(size_t rank, const Action& action) {
-    result_.ranks[rank].push_back(action);
-    placed_[rank].insert(action);
-  }
-
-  [[nodiscard]] bool ready(size_t rank, const Action& action) const {
-    const auto& placed = placed_[rank];
-    const auto has = [&](ActionKind kind, int stage) { return placed.count({kind, stage, action.microbatch}) > 0; };
-    const int stage = action.stage;
-    switch (action.kind) {
-      case ActionKind::kForward:
-        return stage == 0 || has(ActionKind::kRecvForward, stage) || has(ActionKind::kForward, stage - 1);
-      case ActionKind::kBackward:
-      case ActionKind::kInputGrad:
-        return stage == compute_.num_stages - 1 || has(ActionKind::kRecvBackward, stage) ||
-               has(ActionKind::kBackward, stage + 1) || has(ActionKind::kInputGrad, stage + 1);
-      default: return true;
-    }
-  }
-
-  [[nodiscard]] std::optional<Action> send_after(const Action& action) const {
-    Action send = action;
-    switch (action.kind) {
-      case ActionKind::kForward:
-        if (action.stage == compute_.num_stages - 1) return std::nullopt;
-        send.kind = ActionKind::kSendForward;
-        break;
-      case ActionKind::kBackward:
-      case ActionKind::kInputGrad:
-        if (action.stage == 0) return std::nullopt;
-        send.kind = ActionKind::kSendBackward;
-        break;
-      default: return std::nullopt;
-    }
-    if (compute_.rank_of(peer_stage(send)) == compute_.rank_of(action.stage)) return std::nullopt;
-    return send;
-  }
-
-  [[nodiscard]] std::string stuck() const {
-    std::string text;
-    for (size_t rank = 0; rank < next_.size(); ++rank) {
-      if (next_[rank] >= compute_.ranks[rank].size()) continue;
-      text += fmt::format("{}rank {} stands at {}, whose input nobody has made", text.empty() ? "" : "; ", rank,
-                          to_string(compute_.ranks[rank][next_[rank]]));
-    }
-    return text;
-  }
-
-  const Schedule& compute_;
-  Schedule result_;
-  std::vector<size_t> next_;                // per rank: the compute action to place next
-  std::vector<std::set<Action>> placed_;    // per rank: what its result holds
-};
+  return maker.problem != nullptr ? maker.problem(shape) : "";
+}
 
 }  // namespace
 
-Schedule gpipe(int num_ranks, int num_microbatches) {
-  Schedule schedule = empty_schedule("gpipe", num_ranks, num_microbatches);
-  for (int rank = 0; rank < num_ranks; ++rank) {
-    auto& list = schedule.ranks[static_cast<size_t>(rank)];
-    for (int mb = 0; mb < num_microbatches; ++mb) list.push_back({ActionKind::kForward, rank, mb});
-    for (int mb = 0; mb < num_microbatches; ++mb) list.push_back({ActionKind::kBackward, rank, mb});
+std::vector<int> Schedule::stages_of(int rank) const {
+  std::vector<int> stages;
+  for (int stage = 0; stage < num_stages; ++stage) {
+    if (rank_of(stage) == rank) stages.push_back(stage);
   }
-  return schedule;
+  return stages;
 }
 
-Schedule one_f_one_b(int num_ranks, int num_microbatches) {
-  Schedule schedule = empty_schedule("1f1b", num_ranks, num_microbatches);
-  for (int rank = 0; rank < num_ranks; ++rank) {
-    auto& list = schedule.ranks[static_cast<size_t>(rank)];
-    const int warm_up = std::min(num_microbatches, num_ranks - 1 - rank);
-    for (int mb = 0; mb < warm_up; ++mb) list.push_back({ActionKind::kForward, rank, mb});
-    for (int mb = warm_up; mb < num_microbatches; ++mb) {
-      list.push_back({ActionKind::kForward, rank, mb});
-      list.push_back({ActionKind::kBackward, rank, mb - warm_up});
-    }
-    for (int mb = num_microbatches - warm_up; mb < num_microbatches; ++mb) list.push_back({ActionKind::kBackward, rank, mb});
-  }
-  return schedule;
+std::vector<int> loop_placement(int num_ranks, int chunks) {
+  std::vector<int> ranks;
+  for (int stage = 0; stage < num_ranks * chunks; ++stage) ranks.push_back(stage % num_ranks);
+  return ranks;
 }
 
-Schedule forward_only(int num_ranks, int num_microbatches) {
-  Schedule schedule = empty_schedule("forward", num_ranks, num_microbatches);
-  for (int rank = 0; rank < num_ranks; ++rank) {
-    for (int mb = 0; mb < num_microbatches; ++mb) {
-      schedule.ranks[static_cast<size_t>(rank)].push_back({ActionKind::kForward, rank, mb});
-    }
-  }
-  return schedule;
+std::vector<int> v_placement(int num_ranks) {
+  std::vector<int> ranks;
+  for (int stage = 0; stage < 2 * num_ranks; ++stage) ranks.push_back(std::min(stage, 2 * num_ranks - 1 - stage));
+  return ranks;
 }
 
-const std::vector<std::string>& schedule_names() {
-  static const std::vector<std::string> names = [] {
-    std::vector<std::string> all;
-    for (const Named& entry : kSchedules) all.emplace_back(entry.name);
+std::span<const KnownSchedule> known_schedules() {
+  static const std::vector<KnownSchedule> known = [] {
+    std::vector<KnownSchedule> all;
+    for (const Maker& maker : kMakers) all.push_back(maker.known);
     return all;
   }();
+  return known;
+}
+
+std::vector<std::string> schedule_names() {
+  std::vector<std::string> names;
+  for (const KnownSchedule& known : known_schedules()) names.emplace_back(known.name);
   return names;
 }
 
-Result<Schedule> schedule_by_name(std::string_view name, int num_ranks, int num_microbatches) {
-  if (num_ranks < 1 || num_ranks > kMaxRanks) {
-    return error(Code::kInvalidArgument, "ranks: expected 1 to {}, found {}", kMaxRanks, num_ranks);
-  }
-  if (num_microbatches < 1 || num_microbatches > kMaxMicrobatches) {
-    return error(Code::kInvalidArgument, "microbatches: expected 1 to {}, found {}", kMaxMicrobatches, num_microbatches);
-  }
-  for (const Named& entry : kSchedules) {
-    if (name == entry.name) return entry.make(num_ranks, num_microbatches);
-  }
-  return error(Code::kInvalidArgument, "schedule: no schedule is called '{}'; expected one of {}", name,
-               fmt::join(schedule_names(), ", "));
+Result<Schedule> make_schedule(const ScheduleRequest& request) {
+  const auto found = find_maker(request.name);
+  if (!found) return found.error();
+  const Maker& maker = *found.value();
+  const ScheduleShape shape{request.num_ranks, request.num_microbatches, request.chunks == 0 ? maker.known.chunks : request.chunks};
+  if (const std::string problem = shape_problem(maker, shape); !problem.empty()) return error(Code::kInvalidArgument, "{}", problem);
+
+  Schedule schedule{maker.known.name, shape.ranks, shape.ranks * shape.chunks, shape.microbatches, {}, {}};
+  schedule.stage_ranks = maker.placement == Placement::kV ? v_placement(shape.ranks) : loop_placement(shape.ranks, shape.chunks);
+  for (int rank = 0; rank < shape.ranks; ++rank) schedule.ranks.push_back(maker.list(shape, rank));
+  return schedule;
 }
 
-Schedule with_communication(const Schedule& compute) { return Lowering(compute).run(); }
+Schedule forward_part(const Schedule& schedule) {
+  Schedule forwards = schedule;
+  forwards.name = "forward of " + schedule.name;
+  for (auto& list : forwards.ranks) {
+    std::erase_if(list, [](const Action& action) { return action.kind != ActionKind::kForward; });
+    for (Action& action : list) action.joined = false;
+  }
+  return forwards;
+}
 
 }  // namespace penstock::plan

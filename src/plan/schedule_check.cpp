@@ -1,8 +1,11 @@
 #include "plan/schedule_check.h"
 
+#include <algorithm>
 #include <deque>
-#include <map>
 #include <utility>
+
+#include "plan/action_table.h"
+#include "plan/lowering.h"
 
 namespace penstock::plan {
 
@@ -12,7 +15,7 @@ namespace {
 class DeadlockFinder {
  public:
   DeadlockFinder(const Schedule& schedule, int link_capacity)
-      : schedule_(schedule), capacity_(static_cast<size_t>(link_capacity)), at_(schedule.ranks.size(), 0) {}
+      : schedule_(schedule), capacity_(static_cast<size_t>(link_capacity)), at_(schedule.ranks.size(), 0), links_(at_.size() * at_.size()) {}
 
   std::optional<std::string> run() {
     bool moved = true;
@@ -31,10 +34,9 @@ class DeadlockFinder {
   }
 
  private:
-  using Link = std::pair<size_t, size_t>;  // from rank, to rank
-
   [[nodiscard]] bool ended(size_t rank) const { return at_[rank] >= schedule_.ranks[rank].size(); }
   [[nodiscard]] const Action& head(size_t rank) const { return schedule_.ranks[rank][at_[rank]]; }
+  [[nodiscard]] std::deque<Action>& link_between(size_t from, size_t to) { return links_[from * at_.size() + to]; }
   [[nodiscard]] size_t peer_of(const Action& action) const { return static_cast<size_t>(schedule_.rank_of(peer_stage(action))); }
 
   bool step(size_t rank) {
@@ -47,7 +49,7 @@ class DeadlockFinder {
 
   bool step_send(size_t rank, const Action& send) {
     const size_t peer = peer_of(send);
-    auto& link = links_[Link(rank, peer)];
+    auto& link = link_between(rank, peer);
     if (capacity_ == 0) {  // both ends move together
       if (ended(peer) || head(peer) != counterpart(send)) return false;
       ++at_[peer];
@@ -60,7 +62,7 @@ class DeadlockFinder {
   }
 
   bool step_recv(size_t rank, const Action& recv) {
-    auto& link = links_[Link(peer_of(recv), rank)];
+    auto& link = link_between(peer_of(recv), rank);
     if (link.empty() || link.front() != counterpart(recv)) return false;  // a rendezvous is carried out by its send
     link.pop_front();
     ++at_[rank];
@@ -77,7 +79,7 @@ class DeadlockFinder {
       if (capacity_ == 0) return fmt::format("{} and waits for rank {} to reach {}", place, peer, partner);
       return fmt::format("{} and waits for room in its full link to rank {}", place, peer);
     }
-    const auto& link = links_[Link(peer, rank)];
+    const auto& link = link_between(peer, rank);
     if (!link.empty()) {
       return fmt::format("{} and waits for {}, but the next message from rank {} is {}", place, partner, peer, to_string(link.front()));
     }
@@ -87,15 +89,19 @@ class DeadlockFinder {
 
   const Schedule& schedule_;
   const size_t capacity_;
-  std::vector<size_t> at_;                      // per rank: the action it stands at
-  std::map<Link, std::deque<Action>> links_;    // sent and not yet received
+  std::vector<size_t> at_;                 // per rank: the action it stands at
+  std::vector<std::deque<Action>> links_;  // by (from, to): sent and not yet received
 };
+
+constexpr int64_t kAbsent = -1;
 
 class CompletenessCheck {
  public:
   explicit CompletenessCheck(const Schedule& schedule) : schedule_(schedule) {}
 
   std::optional<std::string> run() {
+    if (auto problem = check_frame()) return problem;
+    position_.emplace(schedule_, kAbsent);
     if (auto problem = index()) return problem;
     for (int stage = 0; stage < schedule_.num_stages; ++stage) {
       for (int mb = 0; mb < schedule_.num_microbatches; ++mb) {
@@ -108,14 +114,26 @@ class CompletenessCheck {
   }
 
  private:
-  // Notes where each action stands; refuses what is out of range, on the wrong rank or there twice.
-  std::optional<std::string> index() {
+  std::optional<std::string> check_frame() const {
     if (schedule_.num_ranks < 1 || schedule_.ranks.size() != static_cast<size_t>(schedule_.num_ranks)) {
       return fmt::format("schedule {} has {} lists for {} ranks", schedule_.name, schedule_.ranks.size(), schedule_.num_ranks);
     }
+    if (schedule_.num_stages < 1 || schedule_.stage_ranks.size() != static_cast<size_t>(schedule_.num_stages)) {
+      return fmt::format("schedule {} places {} stages of {}", schedule_.name, schedule_.stage_ranks.size(), schedule_.num_stages);
+    }
+    for (int stage = 0; stage < schedule_.num_stages; ++stage) {
+      const int rank = schedule_.rank_of(stage);
+      if (rank < 0 || rank >= schedule_.num_ranks) return fmt::format("stage {} is on rank {} of {}", stage, rank, schedule_.num_ranks);
+    }
+    return std::nullopt;
+  }
+
+  // Notes where each action stands; refuses what is out of range, on the wrong rank, there twice, or joined to something else.
+  std::optional<std::string> index() {
     for (int rank = 0; rank < schedule_.num_ranks; ++rank) {
-      size_t position = 0;
-      for (const Action& action : schedule_.ranks[static_cast<size_t>(rank)]) {
+      const auto& list = schedule_.ranks[static_cast<size_t>(rank)];
+      for (size_t position = 0; position < list.size(); ++position) {
+        const Action& action = list[position];
         if (action.stage < 0 || action.stage >= schedule_.num_stages || action.microbatch < 0 ||
             action.microbatch >= schedule_.num_microbatches) {
           return fmt::format("rank {} has {}, but there are {} stages and {} micro-batches", rank, to_string(action),
@@ -125,10 +143,13 @@ class CompletenessCheck {
           return fmt::format("rank {} has {}, but stage {} is on rank {}", rank, to_string(action), action.stage,
                              schedule_.rank_of(action.stage));
         }
-        if (!position_.emplace(action, position++).second) return fmt::format("rank {} has {} twice", rank, to_string(action));
+        if (has(action)) return fmt::format("rank {} has {} twice", rank, to_string(action));
+        if (action.joined && (action.kind != ActionKind::kForward || position + 1 == list.size() || list[position + 1].kind != ActionKind::kBackward)) {
+          return fmt::format("rank {} has {} in a pair; expected a forward and a backward behind it", rank, to_string(action));
+        }
+        (*position_)[action] = static_cast<int64_t>(position);
         has_communication_ = has_communication_ || !is_compute(action.kind);
-        has_backward_ = has_backward_ || action.kind == ActionKind::kBackward || action.kind == ActionKind::kInputGrad ||
-                        action.kind == ActionKind::kWeightGrad;
+        has_backward_ = has_backward_ || makes_input_grad(action.kind) || makes_weight_grad(action.kind);
       }
     }
     return std::nullopt;
@@ -175,18 +196,18 @@ class CompletenessCheck {
     return in_order(recv, consumer);
   }
 
-  [[nodiscard]] bool has(const Action& action) const { return position_.count(action) > 0; }
+  [[nodiscard]] bool has(const Action& action) const { return (*position_)[action] != kAbsent; }
   [[nodiscard]] std::optional<std::string> missing(const Action& action) const {
     return fmt::format("rank {} lacks {}", schedule_.rank_of(action.stage), to_string(action));
   }
   // Both stand on one rank.
   [[nodiscard]] std::optional<std::string> in_order(const Action& first, const Action& second) const {
-    if (has(first) && position_.at(first) < position_.at(second)) return std::nullopt;
+    if (has(first) && (*position_)[first] < (*position_)[second]) return std::nullopt;
     return fmt::format("rank {} has {} before {}", schedule_.rank_of(second.stage), to_string(second), to_string(first));
   }
 
   const Schedule& schedule_;
-  std::map<Action, size_t> position_;  // in its rank's list
+  std::optional<ActionTable<int64_t>> position_;  // in its rank's list
   bool has_communication_ = false;
   bool has_backward_ = false;
 };
@@ -199,5 +220,17 @@ std::optional<std::string> find_deadlock(const Schedule& lowered, int link_capac
 }
 
 std::optional<std::string> check_complete(const Schedule& schedule) { return CompletenessCheck(schedule).run(); }
+
+Schedule proven(const Schedule& schedule) {
+  const auto refuse = [&](const std::string& problem) { return error(Code::kInvalidArgument, "schedule {}: {}", schedule.name, problem); };
+  if (const auto problem = check_complete(schedule)) throw refuse(*problem);
+  const bool compute_only = std::ranges::all_of(schedule.ranks, [](const auto& list) {
+    return std::ranges::all_of(list, [](const Action& action) { return is_compute(action.kind); });
+  });
+  Schedule lowered = compute_only ? with_communication(schedule) : schedule;
+  if (const auto problem = check_complete(lowered)) throw refuse(*problem);
+  if (const auto problem = find_deadlock(lowered, 0)) throw refuse(*problem);
+  return lowered;
+}
 
 }  // namespace penstock::plan

@@ -19,4 +19,8 @@ namespace penstock::plan {
 // before it is used. Otherwise the first violation, by rank and action.
 [[nodiscard]] std::optional<std::string> check_complete(const Schedule& schedule);
 
+// The schedule with communication (added where there is none), complete and free of deadlock even if every send waits for its receive.
+// Throws Error kInvalidArgument with the first violation.
+[[nodiscard]] Schedule proven(const Schedule& schedule);
+
 }  // namespace penstock::plan

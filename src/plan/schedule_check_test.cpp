@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <sstream>
 
+#include "plan/lowering.h"
 #include "plan/simulation.h"
 
 namespace penstock::plan {
@@ -17,7 +18,7 @@ using testing::HasSubstr;
 // A plan from one line per rank, actions separated by blanks.
 Schedule plan_of(int num_microbatches, const std::vector<std::string>& lines) {
   const auto num_ranks = static_cast<int>(lines.size());
-  Schedule plan{"by hand", num_ranks, num_ranks, num_microbatches, {}};
+  Schedule plan{"by hand", num_ranks, num_ranks, num_microbatches, loop_placement(num_ranks, 1), {}};
   for (const std::string& line : lines) {
     auto& list = plan.ranks.emplace_back();
     std::istringstream words(line);
@@ -26,30 +27,64 @@ Schedule plan_of(int num_microbatches, const std::vector<std::string>& lines) {
   return plan;
 }
 
-// Calls fn(schedule) for every schedule of every small size.
+Schedule make(const std::string& name, int ranks, int microbatches, int chunks = 0) { return make_schedule({name, ranks, microbatches, chunks}).value(); }
+
+// Calls fn(schedule) for every schedule of every shape that it can have, up to these counts.
 template <typename F>
-void for_all_small(F fn) {
-  for (const std::string& name : schedule_names()) {
-    for (int ranks = 1; ranks <= 6; ++ranks) {
-      for (int microbatches = 1; microbatches <= 12; ++microbatches) {
-        SCOPED_TRACE(fmt::format("{}, {} ranks, {} micro-batches", name, ranks, microbatches));
-        fn(schedule_by_name(name, ranks, microbatches).value());
+void for_all(int max_ranks, int max_microbatches, int max_chunks, F fn) {
+  for (const KnownSchedule& known : known_schedules()) {
+    for (int ranks = 1; ranks <= max_ranks; ++ranks) {
+      for (int microbatches = 1; microbatches <= max_microbatches; ++microbatches) {
+        for (int chunks = 1; chunks <= max_chunks; ++chunks) {
+          const auto schedule = make_schedule({known.name, ranks, microbatches, chunks});
+          if (!schedule.ok()) continue;
+          SCOPED_TRACE(fmt::format("{}, {} ranks, {} micro-batches, {} chunks", known.name, ranks, microbatches, chunks));
+          fn(schedule.value());
+        }
       }
     }
   }
 }
 
-TEST(ScheduleCheck, EveryScheduleIsCompleteWithAndWithoutCommunication) {
-  for_all_small([](const Schedule& schedule) {
-    EXPECT_EQ(check_complete(schedule), std::nullopt);
-    EXPECT_EQ(check_complete(with_communication(schedule)), std::nullopt);
-  });
+template <typename F>
+void for_all_small(F fn) {
+  for_all(5, 10, 3, fn);
 }
 
-TEST(ScheduleCheck, NoLoweredScheduleGetsStuckEvenIfEverySendWaitsForItsReceive) {
+// The most micro-batches that a rank may keep, in stages of its own.
+int memory_bound(const Schedule& schedule, int rank) {
+  const int p = schedule.num_ranks, m = schedule.num_microbatches, v = schedule.num_stages / p;
+  const int rounds = std::max(1, m / p), group = m / rounds;
+  if (schedule.name == "1f1b") return std::min(m, p - rank);
+  if (schedule.name == "eager-1f1b") return std::min(m, 2 * (p - 1 - rank) + 1);
+  if (schedule.name == "interleaved-1f1b") return std::min(m * v, (v - 1) * group + 2 * (p - 1 - rank) + 1);
+  if (schedule.name == "zb-h1") return std::min(m * v, (v - 1) * group + p - rank);
+  if (schedule.name == "zb-v") return 2 * p;
+  if (schedule.name == "dualpipev") return 2 * p + 1;
+  return m * v;
+}
+
+// Everything that is promised of every schedule, over all p <= 8, m <= 20, v <= 4.
+TEST(ScheduleCheck, EveryScheduleIsCompleteFreeOfDeadlockAndWithinItsMemory) {
+  int count = 0;
+  for_all(8, 20, 4, [&](const Schedule& schedule) {
+    ++count;
+    ASSERT_EQ(check_complete(schedule), std::nullopt);
+    const Schedule lowered = with_communication(schedule);
+    ASSERT_EQ(check_complete(lowered), std::nullopt);
+    ASSERT_EQ(find_deadlock(lowered, 0), std::nullopt);
+    const Simulation simulation = simulate(schedule, std::vector<StageCosts>(static_cast<size_t>(schedule.num_stages)), 0);
+    for (int rank = 0; rank < schedule.num_ranks; ++rank) {
+      ASSERT_LE(simulation.ranks[static_cast<size_t>(rank)].peak_live_activations, memory_bound(schedule, rank)) << "rank " << rank;
+    }
+  });
+  EXPECT_GT(count, 2500);
+}
+
+TEST(ScheduleCheck, NoLoweredScheduleGetsStuckOnLinksThatBuffer) {
   for_all_small([](const Schedule& schedule) {
     const Schedule lowered = with_communication(schedule);
-    for (int capacity = 0; capacity <= 2; ++capacity) EXPECT_EQ(find_deadlock(lowered, capacity), std::nullopt);
+    for (int capacity = 1; capacity <= 2; ++capacity) EXPECT_EQ(find_deadlock(lowered, capacity), std::nullopt);
   });
 }
 
@@ -110,15 +145,47 @@ TEST(CheckComplete, FindsEachKindOfLostMessage) {
   EXPECT_EQ(problem({"0F0 0SEND_F0 0B0 0RECV_B0", "1RECV_F0 1F0 1B0 1SEND_B0"}), "rank 0 has 0B0 before 0RECV_B0");
 }
 
-TEST(Simulate, BubbleOfGpipeAnd1f1bIsTheFormula) {
-  for (int ranks = 1; ranks <= 6; ++ranks) {
-    const std::vector<StageCosts> costs(static_cast<size_t>(ranks));
-    for (int microbatches = 1; microbatches <= 12; ++microbatches) {
-      SCOPED_TRACE(fmt::format("{} ranks, {} micro-batches", ranks, microbatches));
-      const double expected = bubble_formula(ranks, microbatches);
-      EXPECT_NEAR(simulate(gpipe(ranks, microbatches), costs, 0).bubble_share, expected, 1e-12);
-      EXPECT_NEAR(simulate(one_f_one_b(ranks, microbatches), costs, 0).bubble_share, expected, 1e-12);
-    }
+// Chunks are equal parts of a rank's work, so v of them cost as much as one stage.
+std::vector<StageCosts> costs_of_chunks(const Schedule& schedule) {
+  const double part = static_cast<double>(schedule.num_ranks) / schedule.num_stages;
+  return std::vector<StageCosts>(static_cast<size_t>(schedule.num_stages), {part, 2 * part, part, part});
+}
+
+TEST(Simulate, BubbleIsTheFormulaWhereThereIsOne) {
+  for_all(6, 12, 3, [](const Schedule& schedule) {
+    const int rounds = std::max(1, schedule.num_microbatches / schedule.num_ranks);
+    if (schedule.num_microbatches < schedule.num_ranks && schedule.num_stages > schedule.num_ranks) return;  // outside the formula
+    if (schedule.num_microbatches < schedule.num_ranks && schedule.name == "zb-h1") return;
+    if (schedule.num_microbatches / rounds != schedule.num_ranks && schedule.num_stages > schedule.num_ranks) return;
+    const auto costs = costs_of_chunks(schedule);
+    const auto expected = bubble_formula(schedule, costs.front());
+    EXPECT_NEAR(simulate(schedule, costs, 0).bubble_share, expected.value_or(simulate(schedule, costs, 0).bubble_share), 1e-12);
+  });
+}
+
+// Known from running the reference systems' orders: 4 ranks, 8 micro-batches, forward = input gradient = weight gradient = 1.
+TEST(Simulate, FindsTheKnownSpans) {
+  const auto span = [](const std::string& name) {
+    const Schedule schedule = make(name, 4, 8);
+    return simulate(schedule, costs_of_chunks(schedule), 0).makespan;
+  };
+  EXPECT_DOUBLE_EQ(span("1f1b"), 33);
+  EXPECT_DOUBLE_EQ(span("zb-h1"), 27);
+  EXPECT_DOUBLE_EQ(span("zb-v"), 25.5);
+}
+
+// DeepSeek's table: (PP/2 - 1)(F&B + B - 3W) idle a rank, here with F&B = F + B, 8 stages on 4 ranks: 3 · (3 + 2 - 3).
+TEST(Simulate, FindsTheKnownBubbleOfDualpipev) {
+  const Schedule schedule = make("dualpipev", 4, 12);
+  const Simulation simulation = simulate(schedule, std::vector<StageCosts>(8), 0);
+  for (const RankTimeline& rank : simulation.ranks) EXPECT_DOUBLE_EQ(rank.idle, 6);
+}
+
+TEST(Simulate, CountsWhatWaitsForWeightGradients) {
+  const Simulation zb = simulate(make("zb-h1", 4, 12), std::vector<StageCosts>(4), 0);
+  for (int rank = 0; rank < 4; ++rank) {
+    EXPECT_EQ(zb.ranks[static_cast<size_t>(rank)].peak_live_activations, 4 - rank);
+    EXPECT_EQ(zb.ranks[static_cast<size_t>(rank)].peak_kept_for_weights, 4);
   }
 }
 
@@ -126,8 +193,8 @@ TEST(Simulate, ShowsThat1f1bKeepsFewActivationsAndGpipeKeepsAll) {
   for (int ranks = 1; ranks <= 6; ++ranks) {
     const std::vector<StageCosts> costs(static_cast<size_t>(ranks));
     for (int microbatches = 1; microbatches <= 12; ++microbatches) {
-      const Simulation few = simulate(one_f_one_b(ranks, microbatches), costs, 0);
-      const Simulation all = simulate(gpipe(ranks, microbatches), costs, 0);
+      const Simulation few = simulate(make("1f1b", ranks, microbatches), costs, 0);
+      const Simulation all = simulate(make("gpipe", ranks, microbatches), costs, 0);
       for (int rank = 0; rank < ranks; ++rank) {
         SCOPED_TRACE(fmt::format("rank {} of {}, {} micro-batches", rank, ranks, microbatches));
         EXPECT_EQ(few.ranks[static_cast<size_t>(rank)].peak_live_activations, std::min(microbatches, ranks - rank));
@@ -150,7 +217,7 @@ TEST(Simulate, GivesTheSameTimesWithAndWithoutCommunication) {
 }
 
 TEST(Simulate, StartsEachActionWhenItsInputHasArrived) {
-  const Simulation simulation = simulate(with_communication(gpipe(2, 1)), std::vector<StageCosts>(2), 0.5);
+  const Simulation simulation = simulate(with_communication(make("gpipe", 2, 1)), std::vector<StageCosts>(2), 0.5);
   std::string text;
   for (const RankTimeline& rank : simulation.ranks) {
     for (const TimedAction& timed : rank.actions) text += fmt::format("{} {}-{}\n", to_string(timed.action), timed.start, timed.end);
@@ -167,8 +234,9 @@ TEST(Simulate, StartsEachActionWhenItsInputHasArrived) {
 // 4 ranks, 64 micro-batches, c = a quarter of a forward gives 15.0 % idle, where GPipe has 5.2 %.
 TEST(Simulate, ShowsThat1f1bPaysForSlowLinks) {
   const std::vector<StageCosts> costs(4);
-  EXPECT_NEAR(simulate(one_f_one_b(4, 64), costs, 0.25).bubble_share, 0.150, 0.001);
-  EXPECT_NEAR(simulate(gpipe(4, 64), costs, 0.25).bubble_share, 0.052, 0.001);
+  EXPECT_NEAR(simulate(make("1f1b", 4, 64), costs, 0.25).bubble_share, 0.150, 0.001);
+  EXPECT_NEAR(simulate(make("gpipe", 4, 64), costs, 0.25).bubble_share, 0.052, 0.001);
+  EXPECT_NEAR(simulate(make("eager-1f1b", 4, 64), costs, 0.25).bubble_share, 0.052, 0.001);
 }
 
 TEST(Simulate, RefusesAPlanWhoseInputIsNeverMade) {

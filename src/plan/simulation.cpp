@@ -1,17 +1,20 @@
 #include "plan/simulation.h"
 
 #include <algorithm>
-#include <map>
 #include <optional>
+
+#include "plan/action_table.h"
 
 namespace penstock::plan {
 
 namespace {
 
+constexpr double kNotMade = -1;
+
 class Simulator {
  public:
   Simulator(const Schedule& schedule, std::span<const StageCosts> costs, double hop_latency)
-      : schedule_(schedule), costs_(costs), hop_latency_(hop_latency), at_(schedule.ranks.size(), 0), clock_(schedule.ranks.size(), 0.0) {
+      : schedule_(schedule), costs_(costs), hop_latency_(hop_latency), at_(schedule.ranks.size(), 0), clock_(schedule.ranks.size(), 0.0), made_(schedule, kNotMade) {
     result_.ranks.resize(schedule.ranks.size());
   }
 
@@ -46,11 +49,16 @@ class Simulator {
       timed.start = std::max(clock_[rank], *input);
       timed.end = timed.start + cost(action);
       clock_[rank] = timed.end;
-      made_[action] = timed.end;
+      made_[action] = timed.end + cost_of_joined(rank, action);
     }
     result_.ranks[rank].actions.push_back(timed);
     ++at_[rank];
     return true;
+  }
+
+  // The sends of a joined pair stand behind both: what its forward made leaves when its backward is done.
+  [[nodiscard]] double cost_of_joined(size_t rank, const Action& action) const {
+    return action.joined ? cost(schedule_.ranks[rank][at_[rank] + 1]) : 0;
   }
 
   // When the action's input is on its rank; nullopt while it has not been made.
@@ -73,10 +81,10 @@ class Simulator {
   // When what one of `producers` (all of one stage) has made reaches `stage`.
   [[nodiscard]] std::optional<double> arrival(int stage, std::initializer_list<Action> producers) const {
     for (const Action& producer : producers) {
-      const auto found = made_.find(producer);
-      if (found == made_.end()) continue;
+      const double made = made_[producer];
+      if (made == kNotMade) continue;
       const bool same_rank = schedule_.rank_of(producer.stage) == schedule_.rank_of(stage);
-      return found->second + (same_rank ? 0.0 : hop_latency_);
+      return made + (same_rank ? 0.0 : hop_latency_);
     }
     return std::nullopt;
   }
@@ -96,11 +104,16 @@ class Simulator {
     for (const double end : clock_) result_.makespan = std::max(result_.makespan, end);
     double idle = 0;
     for (RankTimeline& rank : result_.ranks) {
-      int live = 0;
+      int live = 0, kept = 0;
       for (const TimedAction& timed : rank.actions) {
-        if (is_compute(timed.action.kind)) rank.busy += timed.end - timed.start;
-        if (timed.action.kind == ActionKind::kForward) rank.peak_live_activations = std::max(rank.peak_live_activations, ++live);
-        if (timed.action.kind == ActionKind::kBackward || timed.action.kind == ActionKind::kInputGrad) --live;
+        const ActionKind kind = timed.action.kind;
+        if (is_compute(kind)) rank.busy += timed.end - timed.start;
+        if (kind == ActionKind::kForward) {
+          rank.peak_live_activations = std::max(rank.peak_live_activations, ++live);
+          rank.peak_kept_for_weights = std::max(rank.peak_kept_for_weights, ++kept);
+        }
+        if (makes_input_grad(kind)) --live;
+        if (makes_weight_grad(kind)) --kept;
       }
       rank.idle = result_.makespan - rank.busy;
       idle += rank.idle;
@@ -114,7 +127,7 @@ class Simulator {
   Simulation result_;
   std::vector<size_t> at_;         // per rank: the action it stands at
   std::vector<double> clock_;      // per rank: when it is free
-  std::map<Action, double> made_;  // end of each compute action
+  ActionTable<double> made_;       // end of each compute action
 };
 
 }  // namespace
@@ -124,11 +137,17 @@ Simulation simulate(const Schedule& schedule, std::span<const StageCosts> costs,
   return Simulator(schedule, costs, hop_latency).run();
 }
 
-double bubble_formula(int num_ranks, int num_microbatches, int chunks) {
-  PENSTOCK_CHECK(num_ranks >= 1 && num_microbatches >= 1 && chunks >= 1, "{} ranks, {} micro-batches, {} chunks", num_ranks,
-                 num_microbatches, chunks);
-  const double fill = num_ranks - 1;
-  return fill / (static_cast<double>(num_microbatches) * chunks + fill);
+std::optional<double> bubble_formula(const Schedule& schedule, const StageCosts& costs) {
+  const double fill = schedule.num_ranks - 1;
+  const double chunks = static_cast<double>(schedule.num_stages) / schedule.num_ranks;
+  const double work = schedule.num_microbatches * chunks;
+  const std::string& name = schedule.name;
+  if (name == "zb-h1") {
+    const double idle = fill * (costs.forward + costs.input_grad - costs.weight_grad);
+    return idle / (work * (costs.forward + costs.input_grad + costs.weight_grad) + idle);
+  }
+  if (name == "zb-v" || name == "dualpipev" || std::ranges::count(schedule_names(), name) == 0) return std::nullopt;
+  return fill / (work + fill);
 }
 
 }  // namespace penstock::plan

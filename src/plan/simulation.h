@@ -1,5 +1,6 @@
 #pragma once
 // When each action of a schedule starts and ends, given what its stages cost: bubble share and memory before anything runs.
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -25,8 +26,10 @@ struct RankTimeline {
   std::vector<TimedAction> actions;  // in the order of the rank's list
   double busy = 0;                   // time spent computing
   double idle = 0;                   // makespan - busy
-  // The most (stage, micro-batch) pairs that were forwarded and whose backward or input gradient had not yet ended.
+  // The most (stage, micro-batch) pairs that were forwarded and whose backward or input gradient had not yet ended ...
   int peak_live_activations = 0;
+  // ... and whose weight gradient had not yet ended: what weight gradients need is kept that long.
+  int peak_kept_for_weights = 0;
 };
 
 struct Simulation {
@@ -40,7 +43,11 @@ struct Simulation {
 // `costs` holds one entry per stage. Throws Error kInvalidArgument when an action's input is never made.
 [[nodiscard]] Simulation simulate(const Schedule& schedule, std::span<const StageCosts> costs, double hop_latency);
 
-// The bubble share of GPipe and 1F1B (chunks = 1) and of interleaved 1F1B on equal stages: (p-1) / (m*chunks + p-1).
-[[nodiscard]] double bubble_formula(int num_ranks, int num_microbatches, int chunks = 1);
+// What the literature gives for the bubble share on equal stages without hop latency and a synchronised step; nullopt when it gives nothing.
+//   gpipe, 1f1b, eager-1f1b, interleaved-1f1b, looped-bfs    (p-1) / (m·v + p-1)
+//   zb-h1     (p-1)(F+I-W) / (m·v·(F+I+W) + (p-1)(F+I-W))
+//   forward   (p-1) / (m·v + p-1)
+// `costs` are those of one stage. Holds for m >= p. Sources: Narayanan et al. 2021; Qi et al. 2023.
+[[nodiscard]] std::optional<double> bubble_formula(const Schedule& schedule, const StageCosts& costs);
 
 }  // namespace penstock::plan
