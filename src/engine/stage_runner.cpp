@@ -16,9 +16,9 @@ model::LlamaConfig read_config(const std::filesystem::path& folder) {
 }
 
 plan::Boundaries cut(const std::vector<model::LayerSpec>& specs, int num_stages) {
-  std::vector<int64_t> parameters;
-  for (const auto& spec : specs) parameters.push_back(spec.num_parameters);
-  return plan::partition_by_weights(parameters, num_stages).value();
+  std::vector<double> parameters;
+  for (const auto& spec : specs) parameters.push_back(static_cast<double>(spec.num_parameters));
+  return plan::partition(parameters, {.method = "parameters", .num_stages = num_stages}).value();
 }
 
 // The decoder blocks among the layers [first, first + count): layer 0 is the embedding, the last one the head.
@@ -56,7 +56,7 @@ at::Tensor StageRunner::forward(const StepPlan& plan, const at::Tensor& input) {
     if (s.samples) sampled.push_back(end - 1);
   }
   model::ForwardContext context;
-  context.compute = options_.compute;
+  context.linear.compute = options_.compute;
   context.sequences = rows;
   context.cache = cache_.get();
   if (stage_->is_last()) context.output_rows = at::tensor(sampled, at::kLong);

@@ -45,13 +45,13 @@ void expect_same(const std::vector<Tensor>& inputs, F ours, G reference, double 
 }
 
 TEST(Linear, EqualsTheReferenceWithGradients) {
-  expect_same({leaf({3, 5, 17}, 1), leaf({9, 17}, 2)}, [](auto& in) { return linear(in[0], in[1], Compute::kFp32); },
+  expect_same({leaf({3, 5, 17}, 1), leaf({9, 17}, 2)}, [](auto& in) { return linear(in[0], in[1], {Compute::kFp32, nullptr}); },
               [](auto& in) { return at::linear(in[0], in[1]); }, 1e-5);
 }
 
 TEST(Linear, RoundsOperandsToBfloat16WhenAsked) {
   const Tensor x = leaf({33, 64}, 1), w = leaf({48, 64}, 2);
-  const Tensor exact = at::linear(x, w).detach(), rounded = linear(x, w, Compute::kBf16).detach();
+  const Tensor exact = at::linear(x, w).detach(), rounded = linear(x, w, {Compute::kBf16, nullptr}).detach();
   const double error = difference(rounded, exact);
   EXPECT_LT(error, 2e-2);
   EXPECT_GT(error, 1e-5) << "bfloat16 operands cannot give float32's result";
@@ -59,7 +59,7 @@ TEST(Linear, RoundsOperandsToBfloat16WhenAsked) {
 
 TEST(Linear, GivesNoGradientToWhatNeedsNone) {
   const Tensor x = at::randn({4, 8}), w = leaf({2, 8}, 3);
-  linear(x, w, Compute::kFp32).sum().backward();
+  linear(x, w, {Compute::kFp32, nullptr}).sum().backward();
   EXPECT_FALSE(x.grad().defined());
   EXPECT_LT(difference(w.grad(), x.sum(0).expand({2, 8})), 1e-5);
 }

@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "kernels/matmul.h"
+#include "kernels/weight_grad_queue.h"
 
 namespace penstock::kernels {
 namespace {
@@ -51,12 +52,51 @@ struct LinearFunction : torch::autograd::Function<LinearFunction> {
   }
 };
 
+// The weight is no input of this node's graph: its gradient is left to the queue.
+struct Deferred {
+  Tensor weight;  // the leaf
+  WeightGradQueue* queue = nullptr;
+};
+
+struct DeferringLinear : torch::autograd::Function<DeferringLinear> {
+  static Tensor forward(AutogradContext* ctx, const Tensor& x, const Deferred& deferred, int64_t compute) {
+    ctx->save_for_backward({x});
+    ctx->saved_data["weight"] = deferred.weight;
+    ctx->saved_data["queue"] = reinterpret_cast<int64_t>(deferred.queue);
+    ctx->saved_data["compute"] = compute;
+    return forward_product(x, deferred.weight, static_cast<Compute>(compute));
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    const Tensor x = ctx->get_saved_variables()[0];
+    const Tensor weight = ctx->saved_data["weight"].toTensor();
+    auto* queue = reinterpret_cast<WeightGradQueue*>(ctx->saved_data["queue"].toInt());
+    const auto compute = static_cast<Compute>(ctx->saved_data["compute"].toInt());
+    const Tensor gy = as_rows(grads[0]);
+    queue->push({as_rows(x).detach(), gy.detach(), weight, compute});
+    return {product(gy, Transpose::kNo, weight, Transpose::kNo, compute).view(x.sizes()), Tensor(), Tensor()};
+  }
+};
+
 }  // namespace
 
-Tensor linear(const Tensor& x, const Tensor& weight, Compute compute) {
+Tensor linear(const Tensor& x, const Tensor& weight, const LinearOptions& options) {
   PENSTOCK_CHECK(x.size(-1) == weight.size(1), "linear: x has {} columns, weight expects {}", x.size(-1), weight.size(1));
-  if (!at::GradMode::is_enabled() || !(x.requires_grad() || weight.requires_grad())) return forward_product(x, weight, compute);
-  return LinearFunction::apply(x, weight, static_cast<int64_t>(compute));
+  const auto compute = static_cast<int64_t>(options.compute);
+  if (!at::GradMode::is_enabled() || !(x.requires_grad() || weight.requires_grad())) return forward_product(x, weight, options.compute);
+  if (options.weight_grads != nullptr && x.requires_grad() && weight.requires_grad()) {
+    return DeferringLinear::apply(x, Deferred{weight, options.weight_grads}, compute);
+  }
+  return LinearFunction::apply(x, weight, compute);
+}
+
+void add_weight_gradient(Tensor& grad, const Tensor& grad_output, const Tensor& x, Compute compute) {
+  if (compute == Compute::kBf16 || !grad.is_cpu() || !grad.is_contiguous()) {
+    grad.add_(product(grad_output, Transpose::kYes, x, Transpose::kNo, compute));
+    return;
+  }
+  const int64_t n = grad_output.size(0), o = grad_output.size(1), d = x.size(1);
+  sgemm(Transpose::kYes, Transpose::kNo, o, d, n, grad_output.data_ptr<float>(), o, x.data_ptr<float>(), d, 1.0f, grad.data_ptr<float>(), d);
 }
 
 }  // namespace penstock::kernels

@@ -1,16 +1,23 @@
 #pragma once
 // y = x · Wᵀ, with gradients.
+#include "kernels/compute.h"
 #include "tensor/tensor_fwd.h"
 
 namespace penstock::kernels {
 
-// What the products of a layer are computed in. Activations, weights and gradients stay float32 either way.
-enum class Compute {
-  kFp32,
-  kBf16,  // operands rounded to bfloat16, sums in float32; fast on CPUs with AVX512-BF16 or AMX and on GPUs
+class WeightGradQueue;
+
+struct LinearOptions {
+  Compute compute = Compute::kFp32;
+  // Where set, the backward pass makes the gradient of x only, and leaves the weight's to this queue, which must outlive the graph. An x that
+  // needs no gradient leaves nothing to put off: the weight's gradient is then made as usual.
+  WeightGradQueue* weight_grads = nullptr;
 };
 
 // x [..., D] float32, weight [O, D] float32 -> [..., O] float32. Records a gradient for what requires one.
-Tensor linear(const Tensor& x, const Tensor& weight, Compute compute);
+Tensor linear(const Tensor& x, const Tensor& weight, const LinearOptions& options = {});
+
+// grad [O, D] += grad_output [N, O]ᵀ · x [N, D].
+void add_weight_gradient(Tensor& grad, const Tensor& grad_output, const Tensor& x, Compute compute);
 
 }  // namespace penstock::kernels

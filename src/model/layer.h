@@ -21,7 +21,7 @@ using Tensors = std::vector<at::Tensor>;
 
 // What a forward pass knows beside its input.
 struct ForwardContext {
-  kernels::Compute compute = kernels::Compute::kFp32;
+  kernels::LinearOptions linear;  // for kernels::linear()
   // Serving: the rows of the input belong to these sequences, in this order; their keys and values are in `cache`.
   // Training: both empty; every row of the batch is a whole sequence from position 0.
   std::span<const kernels::SequenceRows> sequences;
@@ -58,16 +58,30 @@ class Layer {
   [[nodiscard]] virtual std::vector<Parameter> parameters() = 0;
 };
 
-// Weights that layers of one stage have in common (a tied embedding and head), by parameter name.
-using SharedWeights = std::map<std::string, at::Tensor>;
+// Weights that layers of one rank have in common (a tied embedding and head), by parameter name.
+class SharedWeights {
+ public:
+  // The weight of this name: made by `make` when it is asked for first, the same tensor ever after.
+  at::Tensor get(const std::string& name, const std::function<at::Tensor()>& make) {
+    at::Tensor& weight = weights_[name];
+    if (!weight.defined()) weight = make();
+    return weight;
+  }
+
+ private:
+  std::map<std::string, at::Tensor> weights_;
+};
 
 // A layer that is not built yet: a stage builds only its own.
 struct LayerSpec {
   std::string name;            // "model.layers.3"
   std::string type;            // "DecoderBlock"
   int64_t num_parameters = 0;  // its share of the model, for partitioning
-  // Allocates the parameters without values.
+  // Allocates the parameters without values. Shared ones come from SharedWeights.
   std::function<std::unique_ptr<Layer>(SharedWeights&)> build;
+  // Names of parameters that it shares with other layers. Where those are on other ranks each has a copy: equal at the start, as initialize()
+  // depends on the name alone, and equal ever after, as the gradients of all copies are summed.
+  std::vector<std::string> tied = {};
 };
 
 // Sets a parameter to its initial value, drawn from (seed, parameter name) alone: any partition gives the same model.

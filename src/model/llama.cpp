@@ -20,9 +20,7 @@ Parameter whole(const std::string& name, const at::Tensor& value, double init_st
 // Token ids -> rows of a table.
 class Embedding : public Layer {
  public:
-  Embedding(const LlamaConfig& config, SharedWeights& shared) : init_std_(config.initializer_range), table_(weight({config.vocab_size, config.hidden_size})) {
-    shared[kName] = table_;
-  }
+  Embedding(const LlamaConfig& config, SharedWeights& shared) : init_std_(config.initializer_range), table_(shared.get(kName, [&] { return weight({config.vocab_size, config.hidden_size}); })) {}
   Tensors forward(const Tensors& inputs, const ForwardContext&) override { return {at::embedding(table_, inputs.at(0))}; }
   std::vector<Parameter> parameters() override { return {whole(kName, table_, init_std_)}; }
 
@@ -50,10 +48,10 @@ class DecoderBlock : public Layer {
 
   Tensors forward(const Tensors& inputs, const ForwardContext& context) override {
     const at::Tensor& x = inputs.at(0);  // [B, T, D] or [N, D]
-    const at::Tensor qkv = kernels::linear(kernels::rms_norm(x, attention_norm_, config_.rms_norm_eps), qkv_, context.compute);
-    const at::Tensor h = x + kernels::linear(attention(qkv, context), attention_out_, context.compute);
-    const at::Tensor gate_up = kernels::linear(kernels::rms_norm(h, feed_forward_norm_, config_.rms_norm_eps), gate_up_, context.compute);
-    return {h + kernels::linear(kernels::swiglu(gate_up), down_, context.compute)};
+    const at::Tensor qkv = kernels::linear(kernels::rms_norm(x, attention_norm_, config_.rms_norm_eps), qkv_, context.linear);
+    const at::Tensor h = x + kernels::linear(attention(qkv, context), attention_out_, context.linear);
+    const at::Tensor gate_up = kernels::linear(kernels::rms_norm(h, feed_forward_norm_, config_.rms_norm_eps), gate_up_, context.linear);
+    return {h + kernels::linear(kernels::swiglu(gate_up), down_, context.linear)};
   }
 
   std::vector<Parameter> parameters() override {
@@ -95,12 +93,12 @@ class Head : public Layer {
  public:
   Head(const LlamaConfig& config, SharedWeights& shared)
       : eps_(config.rms_norm_eps), init_std_(config.initializer_range), tied_(config.tie_word_embeddings), norm_(weight({config.hidden_size})) {
-    const auto embedding = shared.find(Embedding::kName);
-    table_ = tied_ && embedding != shared.end() ? embedding->second : weight({config.vocab_size, config.hidden_size});
+    const auto make = [&] { return weight({config.vocab_size, config.hidden_size}); };
+    table_ = tied_ ? shared.get(Embedding::kName, make) : make();
   }
   Tensors forward(const Tensors& inputs, const ForwardContext& context) override {
     const at::Tensor x = context.output_rows.defined() ? inputs.at(0).index_select(0, context.output_rows) : inputs.at(0);
-    return {kernels::linear(kernels::rms_norm(x, norm_, eps_), table_, context.compute)};
+    return {kernels::linear(kernels::rms_norm(x, norm_, eps_), table_, context.linear)};
   }
   std::vector<Parameter> parameters() override {
     return {whole("model.norm.weight", norm_, 0), whole(tied_ ? Embedding::kName : "lm_head.weight", table_, init_std_)};
@@ -116,16 +114,17 @@ class Head : public Layer {
 }  // namespace
 
 std::vector<LayerSpec> llama_layers(const LlamaConfig& config) {
+  const std::vector<std::string> tied = config.tie_word_embeddings ? std::vector<std::string>{Embedding::kName} : std::vector<std::string>{};
   const auto rotary = std::make_shared<const kernels::RotaryTable>(config.max_position_embeddings, config.head_size, config.rope_theta);
   std::vector<LayerSpec> layers;
   layers.push_back({"model.embed_tokens", "Embedding", config.vocab_size * config.hidden_size,
-                    [config](SharedWeights& shared) { return std::make_unique<Embedding>(config, shared); }});
+                    [config](SharedWeights& shared) { return std::make_unique<Embedding>(config, shared); }, tied});
   for (int i = 0; i < config.num_layers; ++i) {
     layers.push_back({fmt::format("model.layers.{}", i), "DecoderBlock", config.block_parameters(),
-                      [config, i, rotary](SharedWeights&) { return std::make_unique<DecoderBlock>(config, i, rotary); }});
+                      [config, i, rotary](SharedWeights&) { return std::make_unique<DecoderBlock>(config, i, rotary); }, {}});
   }
   layers.push_back({"lm_head", "Head", (config.vocab_size + 1) * config.hidden_size,
-                    [config](SharedWeights& shared) { return std::make_unique<Head>(config, shared); }});
+                    [config](SharedWeights& shared) { return std::make_unique<Head>(config, shared); }, tied});
   return layers;
 }
 

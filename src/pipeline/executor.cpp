@@ -2,6 +2,8 @@
 
 #include <torch/csrc/autograd/autograd.h>
 
+#include <cmath>
+
 #include "base/error.h"
 
 namespace penstock::pipeline {
@@ -10,172 +12,243 @@ namespace {
 using plan::Action;
 using plan::ActionKind;
 
-at::Tensor gradient_or_zeros(const at::Tensor& t) { return t.grad().defined() ? t.grad() : at::zeros_like(t); }
-
-// Takes a value out of a map; a missing one means that the schedule lied.
-template <typename Map>
-typename Map::mapped_type take(Map& map, const typename Map::key_type& cell, const char* what) {
-  auto node = map.extract(cell);
-  PENSTOCK_CHECK(!node.empty(), "stage {} has no {} of micro-batch {}", cell.first, what, cell.second);
-  return std::move(node.mapped());
+// Takes a value out; a missing one means that the schedule lied.
+template <typename T>
+T take(std::optional<T>& value, const Action& action, const char* what) {
+  PENSTOCK_CHECK(value.has_value(), "{} has no {}", plan::to_string(action), what);
+  T taken = std::move(*value);
+  value.reset();
+  return taken;
 }
 
 // Runs `work`, and puts in front of its Error where it happened.
 template <typename F>
 void named(int rank, const Action& action, F work) {
+  const auto where = [&] {
+    return fmt::format("rank {}, stage {}, action {} of micro-batch {}", rank, action.stage, plan::to_string(action.kind), action.microbatch);
+  };
   try {
     work();
+  } catch (const Bug&) {
+    throw;
   } catch (const Error& e) {
-    throw error(e.code(), "rank {}, stage {}, action {} of micro-batch {}: {}", rank, action.stage, plan::to_string(action.kind),
-                action.microbatch, e.message());
+    throw error(e.code(), "{}: {}", where(), e.message());
+  } catch (const std::exception& e) {  // a layer's own, LibTorch's shape errors among them
+    throw error(Code::kInternal, "{}: {}", where(), e.what());
   }
 }
 
 }  // namespace
 
 Executor::Executor(comm::Communicator& pipe, std::vector<Stage*> stages, seconds timeout)
-    : pipe_(pipe), stages_(std::move(stages)), timeout_(timeout), link_(pipe) {
-  PENSTOCK_CHECK(!stages_.empty(), "a rank without a stage");
-  num_stages_ = stages_.front()->num_stages();
+    : pipe_(pipe), stages_(std::move(stages)), timeout_(timeout), num_stages_(stages_.at(0)->num_stages()), link_(pipe) {
+  local_index_.assign(static_cast<size_t>(num_stages_), -1);
+  for (size_t i = 0; i < stages_.size(); ++i) local_index_[static_cast<size_t>(stages_[i]->index())] = static_cast<int>(i);
 }
 
-int Executor::rank_of(int stage) const { return stage % pipe_.size(); }
-bool Executor::is_here(int stage) const { return rank_of(stage) == pipe_.rank(); }
+bool Executor::is_here(int stage) const { return local_index_[static_cast<size_t>(stage)] >= 0; }
 
 Stage& Executor::stage(int index) {
-  for (Stage* s : stages_) {
-    if (s->index() == index) return *s;
-  }
-  throw Bug(fmt::format("stage {} is not on this rank", index));
+  PENSTOCK_CHECK(is_here(index), "stage {} is not on rank {}", index, pipe_.rank());
+  return *stages_[static_cast<size_t>(local_index_[static_cast<size_t>(index)])];
+}
+
+Executor::Cell& Executor::cell(int stage, int microbatch) {
+  PENSTOCK_CHECK(is_here(stage), "stage {} is not on rank {}", stage, pipe_.rank());
+  const auto row = static_cast<size_t>(local_index_[static_cast<size_t>(stage)]);
+  return cells_[row * static_cast<size_t>(request_->schedule->num_microbatches) + static_cast<size_t>(microbatch)];
 }
 
 StepResult Executor::run(const StepRequest& request) {
-  const auto& actions = request.schedule->ranks.at(static_cast<size_t>(pipe_.rank()));
-  backwards_left_.clear();
-  for (const Action& a : actions) backwards_left_[a.stage] += a.kind == ActionKind::kBackward ? 1 : 0;
-  StepResult result;
-  result.records.reserve(actions.size());
-  for (const Action& action : actions) {
+  begin(request);
+  for (const Action& action : request.schedule->ranks[static_cast<size_t>(pipe_.rank())]) {
     if (plan::is_recv(action.kind)) {
       named(pipe_.rank(), action, [&] { post_receive(action); });
       continue;
     }
-    wait_for_inputs(action, request, result);
+    wait_for_inputs(action);
     const int64_t start_us = now_us();
-    named(pipe_.rank(), action, [&] { carry_out(action, request, result); });
-    result.records.push_back({action, start_us, now_us()});
+    named(pipe_.rank(), action, [&] { carry_out(action); });
+    result_.records.push_back({action, start_us, now_us()});
   }
-  link_.flush(Deadline::after(timeout_));
-  PENSTOCK_CHECK(expected_inputs_.empty() && expected_gradients_.empty() && arrived_.empty() && gradients_.empty() && outgoing_.empty(), "the schedule left values behind");
-  live_.clear();
-  return result;
+  finish();
+  return std::move(result_);
 }
 
-void Executor::carry_out(const Action& action, const StepRequest& request, StepResult& result) {
-  const Cell cell{action.stage, action.microbatch};
+void Executor::begin(const StepRequest& request) {
+  const plan::Schedule& schedule = *request.schedule;
+  PENSTOCK_CHECK(schedule.num_ranks == pipe_.size() && schedule.num_stages == num_stages_, "schedule {} is for {} ranks and {} stages, here are {} and {}",
+                 schedule.name, schedule.num_ranks, schedule.num_stages, pipe_.size(), num_stages_);
+  for (int s = 0; s < num_stages_; ++s) {
+    PENSTOCK_CHECK(is_here(s) == (schedule.rank_of(s) == pipe_.rank()), "schedule {} places stage {} on rank {}", schedule.name, s, schedule.rank_of(s));
+  }
+  PENSTOCK_CHECK(request.microbatches.size() == static_cast<size_t>(schedule.num_microbatches), "{} micro-batches for a schedule of {}",
+                 request.microbatches.size(), schedule.num_microbatches);
+  request_ = &request;
+  const size_t count = stages_.size() * static_cast<size_t>(schedule.num_microbatches);
+  if (cells_.size() != count) cells_ = std::vector<Cell>(count);
+  const auto& actions = schedule.ranks[static_cast<size_t>(pipe_.rank())];
+  weights_left_.assign(static_cast<size_t>(num_stages_), 0);
+  splits_.assign(static_cast<size_t>(num_stages_), false);
+  for (const Action& a : actions) {
+    weights_left_[static_cast<size_t>(a.stage)] += plan::makes_weight_grad(a.kind) ? 1 : 0;
+    if (a.kind == ActionKind::kWeightGrad) splits_[static_cast<size_t>(a.stage)] = true;
+  }
+  result_ = StepResult{};
+  result_.records.reserve(actions.size());
+}
+
+void Executor::finish() {
+  link_.flush(Deadline::after(timeout_));
+  for (Cell& c : cells_) {
+    PENSTOCK_CHECK(!c.expected_inputs && !c.expected_gradients && !c.inputs && !c.gradients && !c.input_gradients && c.activation.weight_grads.empty(),
+                   "the schedule left values behind");
+    drop(c);
+  }
+  request_ = nullptr;
+}
+
+void Executor::carry_out(const Action& action) {
   switch (action.kind) {
-    case ActionKind::kForward: return forward(action, request, result);
-    case ActionKind::kBackward: return backward(action, request);
-    case ActionKind::kSendForward: {
-      const auto found = live_.find(cell);
-      PENSTOCK_CHECK(found != live_.end(), "stage {} has no output of micro-batch {} to send", action.stage, action.microbatch);
-      link_.send_activation(rank_of(action.stage + 1), key(action.stage + 1, action.microbatch), found->second.outputs);
-      if (!request.training) live_.erase(found);
-      return;
-    }
-    case ActionKind::kSendBackward:
-      return link_.send_gradients(rank_of(action.stage - 1), key(action.stage - 1, action.microbatch), take(outgoing_, cell, "input gradient"));
-    case ActionKind::kInputGrad:
-    case ActionKind::kWeightGrad:
-      throw error(Code::kUnimplemented, "split backward passes (zero-bubble schedules) are not supported yet");
+    case ActionKind::kForward: return forward(action);
+    case ActionKind::kBackward:
+    case ActionKind::kInputGrad: return backward(action);
+    case ActionKind::kWeightGrad: return weight_grad(action);
+    case ActionKind::kSendForward:
+    case ActionKind::kSendBackward: return send(action);
     case ActionKind::kRecvForward:
     case ActionKind::kRecvBackward: break;  // posted by run()
   }
 }
 
+void Executor::send(const Action& action) {
+  Cell& c = cell(action.stage, action.microbatch);
+  const int peer = plan::peer_stage(action);
+  const int to = request_->schedule->rank_of(peer);
+  const Deadline deadline = Deadline::after(timeout_);
+  if (action.kind == ActionKind::kSendBackward) {
+    return link_.send_gradients(to, key(peer, action.microbatch), take(c.input_gradients, action, "input gradient"), deadline);
+  }
+  PENSTOCK_CHECK(c.live, "{} has no output", plan::to_string(action));
+  link_.send_activation(to, key(peer, action.microbatch), c.activation.outputs, deadline);
+  if (!request_->training) drop(c);
+}
+
 // A receive only makes room; the action that needs the message waits for it. Waiting here would hold up what stands in between.
 void Executor::post_receive(const Action& action) {
-  const Cell cell{action.stage, action.microbatch};
-  const int number = key(action.stage, action.microbatch);
+  Cell& c = cell(action.stage, action.microbatch);
+  const int from = request_->schedule->rank_of(plan::peer_stage(action));
   if (action.kind == ActionKind::kRecvForward) {
-    expected_inputs_[cell] = link_.expect_activation(rank_of(action.stage - 1), number);
+    c.expected_inputs = link_.expect_activation(from, key(action.stage, action.microbatch));
   } else {
-    expected_gradients_[cell] = link_.expect_gradients(rank_of(action.stage + 1), number, live_.at(cell).outputs);
+    c.expected_gradients = link_.expect_gradients(from, key(action.stage, action.microbatch), c.activation.outputs);
   }
 }
 
-void Executor::wait_for_inputs(const Action& action, const StepRequest& request, StepResult& result) {
-  const Cell cell{action.stage, action.microbatch};
-  const bool forward = action.kind == ActionKind::kForward && expected_inputs_.contains(cell);
-  const bool backward = action.kind == ActionKind::kBackward && expected_gradients_.contains(cell);
-  if (!forward && !backward) return;
+void Executor::wait_for_inputs(const Action& action) {
+  if (!plan::is_compute(action.kind) || action.kind == ActionKind::kWeightGrad) return;
+  Cell& c = cell(action.stage, action.microbatch);
+  const bool forward = action.kind == ActionKind::kForward;
+  if (!(forward ? c.expected_inputs : c.expected_gradients)) return;
   const Action receive{forward ? ActionKind::kRecvForward : ActionKind::kRecvBackward, action.stage, action.microbatch};
   const int64_t start_us = now_us();
-  named(pipe_.rank(), receive, [&] { wait_for(receive, request); });
-  result.records.push_back({receive, start_us, now_us()});
+  named(pipe_.rank(), receive, [&] { wait_for(receive, c); });
+  result_.records.push_back({receive, start_us, now_us()});
 }
 
-void Executor::wait_for(const Action& receive, const StepRequest& request) {
-  const Cell cell{receive.stage, receive.microbatch};
+void Executor::wait_for(const Action& receive, Cell& c) {
   const Deadline deadline = Deadline::after(timeout_);
   if (receive.kind == ActionKind::kRecvForward) {
-    arrived_[cell] = link_.wait_activation(take(expected_inputs_, cell, "posted receive"), request.training, deadline);
+    c.inputs = link_.wait_activation(take(c.expected_inputs, receive, "posted receive"), request_->training, deadline);
   } else {
-    gradients_[cell] = link_.wait_gradients(take(expected_gradients_, cell, "posted receive"), deadline);
+    c.gradients = link_.wait_gradients(take(c.expected_gradients, receive, "posted receive"), deadline);
+    link_.release_activation(key(receive.stage + 1, receive.microbatch), deadline);
   }
 }
 
-void Executor::forward(const Action& action, const StepRequest& request, StepResult& result) {
-  const at::AutoGradMode grad_mode(request.training);
-  const Cell cell{action.stage, action.microbatch};
-  const Microbatch& microbatch = request.microbatches[static_cast<size_t>(action.microbatch)];
-  Stage& here = stage(action.stage);
-
-  Activation activation;
-  activation.inputs = here.is_first() ? microbatch.inputs : take(arrived_, cell, "input");
+model::ForwardContext Executor::context_for(int stage, Cell& c) const {
   model::ForwardContext context;
-  context.compute = request.compute;
-  activation.outputs = here.forward(activation.inputs, context);
-
-  if (here.is_last()) {
-    if (!request.loss) {
-      result.outputs[action.microbatch] = activation.outputs;
-      return;
-    }
-    const at::Tensor loss = request.loss(activation.outputs, microbatch.targets);
-    result.loss_sum += loss.item<double>();
-    if (!request.training) return;
-    activation.outputs = {loss * request.loss_scale};
-  } else if (is_here(action.stage + 1)) {  // the next stage is on this rank: hand over in memory
-    model::Tensors handed;
-    for (const at::Tensor& t : activation.outputs) handed.push_back(t.detach().requires_grad_(t.requires_grad()));
-    arrived_[{action.stage + 1, action.microbatch}] = std::move(handed);
-    if (!request.training) return;
-  }
-  live_[cell] = std::move(activation);
+  context.linear.compute = request_->compute;
+  if (request_->training && splits_[static_cast<size_t>(stage)]) context.linear.weight_grads = &c.activation.weight_grads;
+  return context;
 }
 
-void Executor::backward(const Action& action, const StepRequest& request) {
-  PENSTOCK_CHECK(request.training, "a backward action in a step without training");
-  const Cell cell{action.stage, action.microbatch};
-  const Stage& here = stage(action.stage);
-  const Activation activation = take(live_, cell, "activation");
-
-  if (--backwards_left_[action.stage] == 0 && request.before_last_backward) request.before_last_backward(action.stage);
-  model::Tensors roots;
-  for (const at::Tensor& t : activation.outputs) {
-    if (t.requires_grad()) roots.push_back(t);
+void Executor::forward(const Action& action) {
+  Cell& c = cell(action.stage, action.microbatch);
+  Stage& here = stage(action.stage);
+  c.activation.inputs = here.is_first() ? request_->microbatches[static_cast<size_t>(action.microbatch)].inputs : take(c.inputs, action, "input");
+  c.live = true;
+  if (request_->training) {
+    here.forward(c.activation, context_for(action.stage, c));
+  } else {
+    const at::NoGradGuard no_grad;
+    c.activation.outputs = here.forward(std::move(c.activation.inputs), context_for(action.stage, c));
   }
-  const model::Tensors gradients = here.is_last() ? model::Tensors{} : take(gradients_, cell, "output gradient");
-  torch::autograd::backward(roots, gradients);
-  if (here.is_first()) return;
-
-  model::Tensors input_gradients;
-  for (const at::Tensor& t : activation.inputs) {
-    if (t.requires_grad()) input_gradients.push_back(gradient_or_zeros(t));
+  if (here.is_last()) {
+    compute_loss(action, c);
+  } else if (is_here(action.stage + 1)) {
+    cell(action.stage + 1, action.microbatch).inputs = as_leaves(c.activation.outputs);
+  } else {
+    return;  // sent by an action of its own
   }
-  auto& target = is_here(action.stage - 1) ? gradients_[{action.stage - 1, action.microbatch}] : outgoing_[cell];
-  target = std::move(input_gradients);
+  if (!request_->training) drop(c);
+}
+
+void Executor::drop(Cell& c) {
+  c.live = false;
+  c.activation.clear();
+  c.loss.reset();
+  c.loss_inputs.clear();
+}
+
+void Executor::compute_loss(const Action& action, Cell& c) {
+  if (request_->keep_outputs) {
+    for (const at::Tensor& t : c.activation.outputs) result_.outputs[action.microbatch].push_back(t.detach());
+  }
+  if (!request_->loss) return;
+  const at::AutoGradMode grad_mode(request_->training);
+  c.loss_inputs = as_leaves(c.activation.outputs);
+  c.loss = request_->loss(c.loss_inputs, request_->microbatches[static_cast<size_t>(action.microbatch)].targets);
+  const double loss = c.loss.item<double>();
+  if (!std::isfinite(loss) && result_.first_not_finite < 0) result_.first_not_finite = action.microbatch;
+  result_.loss_sum += loss;
+}
+
+void Executor::announce_last(int stage, const std::vector<at::Tensor>* pending) {
+  if (--weights_left_[static_cast<size_t>(stage)] == 0 && request_->before_last_backward) request_->before_last_backward(stage, pending);
+}
+
+// Both gradients, or the input gradient alone: then the queue keeps what the weight gradients need.
+void Executor::backward(const Action& action) {
+  PENSTOCK_CHECK(request_->training, "{} in a step without training", plan::to_string(action));
+  Cell& c = cell(action.stage, action.microbatch);
+  Stage& here = stage(action.stage);
+  PENSTOCK_CHECK(c.live, "{} has no activation", plan::to_string(action));
+  const bool split = splits_[static_cast<size_t>(action.stage)];
+  if (!split) announce_last(action.stage, nullptr);
+  if (here.is_last()) {
+    torch::autograd::backward({c.loss}, {at::full_like(c.loss, request_->loss_scale)});
+    c.gradients = gradients_of(c.loss_inputs);
+  }
+  here.backward(c.activation, take(c.gradients, action, "output gradient"), context_for(action.stage, c));
+  hand_input_gradients_on(action, c);
+  drop(c);
+  if (split && action.kind == ActionKind::kBackward) weight_grad(action);
+}
+
+void Executor::hand_input_gradients_on(const Action& action, Cell& c) {
+  if (action.stage == 0) return;
+  auto& target = is_here(action.stage - 1) ? cell(action.stage - 1, action.microbatch).gradients : c.input_gradients;
+  target = gradients_of(c.activation.inputs);
+}
+
+void Executor::weight_grad(const Action& action) {
+  PENSTOCK_CHECK(request_->training, "{} in a step without training", plan::to_string(action));
+  kernels::WeightGradQueue& queue = cell(action.stage, action.microbatch).activation.weight_grads;
+  const bool last = weights_left_[static_cast<size_t>(action.stage)] == 1;
+  const std::vector<at::Tensor> pending = last ? queue.weights() : std::vector<at::Tensor>{};
+  announce_last(action.stage, &pending);
+  queue.run(last ? request_->weight_grad_complete : nullptr);
 }
 
 }  // namespace penstock::pipeline

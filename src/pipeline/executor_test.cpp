@@ -8,6 +8,7 @@
 #include "kernels/cross_entropy.h"
 #include "model/llama.h"
 #include "plan/partition.h"
+#include "plan/schedule_check.h"
 
 namespace penstock::pipeline {
 namespace {
@@ -18,7 +19,7 @@ model::LlamaConfig small_model() {
   model::LlamaConfig c;
   c.vocab_size = 19;
   c.hidden_size = 16;
-  c.num_layers = 3;
+  c.num_layers = 6;
   c.num_heads = 4;
   c.num_kv_heads = 2;
   c.head_size = 4;
@@ -27,10 +28,10 @@ model::LlamaConfig small_model() {
   return c;
 }
 
-std::vector<Microbatch> batch(bool uneven) {
+std::vector<Microbatch> batch(int count, bool uneven) {
   at::manual_seed(3);
   std::vector<Microbatch> out;
-  for (int m = 0; m < kMicrobatches; ++m) {
+  for (int m = 0; m < count; ++m) {
     const int rows = uneven ? m + 1 : 2;
     const int length = uneven ? 5 + m : 8;
     out.push_back({{at::randint(19, {rows, length}, at::kLong)}, {at::randint(19, {rows, length}, at::kLong)}});
@@ -45,27 +46,58 @@ struct Outcome {
   std::map<std::string, at::Tensor> gradients;
 };
 
-// One step over `ranks` stages as threads; gradients of all stages by parameter name.
-Outcome run(int ranks, const plan::Schedule& compute, bool uneven = false) {
-  const auto schedule = plan::with_communication(compute);
-  const auto specs = model::llama_layers(small_model());
-  const auto boundaries = plan::partition_uniform(static_cast<int>(specs.size()), ranks).value();
-  const auto microbatches = batch(uneven);
+struct Options {
+  std::string schedule = "1f1b";
+  int ranks = 1;
+  int microbatches = kMicrobatches;
+  int chunks = 0;
+  bool uneven = false;
+  int checkpoint_layers = 0;
+  int steps = 1;
+  bool tied = false;
+};
+
+plan::Schedule make(const Options& o) { return plan::proven(plan::make_schedule({o.schedule, o.ranks, o.microbatches, o.chunks}).value()); }
+
+std::vector<int> cut(int layers, int stages) { return plan::partition(std::vector<double>(static_cast<size_t>(layers), 1), {"uniform", stages, false, 0}).value(); }
+
+// Steps over ranks as threads; gradients of all stages by parameter name.
+Outcome run(const Options& o) {
+  const plan::Schedule schedule = make(o);
+  auto config = small_model();
+  config.tie_word_embeddings = o.tied;
+  const auto specs = model::llama_layers(config);
+  const auto boundaries = cut(static_cast<int>(specs.size()), schedule.num_stages);
+  const auto microbatches = batch(o.microbatches, o.uneven);
   Outcome outcome;
   Mutex mutex;
-  comm::spawn_ranks(ranks, [&](comm::Communicator& pipe) {
-    Stage stage(specs, boundaries, pipe.rank());
-    for (auto& p : stage.parameters()) model::initialize(p, 7);
-    Executor executor(pipe, {&stage}, seconds(20));
+  comm::spawn_ranks(o.ranks, [&](comm::Communicator& pipe) {
+    model::SharedWeights shared;
+    std::vector<std::unique_ptr<Stage>> stages;
+    std::vector<Stage*> mine;
+    for (const int index : schedule.stages_of(pipe.rank())) {
+      stages.push_back(std::make_unique<Stage>(specs, boundaries, index, o.checkpoint_layers, &shared));
+      mine.push_back(stages.back().get());
+      for (auto& p : stages.back()->parameters()) model::initialize(p, 7);
+    }
+    Executor executor(pipe, mine, seconds(20));
     StepRequest request;
     request.schedule = &schedule;
     request.microbatches = microbatches;
     request.loss = loss_of;
     request.loss_scale = 0.01;
-    const StepResult result = executor.run(request);
+    for (int step = 0; step < o.steps; ++step) {
+      const StepResult result = executor.run(request);
+      MutexLock lock(mutex);
+      outcome.loss += result.loss_sum;
+    }
     MutexLock lock(mutex);
-    outcome.loss += result.loss_sum;
-    for (auto& p : stage.parameters()) outcome.gradients[p.name] = p.value.grad().clone();
+    for (const auto& stage : stages) {
+      for (auto& p : stage->parameters()) {
+        auto& sum = outcome.gradients[p.name];
+        sum = sum.defined() && !o.tied ? sum : sum.defined() && o.ranks > 1 ? sum + p.value.grad() : p.value.grad().clone();
+      }
+    }
   });
   return outcome;
 }
@@ -76,31 +108,86 @@ void expect_equal(const Outcome& got, const Outcome& expected) {
   for (const auto& [name, gradient] : expected.gradients) EXPECT_TRUE(gradient.equal(got.gradients.at(name))) << name;
 }
 
-TEST(Executor, GivesTheSameGradientsHoweverTheModelIsCutAndTheStepIsScheduled) {
-  const Outcome whole = run(1, plan::gpipe(1, kMicrobatches));
-  EXPECT_GT(whole.loss, 1);
-  for (const int ranks : {2, 3, 5}) {
-    expect_equal(run(ranks, plan::gpipe(ranks, kMicrobatches)), whole);
+// Up to the order of sums.
+void expect_close(const Outcome& got, const Outcome& expected, double relative = 1e-6) {
+  EXPECT_NEAR(got.loss, expected.loss, relative * expected.loss);
+  ASSERT_EQ(got.gradients.size(), expected.gradients.size());
+  for (const auto& [name, gradient] : expected.gradients) {
+    const double error = (got.gradients.at(name) - gradient).norm().item<double>();
+    EXPECT_LE(error, relative * gradient.norm().item<double>()) << name;
   }
 }
 
-TEST(Executor, OneForwardOneBackwardEqualsGpipeUpToTheOrderOfSums) {
-  const Outcome gpipe = run(2, plan::gpipe(2, kMicrobatches));
-  expect_equal(run(2, plan::one_f_one_b(2, kMicrobatches)), gpipe);  // both run backwards by rising micro-batch: the same order of sums
+TEST(Executor, GivesTheSameGradientsHoweverTheModelIsCut) {
+  const Outcome whole = run({.schedule = "gpipe"});
+  EXPECT_GT(whole.loss, 1);
+  for (const int ranks : {2, 3, 5}) expect_equal(run({.schedule = "gpipe", .ranks = ranks}), whole);
+}
+
+TEST(Executor, OneForwardOneBackwardEqualsGpipeBitwise) {
+  // Both run backwards by rising micro-batch: the same order of sums.
+  expect_equal(run({.schedule = "1f1b", .ranks = 2}), run({.schedule = "gpipe", .ranks = 2}));
+}
+
+// Every schedule on 1 to 4 ranks with 1 to 9 micro-batches.
+class EverySchedule : public testing::TestWithParam<std::string> {};
+
+TEST_P(EverySchedule, GivesTheGradientsOfOneProcess) {
+  int runs = 0;
+  for (int microbatches = 1; microbatches <= 9; ++microbatches) {
+    const Outcome whole = run({.schedule = "gpipe", .microbatches = microbatches});
+    for (int ranks = 1; ranks <= 4; ++ranks) {
+      if (!plan::make_schedule({GetParam(), ranks, microbatches, 0}).ok()) continue;
+      SCOPED_TRACE(fmt::format("{} ranks, {} micro-batches", ranks, microbatches));
+      expect_close(run({.schedule = GetParam(), .ranks = ranks, .microbatches = microbatches}), whole);
+      ++runs;
+    }
+  }
+  EXPECT_GE(runs, 16);
+}
+
+INSTANTIATE_TEST_SUITE_P(Executor, EverySchedule,
+                         testing::Values("gpipe", "1f1b", "eager-1f1b", "interleaved-1f1b", "looped-bfs", "zb-h1", "zb-v", "dualpipev"),
+                         [](const auto& info) {
+                           std::string name = info.param;
+                           std::erase(name, '-');
+                           return name;
+                         });
+
+TEST(Executor, ComputingActivationsAgainChangesNoBit) {
+  for (const char* schedule : {"1f1b", "zb-h1", "zb-v"}) {
+    SCOPED_TRACE(schedule);
+    const Outcome kept = run({.schedule = schedule, .ranks = 2});
+    for (const int layers : {1, 2, 100}) expect_equal(run({.schedule = schedule, .ranks = 2, .checkpoint_layers = layers}), kept);
+  }
+}
+
+TEST(Executor, ATiedWeightOnOneRankIsOneWeight) {
+  const Outcome whole = run({.schedule = "gpipe", .tied = true});
+  expect_close(run({.schedule = "zb-v", .ranks = 1, .tied = true}), whole);
+  expect_close(run({.schedule = "interleaved-1f1b", .ranks = 1, .tied = true}), whole);
+}
+
+TEST(Executor, UsesItsReceiveBuffersAgain) {
+  Outcome one = run({.schedule = "1f1b", .ranks = 3, .uneven = true}), three = run({.schedule = "1f1b", .ranks = 3, .uneven = true, .steps = 3});
+  EXPECT_DOUBLE_EQ(three.loss, 3 * one.loss);
+  for (auto& [name, gradient] : one.gradients) gradient = gradient * 3;
+  one.loss *= 3;
+  expect_close(three, one);
 }
 
 TEST(Executor, TakesMicrobatchesOfDifferentShapes) {
-  expect_equal(run(3, plan::one_f_one_b(3, kMicrobatches), true), run(1, plan::gpipe(1, kMicrobatches), true));
+  expect_equal(run({.ranks = 3, .uneven = true}), run({.schedule = "gpipe", .uneven = true}));
 }
 
 TEST(Executor, RunsForwardOnlyAndKeepsNoGraph) {
-  const Outcome whole = run(1, plan::gpipe(1, kMicrobatches));
-  const auto schedule = plan::with_communication(plan::forward_only(2, kMicrobatches));
+  const Outcome whole = run({.schedule = "gpipe"});
+  const auto schedule = make({.schedule = "forward", .ranks = 2});
   const auto specs = model::llama_layers(small_model());
-  const auto microbatches = batch(false);
+  const auto microbatches = batch(kMicrobatches, false);
   double loss = 0;
   comm::spawn_ranks(2, [&](comm::Communicator& pipe) {
-    Stage stage(specs, plan::partition_uniform(5, 2).value(), pipe.rank());
+    Stage stage(specs, cut(8, 2), pipe.rank());
     for (auto& p : stage.parameters()) model::initialize(p, 7);
     Executor executor(pipe, {&stage}, seconds(20));
     StepRequest request;
@@ -117,18 +204,18 @@ TEST(Executor, RunsForwardOnlyAndKeepsNoGraph) {
 
 TEST(Executor, AnnouncesTheLastBackwardOfAStageOnce) {
   const auto specs = model::llama_layers(small_model());
-  const auto schedule = plan::with_communication(plan::one_f_one_b(1, kMicrobatches));
+  const auto schedule = make({});
   comm::spawn_ranks(1, [&](comm::Communicator& pipe) {
-    Stage stage(specs, std::vector<int>{0, 5}, 0);
+    Stage stage(specs, std::vector<int>{0, 8}, 0);
     for (auto& p : stage.parameters()) model::initialize(p, 7);
     Executor executor(pipe, {&stage}, seconds(20));
-    const auto microbatches = batch(false);
+    const auto microbatches = batch(kMicrobatches, false);
     int calls = 0;
     StepRequest request;
     request.schedule = &schedule;
     request.microbatches = microbatches;
     request.loss = loss_of;
-    request.before_last_backward = [&](int s) { calls += s == 0 ? 1 : 100; };
+    request.before_last_backward = [&](int s, const auto* pending) { calls += s == 0 && pending == nullptr ? 1 : 100; };
     const StepResult result = executor.run(request);
     EXPECT_EQ(calls, 1);
     EXPECT_EQ(result.records.size(), schedule.ranks[0].size());
@@ -137,13 +224,13 @@ TEST(Executor, AnnouncesTheLastBackwardOfAStageOnce) {
 
 TEST(Executor, NamesRankStageActionAndMicrobatchWhenAPeerIsGone) {
   const auto specs = model::llama_layers(small_model());
-  const auto schedule = plan::with_communication(plan::one_f_one_b(2, 2));
+  const auto schedule = make({.ranks = 2, .microbatches = 2});
   std::string message;
   comm::spawn_ranks(2, [&](comm::Communicator& pipe) {
     if (pipe.rank() == 0) return;  // never sends
-    Stage stage(specs, std::vector<int>{0, 2, 5}, 1);
+    Stage stage(specs, std::vector<int>{0, 2, 8}, 1);
     Executor executor(pipe, {&stage}, seconds(1));
-    const auto microbatches = batch(false);
+    const auto microbatches = batch(2, false);
     StepRequest request;
     request.schedule = &schedule;
     request.microbatches = microbatches;
@@ -160,11 +247,11 @@ TEST(Executor, NamesRankStageActionAndMicrobatchWhenAPeerIsGone) {
 TEST(Stage, SharesATiedWeightWithinAStageAndCountsItOnce) {
   auto config = small_model();
   config.tie_word_embeddings = true;
-  Stage whole(model::llama_layers(config), std::vector<int>{0, 5}, 0);
+  Stage whole(model::llama_layers(config), std::vector<int>{0, 8}, 0);
   int64_t count = 0;
   for (const auto& p : whole.parameters()) count += p.value.numel();
   EXPECT_EQ(count, config.parameters());
-  Stage last(model::llama_layers(config), std::vector<int>{0, 3, 5}, 1);
+  Stage last(model::llama_layers(config), std::vector<int>{0, 3, 8}, 1);
   EXPECT_EQ(last.parameters().back().name, "model.embed_tokens.weight") << "the last stage has a copy of its own";
 }
 

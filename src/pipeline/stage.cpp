@@ -1,18 +1,67 @@
 #include "pipeline/stage.h"
 
+#include <ATen/CPUGeneratorImpl.h>
+#include <torch/csrc/autograd/autograd.h>
+
 #include <algorithm>
 
 #include "base/error.h"
 
 namespace penstock::pipeline {
+namespace {
 
-Stage::Stage(std::span<const model::LayerSpec> specs, std::span<const int> boundaries, int index)
-    : index_(index), num_stages_(static_cast<int>(boundaries.size()) - 1), first_layer_(boundaries[static_cast<size_t>(index)]) {
+at::Generator& generator() {
+  static at::Generator cpu = at::detail::getDefaultCPUGenerator();
+  return cpu;
+}
+
+// Draws as they were drawn from `state` on, and goes back to the present state at the end.
+class ReplayedRandomness {
+ public:
+  explicit ReplayedRandomness(const at::Tensor& state) : present_(generator().get_state()) { generator().set_state(state); }
+  ~ReplayedRandomness() { generator().set_state(present_); }
+  ReplayedRandomness(const ReplayedRandomness&) = delete;
+  ReplayedRandomness& operator=(const ReplayedRandomness&) = delete;
+
+ private:
+  at::Tensor present_;
+};
+
+// Backward from those outputs that require a gradient; `gradients` are theirs, or empty for a scalar loss.
+void run_backward(const model::Tensors& outputs, const model::Tensors& gradients) {
+  model::Tensors roots;
+  for (const at::Tensor& t : outputs) {
+    if (t.requires_grad()) roots.push_back(t);
+  }
+  if (!roots.empty()) torch::autograd::backward(roots, gradients);
+}
+
+}  // namespace
+
+model::Tensors gradients_of(const model::Tensors& tensors) {
+  model::Tensors gradients;
+  for (const at::Tensor& t : tensors) {
+    if (t.requires_grad()) gradients.push_back(t.grad().defined() ? t.grad() : at::zeros_like(t));
+  }
+  return gradients;
+}
+
+model::Tensors as_leaves(const model::Tensors& tensors) {
+  model::Tensors leaves;
+  for (const at::Tensor& t : tensors) leaves.push_back(t.detach().requires_grad_(t.requires_grad()));
+  return leaves;
+}
+
+Stage::Stage(std::span<const model::LayerSpec> specs, std::span<const int> boundaries, int index, int checkpoint_layers, model::SharedWeights* shared)
+    : index_(index),
+      num_stages_(static_cast<int>(boundaries.size()) - 1),
+      first_layer_(boundaries[static_cast<size_t>(index)]),
+      checkpoint_layers_(checkpoint_layers) {
   PENSTOCK_CHECK(boundaries.front() == 0 && boundaries.back() == static_cast<int>(specs.size()),
                  "the stages cover layers {} to {}, the model has {}", boundaries.front(), boundaries.back(), specs.size());
-  model::SharedWeights shared;
+  model::SharedWeights own;
   for (int i = first_layer_; i < boundaries[static_cast<size_t>(index) + 1]; ++i) {
-    layers_.push_back(specs[static_cast<size_t>(i)].build(shared));
+    layers_.push_back(specs[static_cast<size_t>(i)].build(shared != nullptr ? *shared : own));
     for (model::Parameter& p : layers_.back()->parameters()) {
       const bool known = std::any_of(parameters_.begin(), parameters_.end(), [&](const auto& q) { return q.value.is_same(p.value); });
       if (!known) parameters_.push_back(std::move(p));
@@ -20,9 +69,41 @@ Stage::Stage(std::span<const model::LayerSpec> specs, std::span<const int> bound
   }
 }
 
-model::Tensors Stage::forward(model::Tensors inputs, const model::ForwardContext& context) {
-  for (auto& layer : layers_) inputs = layer->forward(inputs, context);
+model::Tensors Stage::run(int first_layer, int last_layer, model::Tensors inputs, const model::ForwardContext& context) {
+  for (int i = first_layer; i < last_layer; ++i) inputs = layers_[static_cast<size_t>(i)]->forward(inputs, context);
   return inputs;
+}
+
+model::Tensors Stage::forward(model::Tensors inputs, const model::ForwardContext& context) { return run(0, num_layers(), std::move(inputs), context); }
+
+void Stage::forward(Activation& activation, const model::ForwardContext& context) {
+  const at::AutoGradMode grad_mode(true);
+  if (checkpoint_layers_ == 0) {
+    activation.outputs = run(0, num_layers(), activation.inputs, context);
+    return;
+  }
+  // The graph of a segment is made, so that it is known which outputs want a gradient, and dropped when the next segment has its leaves.
+  model::ForwardContext throw_away = context;
+  throw_away.linear.weight_grads = nullptr;
+  model::Tensors tensors = activation.inputs;
+  for (int first = 0; first < num_layers(); first += checkpoint_layers_) {
+    const int last = std::min(first + checkpoint_layers_, num_layers());
+    activation.segments.push_back({first, last, tensors, generator().get_state()});
+    tensors = as_leaves(run(first, last, std::move(tensors), throw_away));
+  }
+  activation.outputs = std::move(tensors);
+}
+
+void Stage::backward(Activation& activation, const model::Tensors& output_gradients, const model::ForwardContext& context) {
+  const at::AutoGradMode grad_mode(true);
+  if (activation.segments.empty()) return run_backward(activation.outputs, output_gradients);
+  model::Tensors gradients = output_gradients;
+  for (auto segment = activation.segments.rbegin(); segment != activation.segments.rend(); ++segment) {
+    const ReplayedRandomness again(segment->random_state);
+    run_backward(run(segment->first_layer, segment->last_layer, segment->inputs, context), gradients);
+    gradients = gradients_of(segment->inputs);
+    segment->inputs.clear();
+  }
 }
 
 }  // namespace penstock::pipeline

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "model/layer.h"
+#include "pipeline/activation.h"
 
 namespace penstock::pipeline {
 
@@ -14,9 +15,21 @@ namespace penstock::pipeline {
 class Stage {
  public:
   // `index` of `num_stages`; `specs` are all layers of the model, `boundaries` (num_stages + 1 values) cut them.
-  Stage(std::span<const model::LayerSpec> specs, std::span<const int> boundaries, int index);
+  // `checkpoint_layers` > 0: training keeps only the input of every so many layers and computes them again in the backward pass.
+  // `shared`: weights that the layers of one rank have in common, over all its stages; null when this is the only one.
+  Stage(std::span<const model::LayerSpec> specs, std::span<const int> boundaries, int index, int checkpoint_layers = 0,
+        model::SharedWeights* shared = nullptr);
 
+  // Without a graph of its own: records what the caller's grad mode says.
   [[nodiscard]] model::Tensors forward(model::Tensors inputs, const model::ForwardContext& context);
+
+  // For training: fills `activation`, whose inputs are set. With a queue in `context.linear.weight_grads` (the activation's own) the backward
+  // leaves weight gradients to it.
+  void forward(Activation& activation, const model::ForwardContext& context);
+
+  // From the gradients of the outputs that require one; adds to grad() of parameters and inputs. Layers that were not kept are computed again,
+  // with the same context.
+  void backward(Activation& activation, const model::Tensors& output_gradients, const model::ForwardContext& context);
 
   // Each tensor once, in forward order.
   [[nodiscard]] std::vector<model::Parameter>& parameters() { return parameters_; }
@@ -28,7 +41,9 @@ class Stage {
   [[nodiscard]] int num_layers() const { return static_cast<int>(layers_.size()); }
 
  private:
-  const int index_, num_stages_, first_layer_;
+  [[nodiscard]] model::Tensors run(int first_layer, int last_layer, model::Tensors inputs, const model::ForwardContext& context);
+
+  const int index_, num_stages_, first_layer_, checkpoint_layers_;
   std::vector<std::unique_ptr<model::Layer>> layers_;
   std::vector<model::Parameter> parameters_;
 };

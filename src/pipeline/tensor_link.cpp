@@ -14,9 +14,8 @@ int tag_of(int key, Part part) { return 16 + 3 * key + static_cast<int>(part); }
 constexpr int64_t kFieldsPerTensor = 3 + TensorLink::kMaxDims;  // dtype, wants gradient, number of dims, dims
 constexpr int64_t kHeaderSize = 1 + TensorLink::kMaxTensors * kFieldsPerTensor;
 
-at::Tensor make_header(const model::Tensors& tensors) {
+void fill_header(at::Tensor& header, const model::Tensors& tensors) {
   PENSTOCK_CHECK(tensors.size() <= TensorLink::kMaxTensors, "{} tensors in one message, at most {}", tensors.size(), TensorLink::kMaxTensors);
-  at::Tensor header = at::zeros({kHeaderSize}, at::kLong);
   int64_t* field = header.data_ptr<int64_t>();
   *field++ = static_cast<int64_t>(tensors.size());
   for (const at::Tensor& t : tensors) {
@@ -27,55 +26,55 @@ at::Tensor make_header(const model::Tensors& tensors) {
     std::copy(t.sizes().begin(), t.sizes().end(), field + 3);
     field += kFieldsPerTensor;
   }
-  return header;
-}
-
-struct Announced {
-  at::Tensor tensor;  // of the announced shape, to be filled
-  bool wants_gradient = false;
-};
-
-std::vector<Announced> read_header(const at::Tensor& header, const std::string& group, int from) {
-  const int64_t* field = header.data_ptr<int64_t>();
-  const int64_t count = *field++;
-  const auto nonsense = [&](const char* what, int64_t value) {
-    return error(Code::kInternal, "{}: activation header from rank {} has {} {}", group, from, what, value);
-  };
-  if (count < 0 || count > TensorLink::kMaxTensors) throw nonsense("a tensor count of", count);
-  std::vector<Announced> out;
-  for (int64_t i = 0; i < count; ++i, field += kFieldsPerTensor) {
-    if (field[0] < 0 || field[0] >= static_cast<int64_t>(at::ScalarType::NumOptions)) throw nonsense("dtype", field[0]);
-    if (field[2] < 0 || field[2] > TensorLink::kMaxDims) throw nonsense("a number of dims of", field[2]);
-    const std::vector<int64_t> shape(field + 3, field + 3 + field[2]);
-    for (const int64_t size : shape) {
-      if (size < 0 || size > (int64_t{1} << 32)) throw nonsense("a dim of", size);
-    }
-    out.push_back({at::empty(shape, static_cast<at::ScalarType>(field[0])), field[1] != 0});
-  }
-  return out;
 }
 
 }  // namespace
 
-void TensorLink::post(const at::Tensor& tensor, int to, int tag) {
-  const at::Tensor contiguous = tensor.detach().contiguous();
-  pending_.push_back({contiguous, ranks_.send(contiguous, to, tag)});
+std::vector<TensorLink::Announced> TensorLink::read_header(const at::Tensor& header, int from) {
+  const int64_t* field = header.data_ptr<int64_t>();
+  const int64_t count = *field++;
+  const auto nonsense = [&](const char* what, int64_t value) {
+    return error(Code::kInternal, "{}: activation header from rank {} has {} {}", ranks_.name(), from, what, value);
+  };
+  if (count < 0 || count > kMaxTensors) throw nonsense("a tensor count of", count);
+  std::vector<Announced> out;
+  for (int64_t i = 0; i < count; ++i, field += kFieldsPerTensor) {
+    if (field[0] < 0 || field[0] >= static_cast<int64_t>(at::ScalarType::NumOptions)) throw nonsense("dtype", field[0]);
+    if (field[2] < 0 || field[2] > kMaxDims) throw nonsense("a number of dims of", field[2]);
+    const at::IntArrayRef shape(field + 3, static_cast<size_t>(field[2]));
+    for (const int64_t size : shape) {
+      if (size < 0 || size > (int64_t{1} << 32)) throw nonsense("a dim of", size);
+    }
+    out.push_back({buffers_.take(shape, static_cast<at::ScalarType>(field[0])), field[1] != 0});
+  }
+  return out;
 }
 
-void TensorLink::send_activation(int to, int key, const model::Tensors& tensors) {
-  post(make_header(tensors), to, tag_of(key, Part::kHeader));
-  for (const at::Tensor& t : tensors) post(t, to, tag_of(key, Part::kActivation));
+void TensorLink::post(const at::Tensor& tensor, int to, int tag, Deadline deadline) {
+  while (pending_.size() >= kMaxPendingSends) {
+    pending_.front().work->wait(deadline);
+    pending_.pop_front();
+  }
+  const at::Tensor contiguous = tensor.detach().contiguous();
+  pending_.push_back({tag, contiguous, ranks_.send(contiguous, to, tag)});
+}
+
+void TensorLink::send_activation(int to, int key, const model::Tensors& tensors, Deadline deadline) {
+  at::Tensor header = buffers_.take({kHeaderSize}, at::kLong);
+  fill_header(header, tensors);
+  post(header, to, tag_of(key, Part::kHeader), deadline);
+  for (const at::Tensor& t : tensors) post(t, to, tag_of(key, Part::kActivation), deadline);
 }
 
 TensorLink::Expected TensorLink::expect_activation(int from, int key) {
-  Expected expected{from, key, {at::empty({kHeaderSize}, at::kLong)}, {}};
+  Expected expected{from, key, {buffers_.take({kHeaderSize}, at::kLong)}, {}};
   expected.works.push_back(ranks_.recv(expected.tensors[0], from, tag_of(key, Part::kHeader)));
   return expected;
 }
 
 model::Tensors TensorLink::wait_activation(Expected expected, bool training, Deadline deadline) {
   expected.works[0]->wait(deadline);
-  std::vector<Announced> announced = read_header(expected.tensors[0], ranks_.name(), expected.from);
+  std::vector<Announced> announced = read_header(expected.tensors[0], expected.from);
   std::vector<comm::WorkPtr> works;
   for (Announced& a : announced) works.push_back(ranks_.recv(a.tensor, expected.from, tag_of(expected.key, Part::kActivation)));
   model::Tensors out;
@@ -87,15 +86,23 @@ model::Tensors TensorLink::wait_activation(Expected expected, bool training, Dea
   return out;
 }
 
-void TensorLink::send_gradients(int to, int key, const model::Tensors& gradients) {
-  for (const at::Tensor& g : gradients) post(g, to, tag_of(key, Part::kGradient));
+void TensorLink::send_gradients(int to, int key, const model::Tensors& gradients, Deadline deadline) {
+  for (const at::Tensor& g : gradients) post(g, to, tag_of(key, Part::kGradient), deadline);
+}
+
+void TensorLink::release_activation(int key, Deadline deadline) {
+  std::erase_if(pending_, [&](PendingSend& send) {
+    if (send.tag != tag_of(key, Part::kHeader) && send.tag != tag_of(key, Part::kActivation)) return false;
+    send.work->wait(deadline);
+    return true;
+  });
 }
 
 TensorLink::Expected TensorLink::expect_gradients(int from, int key, const model::Tensors& like) {
   Expected expected{from, key, {}, {}};
   for (const at::Tensor& t : like) {
     if (!t.requires_grad()) continue;
-    expected.tensors.push_back(at::empty(t.sizes(), t.scalar_type()));
+    expected.tensors.push_back(buffers_.take(t.sizes(), t.scalar_type()));
     expected.works.push_back(ranks_.recv(expected.tensors.back(), from, tag_of(key, Part::kGradient)));
   }
   return expected;

@@ -1,10 +1,12 @@
 #pragma once
 // Activations and gradients between two ranks of a pipeline: every message says its own shapes.
+#include <deque>
 #include <string>
 #include <vector>
 
 #include "comm/communicator.h"
 #include "model/layer.h"
+#include "pipeline/buffer_pool.h"
 
 namespace penstock::pipeline {
 
@@ -12,13 +14,16 @@ namespace penstock::pipeline {
 // a gradient goes ahead of each activation; gradients need none, the receiver knows their shapes. A message is known by its stage and
 // micro-batch, so receives may be waited for in another order than messages are sent.
 //
-// Threads:  one thread.
-// Buffering: sends keep their tensors until flush(), at the end of a step, has seen them delivered.
+// Threads:   one thread.
+// Buffering: a send keeps its tensor until it is known to be delivered: by flush() at the end of a step, or by kMaxPendingSends newer ones. Then
+//            the oldest is waited for; this cannot lock ranks up, as a proven schedule finishes even if every send waits.
+//            Receive buffers come from a pool.
 // Errors:   Error of the communicator; kInternal for a header that makes no sense.
 class TensorLink {
  public:
   static constexpr int kMaxTensors = 8;  // in one message
   static constexpr int kMaxDims = 6;
+  static constexpr size_t kMaxPendingSends = 32;
 
   explicit TensorLink(comm::Communicator& ranks) : ranks_(ranks) {}
 
@@ -31,13 +36,16 @@ class TensorLink {
   };
 
   // `key`: a number of the message that both sides agree on, e.g. from stage and micro-batch; small and not negative.
-  void send_activation(int to, int key, const model::Tensors& tensors);
+  void send_activation(int to, int key, const model::Tensors& tensors, Deadline deadline);
   [[nodiscard]] Expected expect_activation(int from, int key);
   // Blocks until it is here. Floating point tensors that had a gradient to carry at the sender have requires_grad set when `training`.
   [[nodiscard]] model::Tensors wait_activation(Expected expected, bool training, Deadline deadline);
 
+  // The activation `key` has arrived, as its gradient shows: lets go of its tensors.
+  void release_activation(int key, Deadline deadline);
+
   // Gradients of the tensors that require one, in order.
-  void send_gradients(int to, int key, const model::Tensors& gradients);
+  void send_gradients(int to, int key, const model::Tensors& gradients, Deadline deadline);
   [[nodiscard]] Expected expect_gradients(int from, int key, const model::Tensors& like);
   [[nodiscard]] model::Tensors wait_gradients(Expected expected, Deadline deadline);
 
@@ -46,13 +54,20 @@ class TensorLink {
 
  private:
   struct PendingSend {
+    int tag = 0;
     at::Tensor tensor;
     comm::WorkPtr work;
   };
-  void post(const at::Tensor& tensor, int to, int tag);
+  void post(const at::Tensor& tensor, int to, int tag, Deadline deadline);
+  struct Announced {
+    at::Tensor tensor;  // of the announced shape, to be filled
+    bool wants_gradient = false;
+  };
+  [[nodiscard]] std::vector<Announced> read_header(const at::Tensor& header, int from);
 
   comm::Communicator& ranks_;
-  std::vector<PendingSend> pending_;
+  std::deque<PendingSend> pending_;
+  BufferPool buffers_;
 };
 
 }  // namespace penstock::pipeline

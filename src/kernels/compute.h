@@ -1,0 +1,12 @@
+#pragma once
+// What the matrix products of a layer are computed in.
+
+namespace penstock::kernels {
+
+// Activations, weights and gradients stay float32 either way.
+enum class Compute {
+  kFp32,
+  kBf16,  // operands rounded to bfloat16, sums in float32; fast on CPUs with AVX512-BF16 or AMX and on GPUs
+};
+
+}  // namespace penstock::kernels
