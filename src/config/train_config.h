@@ -12,8 +12,6 @@
 
 namespace penstock::config {
 
-enum class ScheduleName { kGpipe, k1F1B };
-enum class PartitionMethod { kParameters, kUniform };
 enum class Precision { kAuto, kFloat32, kBfloat16 };  // auto = bfloat16 where the processor computes in it
 
 struct TrainModelConfig {           // a Llama-family model
@@ -54,6 +52,7 @@ struct OptimizerConfig {      // AdamW
   double eps = 1e-8;
   double weight_decay = 0.1;
   double clip_norm = 1.0;     // of the whole gradient; 0 = no clipping
+  bool shard = false;         // ZeRO stage 1: each replica keeps a part of the state
 };
 
 struct ValidationConfig {
@@ -70,8 +69,10 @@ struct TrainConfig {
   TrainModelConfig model;
   TrainDataConfig data;
   MeshConfig mesh;
-  ScheduleName schedule = ScheduleName::k1F1B;
-  PartitionMethod partition = PartitionMethod::kParameters;
+  std::string schedule = "1f1b";     // of the pipeline's actions: a name, or a CSV file
+  int chunks = 0;                    // stages per rank; 0 = the schedule's own number
+  std::string partition = "minmax";  // how layers are cut into stages
+  int activation_checkpoint_layers = 0;  // > 0: keep the activations of every so many layers only, compute the others again
   BatchConfig batch;
   OptimizerConfig optimizer;
   int steps = 0;            // 0 = until max_seconds

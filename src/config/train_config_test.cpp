@@ -29,7 +29,7 @@ TEST(TrainConfig, FillsInDefaults) {
   EXPECT_EQ(config.model.max_position_embeddings, 128) << "as sequence_length";
   EXPECT_THAT(config.data.paths, ElementsAre("text"));
   EXPECT_EQ(config.data.separator, "%");
-  EXPECT_EQ(config.schedule, ScheduleName::k1F1B);
+  EXPECT_EQ(config.schedule, "1f1b");
   EXPECT_EQ(config.world_size(), 1);
   EXPECT_EQ(config.optimizer.beta2, 0.95);
 }

@@ -23,13 +23,14 @@ constexpr size_t kMaxManifestBytes = 16 << 20;
 
 std::string stage_file(int stage) { return fmt::format("stage-{:05d}.safetensors", stage); }
 
-std::vector<weights::NamedTensor> tensors_of(const TrainState& state) {
+std::vector<weights::NamedTensor> tensors_of(const TrainState& state, Deadline deadline) {
   std::vector<weights::NamedTensor> tensors;
   for (size_t i = 0; i < state.parameters->size(); ++i) {
     const model::Parameter& p = (*state.parameters)[i];
     for (auto& [name, part] : model::stored_parts(p, p.value)) tensors.emplace_back(name, part);
-    for (auto& [name, part] : model::stored_parts(p, state.optimizer->first_moment(i))) tensors.emplace_back(name + ".m", part);
-    for (auto& [name, part] : model::stored_parts(p, state.optimizer->second_moment(i))) tensors.emplace_back(name + ".v", part);
+    const Optimizer::Moments moments = state.optimizer->moments(i, deadline);
+    for (auto& [name, part] : model::stored_parts(p, moments.first)) tensors.emplace_back(name + ".m", part);
+    for (auto& [name, part] : model::stored_parts(p, moments.second)) tensors.emplace_back(name + ".v", part);
   }
   return tensors;
 }
@@ -41,7 +42,7 @@ void write_manifest(const fs::path& folder, const CheckpointPlace& place, const 
   manifest["elapsed_seconds"] = state.position.elapsed_seconds;
   manifest["tokens"] = state.position.tokens;
   manifest["config"] = config_yaml;
-  for (int s = 0; s < place.num_stages; ++s) manifest["files"][stage_file(s)] = fs::file_size(folder / stage_file(s));
+  for (int s = 0; s < place.pipe_ranks; ++s) manifest["files"][stage_file(s)] = fs::file_size(folder / stage_file(s));
   write_file_atomic(folder / kManifest, manifest.dump(2));
 }
 
@@ -94,7 +95,8 @@ void write_checkpoint(comm::Communicator& world, const CheckpointPlace& place, c
     fs::create_directories(unfinished);
   }
   world.barrier()->wait(deadline);
-  if (place.writes) weights::write_safetensors(unfinished / stage_file(place.stage), tensors_of(state));
+  const auto tensors = tensors_of(state, deadline);  // sharded moments come from all replicas
+  if (place.writes) weights::write_safetensors(unfinished / stage_file(place.pipe_rank), tensors);
   world.barrier()->wait(deadline);
   if (world.rank() != 0) return;
   write_manifest(unfinished, place, state, config_yaml);
@@ -132,8 +134,10 @@ void read_checkpoint(const fs::path& checkpoint, TrainState& state) {
   for (size_t i = 0; i < state.parameters->size(); ++i) {
     model::Parameter& p = (*state.parameters)[i];
     model::load_parameter(p, p.value, lookup_with(""));
-    model::load_parameter(p, state.optimizer->first_moment(i), lookup_with(".m"));
-    model::load_parameter(p, state.optimizer->second_moment(i), lookup_with(".v"));
+    Optimizer::Moments moments{at::empty_like(p.value), at::empty_like(p.value)};
+    model::load_parameter(p, moments.first, lookup_with(".m"));
+    model::load_parameter(p, moments.second, lookup_with(".v"));
+    state.optimizer->set_moments(i, moments);
   }
   state.position = {manifest["step"].get<int64_t>(), manifest["elapsed_seconds"].get<double>(), manifest["tokens"].get<int64_t>()};
 }

@@ -15,9 +15,9 @@ namespace penstock::train {
 
 struct CheckpointPlace {
   std::filesystem::path folder;  // of all checkpoints of the run
-  int stage = 0;
-  int num_stages = 1;
-  bool writes = true;            // one replica of each stage does
+  int pipe_rank = 0;             // of this rank: one file for each
+  int pipe_ranks = 1;
+  bool writes = true;            // one replica of each does
 };
 
 // Collective over `world` (two barriers). Keeps the `keep` newest. Throws Error.

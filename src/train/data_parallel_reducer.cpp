@@ -8,18 +8,31 @@
 namespace penstock::train {
 
 struct DataParallelReducer::Bucket {
+  enum class State { kAdding, kWaitsForHooks, kWaitsForCalls };
+
   at::Tensor flat;  // float32
   int num_parameters = 0;
   int missing = 0;  // gradients that have not come since arm()
+  State state = State::kAdding;
   comm::WorkPtr work;
   ReductionRecord record;
 };
 
-DataParallelReducer::DataParallelReducer(std::vector<model::Parameter>& parameters, comm::Communicator* replicas, const plan::BucketLimits& limits)
+DataParallelReducer::DataParallelReducer(const std::vector<std::vector<at::Tensor>>& stages, comm::Communicator* replicas,
+                                         const plan::BucketLimits& limits)
     : replicas_(replicas) {
-  // Backward runs through the layers from the last to the first.
+  for (const auto& parameters : stages) {
+    const size_t first = buckets_.size();
+    add_stage(parameters, limits);
+    stage_buckets_.emplace_back(first, buckets_.size());
+  }
+}
+
+// Backward runs through the layers from the last to the first.
+void DataParallelReducer::add_stage(const std::vector<at::Tensor>& parameters, const plan::BucketLimits& limits) {
+  const size_t first = buckets_.size();
   std::vector<int64_t> sizes;
-  for (auto p = parameters.rbegin(); p != parameters.rend(); ++p) sizes.push_back(static_cast<int64_t>(p->value.nbytes()));
+  for (auto p = parameters.rbegin(); p != parameters.rend(); ++p) sizes.push_back(static_cast<int64_t>(p->nbytes()));
   const plan::BucketPlan plan = plan::plan_buckets(sizes, limits);
   for (const plan::Bucket& b : plan.buckets) {
     buckets_.push_back(std::make_unique<Bucket>());
@@ -27,42 +40,69 @@ DataParallelReducer::DataParallelReducer(std::vector<model::Parameter>& paramete
     buckets_.back()->num_parameters = static_cast<int>(b.parameters.size());
   }
   for (size_t i = 0; i < sizes.size(); ++i) {
-    model::Parameter& parameter = parameters[parameters.size() - 1 - i];
+    at::Tensor parameter = parameters[parameters.size() - 1 - i];
     const plan::BucketSlot& slot = plan.slots[i];
-    const at::Tensor& flat = buckets_[static_cast<size_t>(slot.bucket)]->flat;
-    parameter.value.mutable_grad() = flat.narrow(0, slot.offset_bytes / 4, slot.size_bytes / 4).view(parameter.value.sizes());
-    auto accumulator = torch::autograd::impl::grad_accumulator(parameter.value);
-    accumulator->add_post_hook(std::make_unique<torch::autograd::utils::LambdaPostHook>(
-        [this, bucket = slot.bucket](const auto& outputs, const auto&) {
-          on_gradient(bucket);
-          return outputs;
-        }));
-    accumulators_.push_back(std::move(accumulator));
+    const size_t bucket = first + static_cast<size_t>(slot.bucket);
+    parameter.mutable_grad() = buckets_[bucket]->flat.narrow(0, slot.offset_bytes / 4, slot.size_bytes / 4).view(parameter.sizes());
+    watch(parameter, bucket);
   }
+}
+
+void DataParallelReducer::watch(const at::Tensor& parameter, size_t bucket) {
+  bucket_of_[parameter.unsafeGetTensorImpl()] = bucket;
+  auto accumulator = torch::autograd::impl::grad_accumulator(parameter);
+  accumulator->add_post_hook(std::make_unique<torch::autograd::utils::LambdaPostHook>([this, bucket](const auto& outputs, const auto&) {
+    on_hook(bucket);
+    return outputs;
+  }));
+  accumulators_.push_back(std::move(accumulator));
 }
 
 DataParallelReducer::~DataParallelReducer() = default;
 
 void DataParallelReducer::begin_step() {
-  for (auto& b : buckets_) b->flat.zero_();
+  for (auto& b : buckets_) {
+    b->flat.zero_();
+    b->state = Bucket::State::kAdding;
+  }
   launched_ = 0;
 }
 
-void DataParallelReducer::arm() {
-  armed_ = true;
-  for (auto& b : buckets_) b->missing = b->num_parameters;
+void DataParallelReducer::arm(size_t stage, const std::vector<at::Tensor>* pending) {
+  const auto [first, last] = stage_buckets_.at(stage);
+  for (size_t i = first; i < last; ++i) {
+    buckets_[i]->state = pending != nullptr ? Bucket::State::kWaitsForCalls : Bucket::State::kWaitsForHooks;
+    buckets_[i]->missing = pending != nullptr ? 0 : buckets_[i]->num_parameters;
+  }
+  if (pending == nullptr) return;
+  for (const at::Tensor& parameter : *pending) {
+    const auto found = bucket_of_.find(parameter.unsafeGetTensorImpl());
+    if (found != bucket_of_.end()) ++buckets_[found->second]->missing;
+  }
+  launch_ready(false);
 }
 
-void DataParallelReducer::on_gradient(int bucket) {
-  if (!armed_) return;
-  --buckets_[static_cast<size_t>(bucket)]->missing;
+void DataParallelReducer::on_hook(size_t bucket) {
+  if (buckets_[bucket]->state == Bucket::State::kWaitsForHooks) gradient_came(*buckets_[bucket]);
+}
+
+void DataParallelReducer::complete(const at::Tensor& parameter) {
+  const auto found = bucket_of_.find(parameter.unsafeGetTensorImpl());
+  if (found == bucket_of_.end()) return;
+  Bucket& bucket = *buckets_[found->second];
+  if (bucket.state == Bucket::State::kWaitsForCalls) gradient_came(bucket);
+}
+
+void DataParallelReducer::gradient_came(Bucket& bucket) {
+  --bucket.missing;
   launch_ready(false);
   note_finished();
 }
 
 void DataParallelReducer::launch_ready(bool force) {
-  while (launched_ < buckets_.size() && (force || buckets_[launched_]->missing <= 0)) {
+  while (launched_ < buckets_.size()) {
     Bucket& b = *buckets_[launched_];
+    if (!force && (b.state == Bucket::State::kAdding || b.missing > 0)) return;
     b.record = {static_cast<int>(launched_), static_cast<int64_t>(b.flat.nbytes()), now_us(), 0};
     if (replicas_ != nullptr) b.work = replicas_->all_reduce(b.flat, comm::Reduce::kSum);
     ++launched_;
@@ -76,9 +116,8 @@ void DataParallelReducer::note_finished() {
 }
 
 std::vector<ReductionRecord> DataParallelReducer::finish(Deadline deadline) {
-  PENSTOCK_CHECK(armed_, "finish() without arm()");
+  for (const auto& b : buckets_) PENSTOCK_CHECK(b->state != Bucket::State::kAdding, "finish() before every stage was armed");
   launch_ready(true);
-  armed_ = false;
   std::vector<ReductionRecord> records;
   for (auto& b : buckets_) {
     if (!b->work) continue;

@@ -12,9 +12,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// A tied head is the embedding again: the first stage writes it.
-bool written_elsewhere(const std::string& name, int stage) { return stage > 0 && name == "model.embed_tokens.weight"; }
-
 std::string generation_config(const model::LlamaConfig& config) {
   nlohmann::ordered_json out;
   out["eos_token_id"] = config.eos_token_id;
@@ -28,7 +25,8 @@ std::string generation_config(const model::LlamaConfig& config) {
 }  // namespace
 
 void export_model(comm::Communicator& world, const fs::path& folder, const model::LlamaConfig& config,
-                  const std::vector<model::Parameter>& parameters, int stage, int num_stages, bool writes, Deadline deadline) {
+                  PipelineTrainer& trainer) {
+  const Deadline deadline = trainer.deadline();
   fs::path unfinished = folder;
   unfinished += ".writing";
   if (world.rank() == 0) {
@@ -36,18 +34,17 @@ void export_model(comm::Communicator& world, const fs::path& folder, const model
     fs::create_directories(unfinished);
   }
   world.barrier()->wait(deadline);
-  if (writes) {
+  if (trainer.replica() == 0) {
     std::vector<weights::NamedTensor> tensors;
-    for (const model::Parameter& p : parameters) {
-      for (auto& [name, part] : model::stored_parts(p, p.value)) {
-        if (!written_elsewhere(name, stage)) tensors.emplace_back(name, part);
-      }
+    for (const model::Parameter& p : trainer.parameters()) {
+      if (!trainer.owns(p.name)) continue;
+      for (auto& [name, part] : model::stored_parts(p, p.value)) tensors.emplace_back(name, part);
     }
-    weights::write_shard(unfinished, stage, num_stages, tensors);
+    weights::write_shard(unfinished, trainer.pipe_rank(), trainer.mesh().pipe, tensors);
   }
   world.barrier()->wait(deadline);
   if (world.rank() == 0) {
-    weights::write_index(unfinished, num_stages);
+    weights::write_index(unfinished, trainer.mesh().pipe);
     write_file_atomic(unfinished / "config.json", model::to_config_json(config));
     write_file_atomic(unfinished / "generation_config.json", generation_config(config));
     text::write_tokenizer_files(unfinished);

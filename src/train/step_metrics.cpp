@@ -12,14 +12,14 @@ double seconds_between(int64_t start_us, int64_t end_us) { return static_cast<do
 
 }  // namespace
 
-void StepSums::add_records(const std::vector<pipeline::ActionRecord>& actions, const std::vector<ReductionRecord>& reductions, bool first_stage,
-                           int num_stages) {
+void StepSums::add_records(const std::vector<pipeline::ActionRecord>& actions, const std::vector<ReductionRecord>& reductions, bool first_rank,
+                           int pipe_ranks) {
   int64_t last_backward = 0, last_reduction = 0;
   for (const auto& r : actions) {
     if (plan::is_compute(r.action.kind)) busy_seconds += seconds_between(r.start_us, r.end_us);
-    if (r.action.kind == plan::ActionKind::kBackward) last_backward = r.end_us;
+    if (plan::makes_weight_grad(r.action.kind)) last_backward = r.end_us;
   }
-  if (first_stage && !actions.empty()) span_seconds += num_stages * seconds_between(actions.front().start_us, actions.back().end_us);
+  if (first_rank && !actions.empty()) span_seconds += pipe_ranks * seconds_between(actions.front().start_us, actions.back().end_us);
   for (const auto& r : reductions) last_reduction = std::max(last_reduction, r.end_us);
   exposed_seconds += std::max(0.0, seconds_between(last_backward, last_reduction));
 }
@@ -55,7 +55,7 @@ void StepAverages::add(const StepSums& sums, double seconds) {
   seconds_ += seconds;
   busy_ += sums.busy_seconds;
   span_ += sums.span_seconds;
-  exposed_ += sums.exposed_seconds / mesh_.size();
+  exposed_ += sums.exposed_seconds / num_ranks_;
 }
 
 void StepAverages::report_into(StepReport& report) {

@@ -9,7 +9,6 @@
 #include "comm/communicator.h"
 #include "pipeline/executor.h"
 #include "train/data_parallel_reducer.h"
-#include "train/mesh.h"
 
 namespace penstock::train {
 
@@ -19,12 +18,12 @@ struct StepSums {
   double gradient_square = 0;  // each rank's parameters, divided by the number of replicas (their gradients are equal)
   double elapsed_seconds = 0;  // rank 0 only
   double busy_seconds = 0;     // computing forward and backward
-  double span_seconds = 0;     // of the first stage, from its first action to its last, times the number of stages
+  double span_seconds = 0;     // of the first pipe rank, from its first action to its last, times their number
   double exposed_seconds = 0;  // from the end of the last backward to the end of the last reduction
   double bytes = 0;            // validation: bytes predicted
   double stop = 0;             // ranks that were asked to stop
 
-  void add_records(const std::vector<pipeline::ActionRecord>& actions, const std::vector<ReductionRecord>& reductions, bool first_stage, int num_stages);
+  void add_records(const std::vector<pipeline::ActionRecord>& actions, const std::vector<ReductionRecord>& reductions, bool first_rank, int pipe_ranks);
   // Collective over `world`. Every rank ends with the same bits.
   void all_reduce(comm::Communicator& world, Deadline deadline);
 };
@@ -48,14 +47,14 @@ struct StepReport {
 // Averages over the steps since the last report, so that a printed number is not one step's noise.
 class StepAverages {
  public:
-  StepAverages(const Mesh& mesh, int64_t tokens_per_step) : mesh_(mesh), tokens_per_step_(tokens_per_step) {}
+  StepAverages(int num_ranks, int64_t tokens_per_step) : num_ranks_(num_ranks), tokens_per_step_(tokens_per_step) {}
   // `sums` after all_reduce(); `seconds` the whole step on this rank.
   void add(const StepSums& sums, double seconds);
   // Fills loss, tokens_per_second, bubble_share and exposed_share, and starts anew. REQUIRES: at least one add().
   void report_into(StepReport& report);
 
  private:
-  const Mesh mesh_;
+  const int num_ranks_;
   const int64_t tokens_per_step_;
   int steps_ = 0;
   double loss_ = 0, seconds_ = 0, busy_ = 0, span_ = 0, exposed_ = 0;

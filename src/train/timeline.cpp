@@ -41,8 +41,10 @@ std::string recv_text(comm::Communicator& world, int from, Deadline deadline) {
 
 }  // namespace
 
-Timeline::Timeline(const Mesh& mesh, int rank) : rank_(rank) {
-  trace_.name_process(rank, fmt::format("rank {} (stage {}, replica {})", rank, mesh.stage_of(rank), mesh.replica_of(rank)));
+Timeline::Timeline(const plan::Topology& mesh, const plan::Schedule& schedule, int rank) : rank_(rank) {
+  const plan::Coordinates at = mesh.coordinates(rank);
+  const auto stages = schedule.stages_of(at.pipe);
+  trace_.name_process(rank, fmt::format("rank {} (stage{} {}, replica {})", rank, stages.size() > 1 ? "s" : "", fmt::join(stages, " and "), at.data));
   trace_.name_thread(rank, kCompute, "compute");
   trace_.name_thread(rank, kMessages, "send and receive");
   trace_.name_thread(rank, kReductions, "gradient reduction");

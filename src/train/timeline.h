@@ -7,14 +7,14 @@
 #include "comm/communicator.h"
 #include "pipeline/executor.h"
 #include "train/data_parallel_reducer.h"
-#include "train/mesh.h"
+#include "plan/topology.h"
 
 namespace penstock::train {
 
 // Threads: one.
 class Timeline {
  public:
-  Timeline(const Mesh& mesh, int rank);
+  Timeline(const plan::Topology& mesh, const plan::Schedule& schedule, int rank);
 
   void add_step(int64_t step, const std::vector<pipeline::ActionRecord>& actions, const std::vector<ReductionRecord>& reductions);
   // Another span of this rank, on its compute row, such as the optimizer.

@@ -9,9 +9,7 @@
 #include "pipeline/executor.h"
 #include "train/checkpoint.h"
 #include "train/data_loader.h"
-#include "train/data_parallel_reducer.h"
-#include "train/mesh.h"
-#include "train/optimizer.h"
+#include "train/pipeline_trainer.h"
 #include "train/step_metrics.h"
 #include "train/text_corpus.h"
 #include "train/timeline.h"
@@ -40,7 +38,7 @@ class TrainRun {
   // Nats per byte over `batches` micro-batches per replica, spread evenly over the held-out text (0 = all of it). Collective.
   [[nodiscard]] double validate(int batches);
 
-  [[nodiscard]] TrainState state() { return {&stage_->parameters(), &*optimizer_, position_}; }
+  [[nodiscard]] TrainState state() { return {&trainer_->parameters(), &trainer_->optimizer(), position_}; }
   void resume_from(const std::filesystem::path& checkpoint);
   [[nodiscard]] CheckpointPlace checkpoint_place() const;
 
@@ -49,36 +47,29 @@ class TrainRun {
   [[nodiscard]] bool over() const { return progress() >= 1; }
   [[nodiscard]] const TextCorpus& corpus() const { return corpus_; }
   [[nodiscard]] const model::LlamaConfig& model_config() const { return model_config_; }
-  [[nodiscard]] const Mesh& mesh() const { return mesh_; }
+  [[nodiscard]] const plan::Topology& mesh() const { return trainer_->mesh(); }
+  [[nodiscard]] PipelineTrainer& trainer() { return *trainer_; }
   [[nodiscard]] const BatchShape& batch() const { return batch_; }
-  [[nodiscard]] int stage_index() const { return stage_->index(); }
-  [[nodiscard]] int replica() const { return mesh_.replica_of(world_.rank()); }
+  [[nodiscard]] int replica() const { return trainer_->replica(); }
   [[nodiscard]] kernels::Compute compute() const { return compute_; }
-  [[nodiscard]] Timeline& timeline() { return timeline_; }
+  [[nodiscard]] Timeline& timeline() { return *timeline_; }
   [[nodiscard]] Deadline deadline() const { return Deadline::after(timeout_); }
   void start_clock();  // time counts from here, on top of what a resumed run has
 
  private:
-  void reduce_tied_gradients();
-  void update(Step& step);
+  void update(Step& step, const pipeline::StepResult& result);
 
   const config::TrainConfig& config_;
   comm::Communicator& world_;
-  const Mesh mesh_;
   const BatchShape batch_;
   const seconds timeout_;
   const kernels::Compute compute_;
   const model::LlamaConfig model_config_;
-  MeshGroups groups_;
   TextCorpus corpus_;
   std::vector<int64_t> bytes_of_token_;
   std::optional<DataLoader> loader_;
-  std::optional<pipeline::Stage> stage_;
-  std::optional<DataParallelReducer> reducer_;
-  std::optional<Optimizer> optimizer_;
-  std::optional<pipeline::Executor> executor_;
-  plan::Schedule train_schedule_, validation_schedule_;
-  Timeline timeline_;
+  std::optional<PipelineTrainer> trainer_;
+  std::optional<Timeline> timeline_;
   RunPosition position_;
   Clock::time_point clock_start_{};
   double elapsed_before_ = 0;

@@ -105,7 +105,7 @@ std::string describe(const TrainRun& run, double peak) {
 class TrainLoop {
  public:
   TrainLoop(const config::TrainConfig& config, comm::Communicator& world, const TrainOptions& options)
-      : config_(config), world_(world), options_(options), run_(config, world), averages_(run_.mesh(), run_.batch().tokens_per_step()) {}
+      : config_(config), world_(world), options_(options), run_(config, world), averages_(run_.mesh().size(), run_.batch().tokens_per_step()) {}
 
   TrainSummary operator()() {
     if (options_.resume) resume();
@@ -167,8 +167,7 @@ class TrainLoop {
     report_.validated = true;
     report_.validation_loss = run_.validate(0);
     reporter.report(report_, run_.progress());
-    export_model(world_, fs::path(config_.output) / "model", run_.model_config(), *run_.state().parameters, run_.stage_index(),
-                 run_.mesh().pipe, run_.replica() == 0, run_.deadline());
+    export_model(world_, fs::path(config_.output) / "model", run_.model_config(), run_.trainer());
     const std::string trace = run_.timeline().gather(world_, run_.deadline());
     if (world_.rank() == 0) write_file_atomic(fs::path(config_.output) / "timeline.json", trace);
     reporter.finish();

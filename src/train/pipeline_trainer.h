@@ -1,0 +1,123 @@
+#pragma once
+// Trains a list of layers on a mesh of ranks: pipeline stages × data-parallel replicas. The training half of the library's public face.
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "comm/communicator.h"
+#include "config/train_config.h"
+#include "model/layer.h"
+#include "pipeline/executor.h"
+#include "plan/partition.h"
+#include "plan/topology.h"
+#include "train/data_parallel_reducer.h"
+#include "train/mesh_groups.h"
+#include "train/optimizer.h"
+
+namespace penstock::train {
+
+struct TrainerOptions {
+  plan::Topology mesh;               // pipe · data · tensor ranks, as many as the job has
+  std::string schedule = "1f1b";     // a name of plan::known_schedules(), or a CSV file whose name ends in .csv
+  int chunks = 0;                    // stages per rank; 0 = the schedule's own number
+  std::string partition = "minmax";  // plan::PartitionRequest::method; layers weigh their parameters
+  int microbatches = 4;              // of each replica and step
+  int checkpoint_layers = 0;         // > 0: keep activations of every so many layers only, and compute the rest again
+  kernels::Compute compute = kernels::Compute::kFp32;
+  config::OptimizerConfig optimizer;
+  bool shard_optimizer = false;      // ZeRO stage 1: each replica keeps a part of the optimizer's state
+  double bucket_mib = 1;             // gradients that are reduced in one go
+  uint64_t seed = 1;                 // of the initial weights
+  seconds timeout{60};               // deadline of every wait between ranks
+};
+
+// What one optimizer step came to; the same on every rank.
+struct StepOutcome {
+  double loss = 0;           // sum of the losses / number of items
+  double gradient_norm = 0;  // before clipping
+};
+
+// One rank's part of the training of one model. All ranks make the same calls in the same order.
+//
+//     auto world = comm::connect_c10d(*cluster::rank_from_environment().value());
+//     train::TrainerOptions options;
+//     options.mesh = {.pipe = 2, .data = 2};
+//     train::PipelineTrainer trainer(*world, my_layers(), options);
+//     for (int step = 0; step < 100; ++step) {
+//       auto [inputs, targets] = my_batch(step, trainer.replica());
+//       auto outcome = trainer.train_batch(inputs, targets, my_loss, 1e-3);
+//     }
+//
+// Threads:  one. Not movable: its members hold references to one another.
+// Blocking: every wait between ranks ends at options.timeout with an Error that says what was waited for.
+// Errors:   throws Error; the group is then dead on every rank.
+class PipelineTrainer {
+ public:
+  // Collective over `world`, which outlives it. Builds this rank's stages and sets their initial weights. kInvalidArgument names the option.
+  PipelineTrainer(comm::Communicator& world, std::vector<model::LayerSpec> layers, const TrainerOptions& options);
+  PipelineTrainer(const PipelineTrainer&) = delete;
+  PipelineTrainer& operator=(const PipelineTrainer&) = delete;
+
+  // One step on this replica's batch, tensors [B, ...]: cut along dim 0 into micro-batches, uneven ones too. Ranks without the first stage
+  // need no inputs, ranks without the last no targets; they may give them all the same. The result equals that of the whole batch in one piece.
+  // `loss`: a scalar sum over its items; `items` counts those of targets (default: elements of the first).
+  [[nodiscard]] StepOutcome train_batch(const model::Tensors& inputs, const model::Tensors& targets, const pipeline::LossFunction& loss,
+                                        double learning_rate);
+
+  // The last stage's outputs for a whole batch, joined along dim 0 over all micro-batches; empty on other ranks. May come between train_batch() calls.
+  [[nodiscard]] model::Tensors eval_batch(const model::Tensors& inputs);
+
+  // The parts of train_batch(), for callers that make micro-batches of their own: gradients summed over the replicas and over tied copies ...
+  struct Gradients {
+    pipeline::StepResult step;
+    std::vector<ReductionRecord> reductions;
+  };
+  [[nodiscard]] Gradients compute_gradients(std::span<const pipeline::Microbatch> microbatches, const pipeline::LossFunction& loss, double loss_scale);
+  // ... this rank's share of the squared norm, whose sum over all ranks is the whole's ...
+  [[nodiscard]] double gradient_square() const;
+  // ... and the update; `step` counts from 1.
+  void update(int64_t step, double learning_rate, double gradient_norm);
+  // Forward over micro-batches of their own, as many as a step has.
+  [[nodiscard]] pipeline::StepResult evaluate(std::span<const pipeline::Microbatch> microbatches, const pipeline::LossFunction& loss, bool keep_outputs);
+
+  // Throws kInternal, on every rank the same, naming the first replica and micro-batch whose loss, or else the first parameter whose gradient, is
+  // NaN or infinite. Collective; called when the sum or the norm is not finite.
+  [[noreturn]] void explain_not_finite(int64_t step, const pipeline::StepResult& result);
+
+  [[nodiscard]] const plan::Topology& mesh() const { return options_.mesh; }
+  [[nodiscard]] const plan::Schedule& schedule() const { return train_schedule_; }
+  [[nodiscard]] const plan::Boundaries& boundaries() const { return boundaries_; }
+  [[nodiscard]] int replica() const { return mesh().coordinates(world_.rank()).data; }
+  [[nodiscard]] int pipe_rank() const { return mesh().coordinates(world_.rank()).pipe; }
+  [[nodiscard]] bool has_first_stage() const { return train_schedule_.rank_of(0) == pipe_rank(); }
+  [[nodiscard]] bool has_last_stage() const { return train_schedule_.rank_of(train_schedule_.num_stages - 1) == pipe_rank(); }
+  // Of this rank's stages, each once, by rising stage.
+  [[nodiscard]] std::vector<model::Parameter>& parameters() { return parameters_; }
+  // False for a copy of a tied parameter that an earlier pipe rank has too: that one is counted and written.
+  [[nodiscard]] bool owns(const std::string& parameter) const;
+  [[nodiscard]] Optimizer& optimizer() { return *optimizer_; }
+  [[nodiscard]] Deadline deadline() const { return Deadline::after(options_.timeout); }
+
+ private:
+  void build_stages(const std::vector<model::LayerSpec>& layers);
+  void build_reducer();
+  [[nodiscard]] double sum_over(comm::Communicator* group, double value) const;
+
+  comm::Communicator& world_;
+  const TrainerOptions options_;
+  plan::Schedule train_schedule_, eval_schedule_;
+  plan::Boundaries boundaries_;
+  MeshGroups groups_;
+  std::vector<std::unique_ptr<pipeline::Stage>> stages_;
+  std::vector<model::Parameter> parameters_;
+  std::vector<size_t> reducer_stage_;  // by stage: its position in the reducer
+  std::optional<DataParallelReducer> reducer_;
+  std::optional<Optimizer> optimizer_;
+  std::optional<pipeline::Executor> executor_;
+  int64_t steps_ = 0;
+};
+
+}  // namespace penstock::train
