@@ -73,6 +73,69 @@ TEST_F(TrainTest, TwoReplicasOfTwoStagesFollowTheSingleProcess) {
   EXPECT_NEAR(a.validation_loss, b.validation_loss, 1e-4);
 }
 
+TEST_F(TrainTest, EveryScheduleFollowsTheSingleProcess) {
+  auto single = config("single");
+  single.batch.microbatches = 8;
+  single.batch.microbatch_size = 1;
+  single.model.num_layers = 4;
+  single.model.tie_word_embeddings = true;
+  const auto a = run(single);
+  for (const char* schedule : {"gpipe", "eager-1f1b", "interleaved-1f1b", "looped-bfs", "zb-h1", "zb-v", "dualpipev"}) {
+    SCOPED_TRACE(schedule);
+    auto parallel = single;
+    parallel.output = config(schedule).output;
+    parallel.mesh = {2, 2};
+    parallel.batch.microbatches = 4;
+    parallel.schedule = schedule;
+    parallel.bucket_mib = 0.01;  // several buckets a stage
+    const auto b = run(parallel);
+    ASSERT_EQ(b.losses.size(), 20u);
+    for (size_t i = 0; i < 20; ++i) EXPECT_NEAR(a.losses[i], b.losses[i], 1e-5) << "step " << i;
+  }
+}
+
+TEST_F(TrainTest, AShardedOptimizerChangesNoBit) {
+  auto whole = config("whole");
+  whole.mesh = {2, 2};
+  auto sharded = whole;
+  sharded.output = config("sharded").output;
+  sharded.optimizer.shard = true;
+  run(whole);
+  run(sharded);
+  expect_same_model(whole, sharded);
+}
+
+TEST_F(TrainTest, AnyLayoutContinuesAnyCheckpoint) {
+  auto first = config("layouts");
+  first.model.num_layers = 4;
+  first.model.tie_word_embeddings = true;
+  first.batch = {4, 1, 32};
+  first.mesh = {2, 2};
+  first.optimizer.shard = true;
+  first.schedule = "zb-v";
+  first.checkpoint = {10, 5};
+  const auto reference = run(first);
+  fs::remove_all(fs::path(first.output) / "checkpoints" / "step-00000020");
+  struct Layout {
+    config::MeshConfig mesh;
+    const char* schedule;
+    bool shard;
+  };
+  for (const Layout& layout : {Layout{{2, 1}, "gpipe", true}, {{2, 3}, "1f1b", false}, {{2, 2}, "interleaved-1f1b", true}, {{2, 4}, "zb-h1", false}}) {
+    SCOPED_TRACE(layout.schedule);
+    auto next = first;
+    next.output = config(layout.schedule).output;
+    fs::create_directories(next.output);
+    fs::copy(fs::path(first.output) / "checkpoints", fs::path(next.output) / "checkpoints", fs::copy_options::recursive);
+    next.mesh = layout.mesh;
+    next.schedule = layout.schedule;
+    next.optimizer.shard = layout.shard;
+    const auto continued = run(next, true);
+    ASSERT_EQ(continued.losses.size(), 10u);
+    for (size_t i = 0; i < 10; ++i) EXPECT_NEAR(continued.losses[i], reference.losses[10 + i], 1e-5) << "step " << 10 + i;
+  }
+}
+
 TEST_F(TrainTest, ATiedHeadIsOneWeightHoweverTheModelIsCut) {
   auto single = config("single");
   single.model.tie_word_embeddings = true;
