@@ -47,7 +47,7 @@ function(layer name)
     if(ARG_TORCH_FREE)
       set(label torch-free)
     else()
-      set(label torch)
+      set(label torch-local)  # ranks are threads of one process: ThreadSanitizer sees them all
       torch_precompiled(${name}_test)
     endif()
     gtest_discover_tests(${name}_test TEST_PREFIX ${name}/ DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60

@@ -33,6 +33,9 @@ int run(int argc, char** argv) {
   add_train_command(app);
   add_serve_command(app);
   add_generate_command(app);
+  add_partition_command(app);
+  add_schedule_command(app);
+  add_timeline_command(app);
   try {
     app.parse(argc, argv);
     return 0;

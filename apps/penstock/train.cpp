@@ -10,7 +10,11 @@
 #include "cluster/launch_env.h"
 #include "cluster/process_group.h"
 #include "commands.h"
+#include "base/file.h"
 #include "config/train_config.h"
+#include "plan/partition.h"
+#include "plan/schedule_check.h"
+#include "plan/schedule_csv.h"
 #include "stop_signals.h"
 #include "worker_program.h"
 
@@ -21,6 +25,8 @@ namespace {
 constexpr seconds kLeaveTime{10};
 // After a stop signal: the step under way, a last checkpoint and the model.
 constexpr seconds kStopTime{120};
+
+constexpr size_t kMaxScheduleBytes = size_t{64} << 20;
 
 struct TrainOptions {
   std::string config_file;
@@ -103,9 +109,27 @@ class Job {
   int exit_code_ = 0;
 };
 
+// What the planning code refuses is said here, once, and not by every rank.
+void check_plan(const config::TrainConfig& config) {
+  if (config.schedule.ends_with(".csv")) {
+    (void)plan::proven(plan::parse_csv(read_file(config.schedule, kMaxScheduleBytes).value(), config.schedule).value());
+    return;
+  }
+  const auto schedule = plan::make_schedule({config.schedule, config.mesh.pipe, config.batch.microbatches, config.chunks}).value();
+  std::vector<plan::LayerCost> layers(static_cast<size_t>(config.model.num_layers) + 2, {"DecoderBlock", 1, 0});
+  layers.front().type = "Embedding";
+  layers.back().type = "Head";
+  (void)plan::partition(layers, {config.partition, schedule.num_stages, false, 0}).value();
+}
+
 void train(const TrainOptions& options) {
   try {
     const auto config = config::load_train_config(options.config_file, options.overrides).value();
+    try {
+      check_plan(config);
+    } catch (const Error& e) {
+      throw error(e.code(), "{}: {}", options.config_file, e.message());
+    }
     if (options.print_config) return fmt::print("{}", config::to_yaml(config));
     const auto launched = cluster::rank_from_environment().value();
     if (launched) become_rank(worker_command(options));

@@ -24,20 +24,6 @@ constexpr double kBottom = 394;
 // Blue, vermilion, green, purple, amber, sky: told apart also with the common kinds of color blindness (after Okabe and Ito).
 constexpr std::array<std::string_view, 6> kColors = {"#0b62c4", "#d55e00", "#0a8f6c", "#9b4f96", "#c28a00", "#3fa7dd"};
 
-std::string escaped(std::string_view text) {
-  std::string out;
-  for (const char c : text) {
-    switch (c) {
-      case '&': out += "&amp;"; break;
-      case '<': out += "&lt;"; break;
-      case '>': out += "&gt;"; break;
-      case '"': out += "&quot;"; break;
-      default: out += static_cast<unsigned char>(c) < 0x20 ? ' ' : c;  // control characters are not allowed in XML
-    }
-  }
-  return out;
-}
-
 bool finite(const ChartPoint& point) { return std::isfinite(point.x) && std::isfinite(point.y); }
 
 struct Range {
@@ -127,9 +113,9 @@ class Chart {
   }
 
   void draw_titles() {
-    out_ += fmt::format("<text x=\"24\" y=\"36\" font-size=\"19\" font-weight=\"650\" fill=\"#111827\">{}</text>\n", escaped(labels_.title));
+    out_ += fmt::format("<text x=\"24\" y=\"36\" font-size=\"19\" font-weight=\"650\" fill=\"#111827\">{}</text>\n", escape_xml(labels_.title));
     if (!labels_.subtitle.empty()) {
-      out_ += fmt::format("<text x=\"24\" y=\"57\" font-size=\"12.5\" fill=\"#6b7280\">{}</text>\n", escaped(labels_.subtitle));
+      out_ += fmt::format("<text x=\"24\" y=\"57\" font-size=\"12.5\" fill=\"#6b7280\">{}</text>\n", escape_xml(labels_.subtitle));
     }
   }
 
@@ -151,9 +137,9 @@ class Chart {
       out_ += fmt::format("<text x=\"{:.1f}\" y=\"{:.0f}\" text-anchor=\"middle\">{}</text>\n", x, kBottom + 20, label(tick, x_distance));
     }
     out_ += "</g>\n<g font-size=\"12.5\" fill=\"#374151\" text-anchor=\"middle\">\n";
-    out_ += fmt::format("<text x=\"{:.0f}\" y=\"{:.0f}\">{}</text>\n", (kLeft + kRight) / 2, kHeight - 14, escaped(labels_.x_axis));
+    out_ += fmt::format("<text x=\"{:.0f}\" y=\"{:.0f}\">{}</text>\n", (kLeft + kRight) / 2, kHeight - 14, escape_xml(labels_.x_axis));
     const double middle = (kTop + kBottom) / 2;
-    out_ += fmt::format("<text x=\"20\" y=\"{0:.0f}\" transform=\"rotate(-90 20 {0:.0f})\">{1}</text>\n</g>\n", middle, escaped(labels_.y_axis));
+    out_ += fmt::format("<text x=\"20\" y=\"{0:.0f}\" transform=\"rotate(-90 20 {0:.0f})\">{1}</text>\n</g>\n", middle, escape_xml(labels_.y_axis));
     if (!has_points_) {
       out_ += fmt::format("<text x=\"{:.0f}\" y=\"{:.0f}\" font-size=\"14\" fill=\"#9ca3af\" text-anchor=\"middle\">no data yet</text>\n",
                           (kLeft + kRight) / 2, middle);
@@ -238,7 +224,7 @@ class Chart {
       out_ += fmt::format("<line x1=\"{:.0f}\" x2=\"{:.0f}\" y1=\"{:.0f}\" y2=\"{:.0f}\" stroke=\"{}\" stroke-width=\"3\" stroke-linecap=\"round\"/>\n",
                           x + 2, x + 18, y - 4, y - 4, kColors.at(i % kColors.size()));
       out_ += fmt::format("<text x=\"{:.0f}\" y=\"{:.0f}\">{} <tspan font-weight=\"650\" fill=\"#111827\">{}</tspan></text>\n", x + 26, y,
-                          escaped(one.name), value);
+                          escape_xml(one.name), value);
       x += 26 + 7.2 * static_cast<double>(one.name.size() + value.size() + 1) + 22;  // about the width of the text
     }
     out_ += "</g>\n";
@@ -255,6 +241,20 @@ class Chart {
 };
 
 }  // namespace
+
+std::string escape_xml(std::string_view text) {
+  std::string out;
+  for (const char c : text) {
+    switch (c) {
+      case '&': out += "&amp;"; break;
+      case '<': out += "&lt;"; break;
+      case '>': out += "&gt;"; break;
+      case '"': out += "&quot;"; break;
+      default: out += static_cast<unsigned char>(c) < 0x20 ? ' ' : c;  // control characters are not allowed in XML
+    }
+  }
+  return out;
+}
 
 std::string line_chart_svg(const ChartLabels& labels, const std::vector<ChartSeries>& series) { return Chart(labels, series).draw(); }
 

@@ -12,9 +12,12 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "tensor/dtype.h"
-#include "weights/safetensors_header.h"
+#include "formats/safetensors_header.h"
 
 namespace penstock::weights {
+
+using formats::SafetensorsHeader;
+using formats::TensorEntry;
 
 struct SafetensorsFile::Impl {
   std::string path;
@@ -39,7 +42,7 @@ SafetensorsFile SafetensorsFile::open(const std::filesystem::path& path) {
   auto impl = std::make_unique<Impl>();
   impl->path = path.string();
   impl->map = std::make_shared<const MappedFile>(MappedFile::open(path).value());
-  SafetensorsHeader header = parse_safetensors_header(impl->map->bytes(), impl->path);
+  SafetensorsHeader header = formats::parse_safetensors_header(impl->map->bytes(), impl->path);
   impl->metadata = std::move(header.metadata);
   for (TensorEntry& entry : header.tensors) {
     impl->names.push_back(entry.name);
@@ -62,7 +65,7 @@ Tensor SafetensorsFile::tensor(const std::string& name) const {
   }
   if (entry.begin == entry.end) return at::empty(entry.shape, at::TensorOptions(*dtype));
   const std::byte* first = impl_->map->bytes().data() + entry.begin;
-  if (reinterpret_cast<uintptr_t>(first) % safetensors_element_bytes(entry.dtype) != 0) {
+  if (reinterpret_cast<uintptr_t>(first) % formats::safetensors_element_bytes(entry.dtype) != 0) {
     Tensor copy = at::empty(entry.shape, at::TensorOptions(*dtype));
     std::memcpy(copy.data_ptr(), first, entry.end - entry.begin);
     return copy;
@@ -125,7 +128,7 @@ void write_safetensors(const std::filesystem::path& path, const std::vector<Name
     entries.push_back({.name = name, .dtype = std::string(tensor::safetensors_dtype_name(tensor.scalar_type())), .shape = tensor.sizes().vec()});
   }
   AtomicFile file(path);
-  file.write(format_safetensors_header(entries, metadata));
+  file.write(formats::format_safetensors_header(entries, metadata));
   for (const auto& [name, tensor] : tensors) {
     const Tensor bytes = tensor.detach().to(at::kCPU).contiguous();
     if (bytes.numel() > 0) file.write({static_cast<const char*>(bytes.data_ptr()), bytes.nbytes()});

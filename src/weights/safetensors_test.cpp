@@ -6,9 +6,12 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/temp_dir.h"
-#include "weights/safetensors_header.h"
+#include "formats/safetensors_header.h"
 
 namespace penstock::weights {
+
+using formats::SafetensorsHeader;
+using formats::TensorEntry;
 namespace {
 
 // A safetensors file with this header and so many data bytes.
@@ -19,7 +22,7 @@ std::string file_text(const std::string& json, size_t data_bytes) {
 }
 
 SafetensorsHeader parse(const std::string& text) {
-  return parse_safetensors_header(std::as_bytes(std::span(text.data(), text.size())), "x.safetensors");
+  return formats::parse_safetensors_header(std::as_bytes(std::span(text.data(), text.size())), "x.safetensors");
 }
 
 // The message of the Error that `text` gives, or "" when it is read.

@@ -10,7 +10,7 @@
 #include <utility>
 #include <vector>
 
-namespace penstock::weights {
+namespace penstock::formats {
 
 struct TensorEntry {
   std::string name;
@@ -39,4 +39,4 @@ inline constexpr uint64_t kMaxSafetensorsHeaderBytes = 100'000'000;  // the limi
 [[nodiscard]] std::string format_safetensors_header(const std::vector<TensorEntry>& tensors,
                                                     const std::map<std::string, std::string>& metadata);
 
-}  // namespace penstock::weights
+}  // namespace penstock::formats

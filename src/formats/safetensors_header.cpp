@@ -1,4 +1,4 @@
-#include "weights/safetensors_header.h"
+#include "formats/safetensors_header.h"
 
 #include <algorithm>
 #include <cstring>
@@ -9,7 +9,7 @@
 
 #include "base/error.h"
 
-namespace penstock::weights {
+namespace penstock::formats {
 namespace {
 
 constexpr size_t kLengthBytes = 8;
@@ -258,4 +258,4 @@ std::string format_safetensors_header(const std::vector<TensorEntry>& tensors, c
   return header + text;
 }
 
-}  // namespace penstock::weights
+}  // namespace penstock::formats
