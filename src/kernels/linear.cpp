@@ -58,6 +58,16 @@ struct Deferred {
   WeightGradQueue* queue = nullptr;
 };
 
+// grad [O, D] += grad_output [N, O]ᵀ · x [N, D].
+void add_weight_gradient(Tensor& grad, const Tensor& grad_output, const Tensor& x, Compute compute) {
+  if (compute == Compute::kBf16 || !grad.is_cpu() || !grad.is_contiguous()) {
+    grad.add_(product(grad_output, Transpose::kYes, x, Transpose::kNo, compute));
+    return;
+  }
+  const int64_t n = grad_output.size(0), o = grad_output.size(1), d = x.size(1);
+  sgemm(Transpose::kYes, Transpose::kNo, o, d, n, grad_output.data_ptr<float>(), o, x.data_ptr<float>(), d, 1.0f, grad.data_ptr<float>(), d);
+}
+
 struct DeferringLinear : torch::autograd::Function<DeferringLinear> {
   static Tensor forward(AutogradContext* ctx, const Tensor& x, const Deferred& deferred, int64_t compute) {
     ctx->save_for_backward({x});
@@ -72,8 +82,8 @@ struct DeferringLinear : torch::autograd::Function<DeferringLinear> {
     const Tensor weight = ctx->saved_data["weight"].toTensor();
     auto* queue = reinterpret_cast<WeightGradQueue*>(ctx->saved_data["queue"].toInt());
     const auto compute = static_cast<Compute>(ctx->saved_data["compute"].toInt());
-    const Tensor gy = as_rows(grads[0]);
-    queue->push({as_rows(x).detach(), gy.detach(), weight, compute});
+    const Tensor gy = as_rows(grads[0]).detach();
+    queue->push(weight, [x = as_rows(x).detach(), gy, compute](Tensor& grad) { add_weight_gradient(grad, gy, x, compute); });
     return {product(gy, Transpose::kNo, weight, Transpose::kNo, compute).view(x.sizes()), Tensor(), Tensor()};
   }
 };
@@ -88,15 +98,6 @@ Tensor linear(const Tensor& x, const Tensor& weight, const LinearOptions& option
     return DeferringLinear::apply(x, Deferred{weight, options.weight_grads}, compute);
   }
   return LinearFunction::apply(x, weight, compute);
-}
-
-void add_weight_gradient(Tensor& grad, const Tensor& grad_output, const Tensor& x, Compute compute) {
-  if (compute == Compute::kBf16 || !grad.is_cpu() || !grad.is_contiguous()) {
-    grad.add_(product(grad_output, Transpose::kYes, x, Transpose::kNo, compute));
-    return;
-  }
-  const int64_t n = grad_output.size(0), o = grad_output.size(1), d = x.size(1);
-  sgemm(Transpose::kYes, Transpose::kNo, o, d, n, grad_output.data_ptr<float>(), o, x.data_ptr<float>(), d, 1.0f, grad.data_ptr<float>(), d);
 }
 
 }  // namespace penstock::kernels

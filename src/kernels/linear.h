@@ -17,7 +17,4 @@ struct LinearOptions {
 // x [..., D] float32, weight [O, D] float32 -> [..., O] float32. Records a gradient for what requires one.
 Tensor linear(const Tensor& x, const Tensor& weight, const LinearOptions& options = {});
 
-// grad [O, D] += grad_output [N, O]ᵀ · x [N, D].
-void add_weight_gradient(Tensor& grad, const Tensor& grad_output, const Tensor& x, Compute compute);
-
 }  // namespace penstock::kernels

@@ -2,30 +2,27 @@
 
 #include <algorithm>
 
-#include "kernels/linear.h"
-
 namespace penstock::kernels {
 
-void WeightGradQueue::run(const std::function<void(const Tensor& weight)>& complete) {
+void WeightGradQueue::run(const std::function<void(const at::Tensor& weight)>& complete) {
   const at::NoGradGuard no_grad;
   for (size_t i = 0; i < items_.size(); ++i) {
     Item& item = items_[i];
     at::Tensor& grad = item.weight.mutable_grad();
     if (!grad.defined()) grad = at::zeros_like(item.weight);
-    add_weight_gradient(grad, item.grad_output, item.x, item.compute);
+    item.add(grad);
     const bool last = std::none_of(items_.begin() + static_cast<std::ptrdiff_t>(i) + 1, items_.end(),
                                    [&](const Item& later) { return later.weight.is_same(item.weight); });
     if (last && complete) complete(item.weight);
-    item.x.reset();
-    item.grad_output.reset();
+    item.add = nullptr;  // what it kept is free from here
   }
   items_.clear();
 }
 
-std::vector<Tensor> WeightGradQueue::weights() const {
-  std::vector<Tensor> distinct;
+std::vector<at::Tensor> WeightGradQueue::weights() const {
+  std::vector<at::Tensor> distinct;
   for (const Item& item : items_) {
-    const bool known = std::any_of(distinct.begin(), distinct.end(), [&](const Tensor& t) { return t.is_same(item.weight); });
+    const bool known = std::any_of(distinct.begin(), distinct.end(), [&](const at::Tensor& t) { return t.is_same(item.weight); });
     if (!known) distinct.push_back(item.weight);
   }
   return distinct;

@@ -5,35 +5,30 @@
 #include <functional>
 #include <vector>
 
-#include "kernels/compute.h"
-#include "tensor/tensor_fwd.h"
-
 namespace penstock::kernels {
 
-// What linear()'s backward leaves to do when it only made the gradient of its input. One queue for each micro-batch of a stage.
+// What a backward pass leaves to do when it makes only the gradients that the previous stage waits for. kernels::linear() uses it; a layer with
+// another operation of its own may too. One queue for each micro-batch of a stage.
 //
 // Threads:  one.
-// Memory:   an item keeps the input and the output gradient of its product until it is run.
+// Memory:   an item keeps what it captures, such as the input and the output gradient of a product, until it is run.
 class WeightGradQueue {
  public:
-  struct Item {
-    Tensor x;            // [N, D] float32
-    Tensor grad_output;  // [N, O] float32
-    Tensor weight;       // [O, D] a leaf
-    Compute compute = Compute::kFp32;
-  };
+  // `add` adds the gradient to `grad`, the weight's grad() (never undefined, possibly zeros).
+  void push(at::Tensor weight, std::function<void(at::Tensor& grad)> add) { items_.push_back({std::move(weight), std::move(add)}); }
 
-  void push(Item item) { items_.push_back(std::move(item)); }
-
-  // Adds grad_outputᵀ · x of every item to its weight's grad(), oldest first, and empties the queue.
-  // `complete` is called for each weight when its last item has been added; it may be empty.
-  void run(const std::function<void(const Tensor& weight)>& complete);
+  // Runs every item, oldest first, and empties the queue. `complete` is called for each weight when its last item has run; it may be empty.
+  void run(const std::function<void(const at::Tensor& weight)>& complete);
 
   // Each weight once.
-  [[nodiscard]] std::vector<Tensor> weights() const;
+  [[nodiscard]] std::vector<at::Tensor> weights() const;
   [[nodiscard]] bool empty() const { return items_.empty(); }
 
  private:
+  struct Item {
+    at::Tensor weight;  // a leaf
+    std::function<void(at::Tensor& grad)> add;
+  };
   std::vector<Item> items_;
 };
 
