@@ -12,6 +12,7 @@
 #include "commands.h"
 #include "base/file.h"
 #include "config/train_config.h"
+#include "plan/choose_schedule.h"
 #include "plan/partition.h"
 #include "plan/schedule_check.h"
 #include "plan/schedule_csv.h"
@@ -115,11 +116,11 @@ void check_plan(const config::TrainConfig& config) {
     (void)plan::proven(plan::parse_csv(read_file(config.schedule, kMaxScheduleBytes).value(), config.schedule).value());
     return;
   }
-  const auto schedule = plan::make_schedule({config.schedule, config.mesh.pipe, config.batch.microbatches, config.chunks}).value();
+  const auto schedule = plan::make_schedule({config.schedule == plan::kAutoSchedule ? "1f1b" : config.schedule, config.mesh.pipe, config.batch.microbatches, config.chunks}).value();
   std::vector<plan::LayerCost> layers(static_cast<size_t>(config.model.num_layers) + 2, {"DecoderBlock", 1, 0});
   layers.front().type = "Embedding";
   layers.back().type = "Head";
-  (void)plan::partition(layers, {config.partition, schedule.num_stages, false, 0}).value();
+  (void)plan::partition(layers, {config.partition == plan::kProfiled ? "minmax" : config.partition, schedule.num_stages, false, 0}).value();
 }
 
 void train(const TrainOptions& options) {

@@ -72,6 +72,7 @@ struct TrainConfig {
   std::string schedule = "1f1b";     // of the pipeline's actions: a name, or a CSV file
   int chunks = 0;                    // stages per rank; 0 = the schedule's own number
   std::string partition = "minmax";  // how layers are cut into stages
+  double memory_limit_gib = 0;       // that a rank may hold; 0 = no limit
   int activation_checkpoint_layers = 0;  // > 0: keep the activations of every so many layers only, compute the others again
   BatchConfig batch;
   OptimizerConfig optimizer;

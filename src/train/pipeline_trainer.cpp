@@ -4,18 +4,51 @@
 #include <cmath>
 
 #include "base/file.h"
+#include "base/log.h"
 #include "pipeline/microbatch.h"
+#include "plan/choose_schedule.h"
 #include "plan/schedule_check.h"
 #include "plan/schedule_csv.h"
+#include "plan/simulation.h"
 
 namespace penstock::train {
 namespace {
 
 constexpr size_t kMaxScheduleFile = size_t{64} << 20;
+constexpr double kBytesPerWeight = 16;    // float32: weight, gradient, two moments
+constexpr auto kProfileTime = std::chrono::minutes(10);
+constexpr int kHopTag = 13, kHops = 20;
+
+bool wants_profile(const TrainerOptions& options) { return options.partition == plan::kProfiled || options.schedule == plan::kAutoSchedule; }
+
+// Rank 0 measures while the others wait: they might share its cores.
+std::vector<pipeline::LayerProfile> profile_once(comm::Communicator& world, const std::vector<model::LayerSpec>& layers, const TrainerOptions& options) {
+  if (!wants_profile(options)) return {};
+  if (!options.sample) throw error(Code::kInvalidArgument, "partition profiled and schedule auto measure the layers: expected a sample micro-batch, found none");
+  std::vector<pipeline::LayerProfile> profiles(layers.size());
+  if (world.rank() == 0) profiles = pipeline::profile_layers(layers, *options.sample);
+  constexpr int64_t kFields = 5;
+  at::Tensor packed = at::zeros({static_cast<int64_t>(layers.size()) * kFields}, at::kDouble);
+  double* value = packed.data_ptr<double>();
+  for (const auto& p : profiles) {
+    for (const double field : {p.forward_us, p.backward_us, static_cast<double>(p.activation_bytes), static_cast<double>(p.output_bytes),
+                               static_cast<double>(p.parameter_bytes)}) {
+      *value++ = field;
+    }
+  }
+  world.broadcast(packed, 0)->wait(Deadline::after(kProfileTime));
+  value = packed.data_ptr<double>();
+  for (auto& p : profiles) {
+    p = {value[0], value[1], static_cast<int64_t>(value[2]), static_cast<int64_t>(value[3]), static_cast<int64_t>(value[4])};
+    value += kFields;
+  }
+  return profiles;
+}
 
 plan::Schedule training_schedule(const TrainerOptions& options) {
   if (!options.schedule.ends_with(".csv")) {
-    return plan::proven(plan::make_schedule({options.schedule, options.mesh.pipe, options.microbatches, options.chunks}).value());
+    const std::string name = options.schedule == plan::kAutoSchedule ? "1f1b" : options.schedule;
+    return plan::proven(plan::make_schedule({name, options.mesh.pipe, options.microbatches, options.chunks}).value());
   }
   plan::Schedule schedule = plan::proven(plan::parse_csv(read_file(options.schedule, kMaxScheduleFile).value(), options.schedule).value());
   if (schedule.num_ranks != options.mesh.pipe || schedule.num_microbatches != options.microbatches) {
@@ -32,10 +65,30 @@ plan::Schedule evaluation_schedule(const plan::Schedule& training) {
   return plan::proven(plan::forward_part(compute));
 }
 
-plan::Boundaries cut(const std::vector<model::LayerSpec>& layers, const TrainerOptions& options, int num_stages) {
+// The most micro-batches whose activations one stage holds.
+int most_live(const plan::Schedule& schedule) {
+  const plan::Simulation simulation = plan::simulate(schedule, std::vector<plan::StageCosts>(static_cast<size_t>(schedule.num_stages)), 0);
+  int most = 0;
+  for (const plan::RankTimeline& rank : simulation.ranks) most = std::max(most, rank.peak_kept_for_weights);
+  return (most * schedule.num_ranks + schedule.num_stages - 1) / schedule.num_stages;
+}
+
+plan::Boundaries cut(const std::vector<model::LayerSpec>& layers, const TrainerOptions& options, const plan::Schedule& schedule,
+                     const std::vector<pipeline::LayerProfile>& profile) {
+  const bool measured = options.partition == plan::kProfiled;
+  const int live = measured ? most_live(schedule) : 0;
   std::vector<plan::LayerCost> costs;
-  for (const auto& layer : layers) costs.push_back({layer.type, static_cast<double>(layer.num_parameters), 0});
-  return plan::partition(costs, {options.partition, num_stages, false, 0}).value();
+  for (size_t i = 0; i < layers.size(); ++i) {
+    const auto parameters = static_cast<double>(layers[i].num_parameters);
+    plan::LayerCost cost{layers[i].type, parameters, parameters * kBytesPerWeight};
+    if (measured) {
+      cost.weight = profile[i].forward_us + profile[i].backward_us;
+      cost.memory_bytes += static_cast<double>(profile[i].activation_bytes) * live;
+    }
+    costs.push_back(std::move(cost));
+  }
+  const double limit = options.memory_limit * schedule.num_ranks / schedule.num_stages;  // a rank's share for each of its stages
+  return plan::partition(costs, {measured ? "minmax" : options.partition, schedule.num_stages, false, limit}).value();
 }
 
 plan::BucketLimits bucket_limits(double mib) {
@@ -50,16 +103,53 @@ bool all_finite(const at::Tensor& t) { return at::isfinite(t).all().item<bool>()
 PipelineTrainer::PipelineTrainer(comm::Communicator& world, std::vector<model::LayerSpec> layers, const TrainerOptions& options)
     : world_(world),
       options_(options),
+      profile_(profile_once(world, layers, options)),
       train_schedule_(training_schedule(options)),
       eval_schedule_(evaluation_schedule(train_schedule_)),
-      boundaries_(cut(layers, options, train_schedule_.num_stages)) {
+      boundaries_(cut(layers, options, train_schedule_, profile_)) {
   groups_ = make_groups(world, options.mesh, find_tied(layers, boundaries_, train_schedule_.stage_ranks), deadline());
+  if (options.schedule == plan::kAutoSchedule) choose_schedule();
   build_stages(layers);
   build_reducer();
   optimizer_.emplace(parameters_, options.optimizer, options.shard_optimizer ? groups_.data.get() : nullptr);
   std::vector<pipeline::Stage*> mine;
   for (const auto& stage : stages_) mine.push_back(stage.get());
   executor_.emplace(*groups_.pipe, mine, options.timeout);
+}
+
+// Between 1F1B and its eager form, which place stages alike. The first two pipe ranks of the first replica measure a hop.
+void PipelineTrainer::choose_schedule() {
+  if (mesh().pipe == 1) return;
+  int64_t bytes = 0;
+  std::vector<plan::StageCosts> costs;
+  for (size_t stage = 0; stage + 1 < boundaries_.size(); ++stage) {
+    plan::StageCosts cost{0, 0, 0, 0};
+    for (int layer = boundaries_[stage]; layer < boundaries_[stage + 1]; ++layer) {
+      cost.forward += profile_[static_cast<size_t>(layer)].forward_us;
+      cost.backward += profile_[static_cast<size_t>(layer)].backward_us;
+      if (layer + 1 == boundaries_[stage + 1]) bytes = std::max(bytes, profile_[static_cast<size_t>(layer)].output_bytes);
+    }
+    costs.push_back(cost);
+  }
+  at::Tensor hop_us = at::zeros({1}, at::kDouble);
+  if (pipe_rank() < 2) {
+    at::Tensor message = at::zeros({std::max<int64_t>(bytes, 1)}, at::kByte);
+    double shortest = 1e12;
+    for (int i = 0; i < kHops; ++i) {
+      const int64_t start = now_us();
+      if (pipe_rank() == 0) groups_.pipe->send(message, 1, kHopTag)->wait(deadline());
+      groups_.pipe->recv(message, 1 - pipe_rank(), kHopTag)->wait(deadline());
+      if (pipe_rank() == 1) groups_.pipe->send(message, 0, kHopTag)->wait(deadline());
+      shortest = std::min(shortest, static_cast<double>(now_us() - start) / 2);
+    }
+    hop_us.fill_(shortest);
+  }
+  world_.broadcast(hop_us, 0)->wait(deadline());
+  const double hop = hop_us.item<double>();
+  const std::string chosen = plan::choose_1f1b(options_.microbatches, costs, hop);
+  if (world_.rank() == 0) spdlog::info("schedule auto: {} (a hop takes {:.0f} us, the first stage's forward {:.0f} us)", chosen, hop, costs[0].forward);
+  train_schedule_ = plan::proven(plan::make_schedule({chosen, mesh().pipe, options_.microbatches, 0}).value());
+  eval_schedule_ = evaluation_schedule(train_schedule_);
 }
 
 void PipelineTrainer::build_stages(const std::vector<model::LayerSpec>& layers) {

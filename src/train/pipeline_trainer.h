@@ -11,6 +11,7 @@
 #include "config/train_config.h"
 #include "model/layer.h"
 #include "pipeline/executor.h"
+#include "pipeline/layer_profile.h"
 #include "plan/partition.h"
 #include "plan/topology.h"
 #include "train/data_parallel_reducer.h"
@@ -21,9 +22,14 @@ namespace penstock::train {
 
 struct TrainerOptions {
   plan::Topology mesh;               // pipe · data · tensor ranks, as many as the job has
-  std::string schedule = "1f1b";     // a name of plan::known_schedules(), or a CSV file whose name ends in .csv
+  // A name of plan::known_schedules(), a CSV file whose name ends in .csv, or "auto": 1f1b, or eager-1f1b where the measured hop between
+  // stages and the measured layers make it faster (needs `sample`).
+  std::string schedule = "1f1b";
   int chunks = 0;                    // stages per rank; 0 = the schedule's own number
-  std::string partition = "minmax";  // plan::PartitionRequest::method; layers weigh their parameters
+  // plan::PartitionRequest::method, layers weighing their parameters; or "profiled": min-max of their measured forward and backward time
+  // (needs `sample`).
+  std::string partition = "minmax";
+  double memory_limit = 0;           // bytes that a rank may hold (weights, gradients, optimizer state; profiled: also activations); 0 = no limit
   int microbatches = 4;              // of each replica and step
   int checkpoint_layers = 0;         // > 0: keep activations of every so many layers only, and compute the rest again
   kernels::Compute compute = kernels::Compute::kFp32;
@@ -32,6 +38,7 @@ struct TrainerOptions {
   double bucket_mib = 1;             // gradients that are reduced in one go
   uint64_t seed = 1;                 // of the initial weights
   seconds timeout{60};               // deadline of every wait between ranks
+  std::optional<pipeline::ProfileRequest> sample;  // a micro-batch of the usual shape and the loss, to measure layers with
 };
 
 // What one optimizer step came to; the same on every rank.
@@ -102,12 +109,14 @@ class PipelineTrainer {
   [[nodiscard]] Deadline deadline() const { return Deadline::after(options_.timeout); }
 
  private:
+  void choose_schedule();
   void build_stages(const std::vector<model::LayerSpec>& layers);
   void build_reducer();
   [[nodiscard]] double sum_over(comm::Communicator* group, double value) const;
 
   comm::Communicator& world_;
   const TrainerOptions options_;
+  std::vector<pipeline::LayerProfile> profile_;  // on every rank that of rank 0; empty when nothing asked for it
   plan::Schedule train_schedule_, eval_schedule_;
   plan::Boundaries boundaries_;
   MeshGroups groups_;

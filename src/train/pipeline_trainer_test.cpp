@@ -4,8 +4,10 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <thread>
 
 #include "base/mutex.h"
+#include "comm/shaped_link.h"
 #include "comm/spawn_ranks.h"
 
 namespace penstock::train {
@@ -111,6 +113,51 @@ TEST(PipelineTrainer, TrainsLayersOfAnyKindAsOneProcessWould) {
     options.schedule = c.schedule;
     options.microbatches = c.microbatches;
     expect_same(train(options), whole);
+  }
+}
+
+// A layer that takes its time.
+class Slow : public model::Layer {
+ public:
+  explicit Slow(int milliseconds) : milliseconds_(milliseconds) {}
+  Tensors forward(const Tensors& inputs, const model::ForwardContext&) override {
+    std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds_));
+    return {inputs.at(0) * 1.0};
+  }
+  std::vector<model::Parameter> parameters() override { return {}; }
+
+ private:
+  int milliseconds_;
+};
+
+TEST(PipelineTrainer, CutsByMeasuredTime) {
+  std::vector<LayerSpec> specs;
+  for (const int ms : {12, 3, 3, 3, 3}) specs.push_back({"slow", "Slow", 1, [ms](model::SharedWeights&) { return std::make_unique<Slow>(ms); }, {}});
+  comm::spawn_ranks(2, [&](comm::Communicator& world) {
+    TrainerOptions options;
+    options.mesh = {2, 1, 1};
+    options.partition = "profiled";
+    options.sample = pipeline::ProfileRequest{{{at::ones({4, 4})}, {}}, nullptr, kernels::Compute::kFp32, 1, 3};
+    PipelineTrainer trainer(world, specs, options);
+    EXPECT_EQ(trainer.boundaries(), (plan::Boundaries{0, 1, 5}));
+    options.sample.reset();
+    EXPECT_THROW(PipelineTrainer(world, specs, options), Error);
+  });
+}
+
+TEST(PipelineTrainer, ChoosesEager1f1bOnASlowLinkAndPlainOnAFastOne) {
+  std::vector<LayerSpec> specs(4, {"slow", "Slow", 1, [](model::SharedWeights&) { return std::make_unique<Slow>(2); }, {}});
+  for (const int hop_ms : {0, 2}) {
+    comm::spawn_ranks(4, [&](comm::Communicator& plain) {
+      const auto link = comm::make_shaped_link(plain, {std::chrono::milliseconds(hop_ms), 0});
+      TrainerOptions options;
+      options.mesh = {4, 1, 1};
+      options.microbatches = 16;
+      options.schedule = "auto";
+      options.sample = pipeline::ProfileRequest{{{at::ones({4, 4})}, {}}, nullptr, kernels::Compute::kFp32, 1, 3};
+      PipelineTrainer trainer(*link, specs, options);
+      EXPECT_EQ(trainer.schedule().name, hop_ms == 0 ? "1f1b" : "eager-1f1b");
+    });
   }
 }
 

@@ -20,7 +20,11 @@ kernels::Compute choose_compute(config::Precision precision) {
   return bf16 ? kernels::Compute::kBf16 : kernels::Compute::kFp32;
 }
 
-TrainerOptions trainer_options(const config::TrainConfig& config, kernels::Compute compute) {
+at::Tensor loss_of(const model::Tensors& outputs, const model::Tensors& targets) {
+  return kernels::cross_entropy_sum(outputs.at(0), targets.at(0));
+}
+
+TrainerOptions trainer_options(const config::TrainConfig& config, kernels::Compute compute, const pipeline::Microbatch& sample) {
   TrainerOptions options;
   options.mesh = {config.mesh.pipe, config.mesh.data, 1};
   options.schedule = config.schedule;
@@ -33,12 +37,10 @@ TrainerOptions trainer_options(const config::TrainConfig& config, kernels::Compu
   options.shard_optimizer = config.optimizer.shard;
   options.bucket_mib = config.bucket_mib;
   options.seed = static_cast<uint64_t>(config.seed);
+  options.memory_limit = config.memory_limit_gib * (1 << 30);
+  options.sample = pipeline::ProfileRequest{sample, loss_of, compute, options.seed, 3};
   options.timeout = whole_seconds(config.timeout_seconds);
   return options;
-}
-
-at::Tensor loss_of(const model::Tensors& outputs, const model::Tensors& targets) {
-  return kernels::cross_entropy_sum(outputs.at(0), targets.at(0));
 }
 
 }  // namespace
@@ -78,7 +80,7 @@ TrainRun::TrainRun(const config::TrainConfig& config, comm::Communicator& world)
                 corpus_.train.ids.size(), corpus_.validation.ids.size(), batch_.sequence_length);
   }
   loader_.emplace(corpus_.train, batch_, static_cast<uint64_t>(config.seed));
-  trainer_.emplace(world, model::llama_layers(model_config_), trainer_options(config, compute_));
+  trainer_.emplace(world, model::llama_layers(model_config_), trainer_options(config, compute_, loader_->step(0, 0).at(0)));
   timeline_.emplace(trainer_->mesh(), trainer_->schedule(), world.rank());
 }
 
