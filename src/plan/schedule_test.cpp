@@ -109,14 +109,14 @@ TEST(Schedule, NamesTheFieldThatIsWrong) {
 }
 
 TEST(Schedule, EagerRunsTwiceAsManyForwardsAhead) {
-  EXPECT_EQ(to_csv(with_communication(make("eager-1f1b", 2, 4))).substr(0, 40), "0F0,0SEND_F0,0F1,0SEND_F1,0F2,0SEND_F2,0");
+  EXPECT_EQ(to_csv(with_communication(make("eager-1f1b", 2, 4))).substr(0, 40), "0F0,0SEND_F0,0F1,0SEND_F1,0RECV_B0,0F2,0");
 }
 
 // Orders as torch.distributed.pipelining gives them.
 TEST(Schedule, InterleavedGoesThroughItsChunksInRounds) {
   EXPECT_EQ(to_csv(make("interleaved-1f1b", 2, 4)),
-            "0F0,0F1,2F0,2F1,0F2,,2B0,0F3,2B1,2F2,0B0,2F3,0B1,,2B2,,2B3,,0B2,,0B3\n"
-            ",1F0,1F1,3F0,3B0,3F1,3B1,1F2,1B0,1F3,1B1,3F2,3B2,3F3,3B3,1B2,,1B3,,,\n");
+            "0F0,0F1,2F0,2F1,0F2,2B0,0F3,2B1,2F2,0B0,2F3,0B1,,2B2,,2B3,0B2,0B3\n"
+            ",1F0,1F1,3F0,3B0,3F1,3B1,1F2,1B0,1F3,1B1,3F2,3B2,3F3,3B3,1B2,1B3,\n");
 }
 
 TEST(Schedule, LoopedBfsRunsBackwardsInReverse) {
@@ -134,8 +134,8 @@ TEST(Schedule, ZbVGoesThereAndBack) {
   EXPECT_EQ(v.stage_ranks, (std::vector<int>{0, 1, 1, 0}));
   EXPECT_EQ(v.stages_of(0), (std::vector<int>{0, 3}));
   EXPECT_EQ(to_csv(v),
-            "0F0,0F1,0F2,,3F0,3I0,3W0,3F1,3I1,3W1,0I0,0W0,3F2,3I2,3W2,0I1,0W1,0I2,0W2\n"
-            ",1F0,2F0,1F1,2F1,1F2,2I0,2W0,1I0,1W0,2F2,2I1,2W1,1I1,2I2,1I2,1W1,2W2,1W2\n");
+            "0F0,0F1,0F2,3F0,3I0,3W0,3F1,3I1,3W1,0I0,0W0,3F2,3I2,3W2,0I1,0W1,0I2,0W2,\n"
+            ",1F0,2F0,1F1,2F1,2I0,2W0,1F2,1I0,1W0,2F2,2I1,2W1,1I1,2I2,1I2,1W1,2W2,1W2\n");
 }
 
 TEST(Schedule, DualpipevJoinsForwardsAndBackwards) {
@@ -146,7 +146,7 @@ TEST(Schedule, DualpipevJoinsForwardsAndBackwards) {
 
 TEST(Schedule, ForwardPartKeepsThePlacement) {
   const Schedule forwards = forward_part(make("zb-v", 2, 2));
-  EXPECT_EQ(to_csv(forwards), "0F0,0F1,,3F0,3F1\n,1F0,2F0,1F1,2F1\n");
+  EXPECT_EQ(to_csv(forwards), "0F0,0F1,,3F0,,3F1\n,1F0,2F0,1F1,2F1,\n");
 }
 
 TEST(ScheduleText, AlignsItsColumns) {
