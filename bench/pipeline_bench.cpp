@@ -16,6 +16,7 @@
 #include "pipeline/executor.h"
 #include "plan/schedule_check.h"
 #include "plan/simulation.h"
+#include "tensor/memory_meter.h"
 
 namespace penstock {
 namespace {
@@ -178,6 +179,57 @@ void eager(int unit_us) {
   }
 }
 
+// Keeps a known number of bytes: eight times tanh, each of which keeps its output.
+class Keeper : public model::Layer {
+ public:
+  Tensors forward(const Tensors& inputs, const model::ForwardContext&) override {
+    at::Tensor x = inputs[0].requires_grad() ? inputs[0] : inputs[0].detach().requires_grad_(true);
+    for (int i = 0; i < kKept; ++i) x = at::tanh(x);
+    return {x};
+  }
+  std::vector<model::Parameter> parameters() override { return {}; }
+  static constexpr int kKept = 32;
+};
+
+// Peak bytes of a rank against the schedule's count x what one micro-batch keeps on one stage.
+void memory(int ranks, int microbatches) {
+  const std::vector<int64_t> shape{64, 1024};
+  const double unit = (Keeper::kKept + 1) * 64 * 1024 * 4;  // the input is kept too
+  fmt::print("{} ranks, {} micro-batches; MiB\n{:<18} {:>5} {:>10} {:>10} {:>8}\n", ranks, microbatches, "schedule", "rank", "measured", "counted", "ratio");
+  for (const char* name : {"gpipe", "1f1b", "eager-1f1b", "interleaved-1f1b", "zb-h1", "zb-v"}) {
+    const plan::Schedule schedule = plan::proven(plan::make_schedule({name, ranks, microbatches, 0}).value());
+    std::vector<model::LayerSpec> layers(static_cast<size_t>(schedule.num_stages), {"keeper", "Keeper", 1, [](model::SharedWeights&) { return std::make_unique<Keeper>(); }, {}});
+    std::vector<int> boundaries;
+    for (int stage = 0; stage <= schedule.num_stages; ++stage) boundaries.push_back(stage);
+    std::vector<int64_t> peaks(static_cast<size_t>(ranks));
+    comm::spawn_ranks(ranks, [&](comm::Communicator& pipe) {
+      at::set_num_threads(1);
+      std::vector<std::unique_ptr<pipeline::Stage>> stages;
+      std::vector<pipeline::Stage*> mine;
+      for (const int index : schedule.stages_of(pipe.rank())) {
+        stages.push_back(std::make_unique<pipeline::Stage>(layers, boundaries, index));
+        mine.push_back(stages.back().get());
+      }
+      pipeline::Executor executor(pipe, mine, seconds(60));
+      std::vector<pipeline::Microbatch> batch;
+      const tensor::MemoryMeter meter;
+      for (int i = 0; i < microbatches; ++i) batch.push_back({{pipe.rank() == 0 ? at::ones(shape) : at::ones({1})}, {}});
+      const int64_t before = meter.live_bytes();  // the batch itself
+      pipeline::StepRequest request;
+      request.schedule = &schedule;
+      request.microbatches = batch;
+      request.loss = [](const Tensors& outputs, const Tensors&) { return outputs[0].sum(); };
+      (void)executor.run(request);
+      peaks[static_cast<size_t>(pipe.rank())] = meter.peak_bytes() - before;
+    });
+    const auto counts = plan::simulate(schedule, std::vector<plan::StageCosts>(static_cast<size_t>(schedule.num_stages)), 0).ranks;
+    for (int rank = 0; rank < ranks; ++rank) {
+      const double counted = unit * counts[static_cast<size_t>(rank)].peak_live_activations, measured = static_cast<double>(peaks[static_cast<size_t>(rank)]);
+      fmt::print("{:<18} {:>5} {:>10.1f} {:>10.1f} {:>8.3f}\n", name, rank, measured / (1 << 20), counted / (1 << 20), measured / counted);
+    }
+  }
+}
+
 void overhead() {
   fmt::print("{:<18} {:>8} {:>22}\n", "schedule", "actions", "us per action, outside");
   for (const char* name : {"gpipe", "1f1b", "zb-h1"}) {
@@ -201,11 +253,14 @@ int main(int argc, char** argv) {
     command->add_option("--unit-us", unit_us, "Time of a rank's forward; backward takes twice as long")->capture_default_str();
   }
   app.add_subcommand("overhead", "What an action costs beside its computing");
+  int microbatches = 16;
+  app.add_subcommand("memory", "Peak activation bytes of each rank beside the schedule's count")->add_option("--microbatches", microbatches)->capture_default_str();
   try {
     app.parse(argc, argv);
     if (app.got_subcommand("bubble")) penstock::bubble(ranks, unit_us);
     if (app.got_subcommand("eager")) penstock::eager(unit_us);
     if (app.got_subcommand("overhead")) penstock::overhead();
+    if (app.got_subcommand("memory")) penstock::memory(ranks, microbatches);
     return 0;
   } catch (const CLI::ParseError& wrong) {
     return app.exit(wrong);

@@ -10,7 +10,7 @@ namespace penstock::plan {
 inline constexpr const char* kAutoSchedule = "auto";  // in configurations: chosen by choose_1f1b()
 inline constexpr const char* kProfiled = "profiled";  // partition method: layers weigh their measured time
 
-// "eager-1f1b" when plain 1F1B would take over 1 % longer with these costs (one per rank) and hops, else "1f1b", which keeps fewer activations.
+// "eager-1f1b" when plain 1F1B would take over 2 % longer with these costs (one per rank) and hops, else "1f1b", which keeps fewer activations.
 [[nodiscard]] std::string choose_1f1b(int num_microbatches, std::span<const StageCosts> costs, double hop_latency);
 
 }  // namespace penstock::plan

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <sstream>
 
+#include "plan/choose_schedule.h"
 #include "plan/lowering.h"
 #include "plan/simulation.h"
 
@@ -237,6 +238,14 @@ TEST(Simulate, ShowsThat1f1bPaysForSlowLinks) {
   EXPECT_NEAR(simulate(make("1f1b", 4, 64), costs, 0.25).bubble_share, 0.150, 0.001);
   EXPECT_NEAR(simulate(make("gpipe", 4, 64), costs, 0.25).bubble_share, 0.052, 0.001);
   EXPECT_NEAR(simulate(make("eager-1f1b", 4, 64), costs, 0.25).bubble_share, 0.052, 0.001);
+}
+
+TEST(ChooseSchedule, TakesTheEagerFormWhereHopsCount) {
+  const std::vector<StageCosts> costs(4);
+  EXPECT_EQ(choose_1f1b(64, costs, 0), "1f1b");
+  EXPECT_EQ(choose_1f1b(64, costs, 0.01), "1f1b");
+  EXPECT_EQ(choose_1f1b(64, costs, 0.25), "eager-1f1b");
+  EXPECT_EQ(choose_1f1b(64, std::vector<StageCosts>(1), 0.25), "1f1b");
 }
 
 TEST(Simulate, RefusesAPlanWhoseInputIsNeverMade) {

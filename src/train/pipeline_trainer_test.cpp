@@ -146,8 +146,8 @@ TEST(PipelineTrainer, CutsByMeasuredTime) {
 }
 
 TEST(PipelineTrainer, ChoosesEager1f1bOnASlowLinkAndPlainOnAFastOne) {
-  std::vector<LayerSpec> specs(4, {"slow", "Slow", 1, [](model::SharedWeights&) { return std::make_unique<Slow>(2); }, {}});
-  for (const int hop_ms : {0, 2}) {
+  std::vector<LayerSpec> specs(4, {"slow", "Slow", 1, [](model::SharedWeights&) { return std::make_unique<Slow>(20); }, {}});
+  for (const int hop_ms : {0, 10}) {
     comm::spawn_ranks(4, [&](comm::Communicator& plain) {
       const auto link = comm::make_shaped_link(plain, {std::chrono::milliseconds(hop_ms), 0});
       TrainerOptions options;

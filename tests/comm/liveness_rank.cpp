@@ -1,13 +1,13 @@
-// One rank of a job that does nothing but wait for its peer, for rank_death_test.cpp: liveness_rank RANK WORLD_SIZE PORT [leave]
+// One rank of a job that does nothing but wait for its peer, for rank_death_test.cpp: liveness_rank [leave], the rank by environment.
 // With "leave", all ranks meet and end well.
 #include <ATen/ATen.h>
 #include <unistd.h>
 
 #include <cstdio>
-#include <cstdlib>
 #include <string>
 
 #include "base/error.h"
+#include "cluster/launch_env.h"
 #include "comm/c10d_communicator.h"
 #include "comm/liveness.h"
 
@@ -47,12 +47,9 @@ void run(const cluster::RankInfo& info, bool leave) {
 
 }  // namespace
 
-int main(int argc, char** argv) {
-  if (argc < 4) return 2;
-  const int rank = std::atoi(argv[1]);
-  const int world_size = std::atoi(argv[2]);
+int main(int argc, char**) {
   try {
-    run({rank, world_size, rank, world_size, "127.0.0.1", std::atoi(argv[3])}, argc > 4);
+    run(cluster::rank_from_environment().value().value(), argc > 1);
     return 0;
   } catch (const std::exception& failed) {
     say(std::string("FAILED ") + failed.what());
