@@ -4,13 +4,17 @@
 //   pipeline_bench eager      1f1b and eager-1f1b on a link whose hop takes a quarter of a forward
 //   pipeline_bench overhead   layers that do next to nothing: time and allocations per action
 //   pipeline_bench memory     peak bytes of live activations beside the schedule's count
+//   pipeline_bench allocations   what the executor itself allocates
 #include <CLI/CLI.hpp>
+#include <sys/prctl.h>
 
 #include <atomic>
 #include <thread>
 
 #include "base/error.h"
 #include "base/mutex.h"
+#include "cluster/process_group.h"
+#include "comm/run_job.h"
 #include "comm/shaped_link.h"
 #include "comm/spawn_ranks.h"
 #include "pipeline/executor.h"
@@ -179,7 +183,7 @@ void eager(int unit_us) {
   }
 }
 
-// Keeps a known number of bytes: eight times tanh, each of which keeps its output.
+// Keeps a known number of bytes, about those of eight transformer blocks: as many times tanh, each of which keeps its output.
 class Keeper : public model::Layer {
  public:
   Tensors forward(const Tensors& inputs, const model::ForwardContext&) override {
@@ -188,46 +192,82 @@ class Keeper : public model::Layer {
     return {x};
   }
   std::vector<model::Parameter> parameters() override { return {}; }
-  static constexpr int kKept = 32;
+  static constexpr int kKept = 128;
 };
 
-// Peak bytes of a rank against the schedule's count x what one micro-batch keeps on one stage.
-void memory(int ranks, int microbatches) {
-  const std::vector<int64_t> shape{64, 1024};
-  const double unit = (Keeper::kKept + 1) * 64 * 1024 * 4;  // the input is kept too
-  fmt::print("{} ranks, {} micro-batches; MiB\n{:<18} {:>5} {:>10} {:>10} {:>8}\n", ranks, microbatches, "schedule", "rank", "measured", "counted", "ratio");
-  for (const char* name : {"gpipe", "1f1b", "eager-1f1b", "interleaved-1f1b", "zb-h1", "zb-v"}) {
-    const plan::Schedule schedule = plan::proven(plan::make_schedule({name, ranks, microbatches, 0}).value());
-    std::vector<model::LayerSpec> layers(static_cast<size_t>(schedule.num_stages), {"keeper", "Keeper", 1, [](model::SharedWeights&) { return std::make_unique<Keeper>(); }, {}});
-    std::vector<int> boundaries;
-    for (int stage = 0; stage <= schedule.num_stages; ++stage) boundaries.push_back(stage);
-    std::vector<int64_t> peaks(static_cast<size_t>(ranks));
-    comm::spawn_ranks(ranks, [&](comm::Communicator& pipe) {
-      at::set_num_threads(1);
-      std::vector<std::unique_ptr<pipeline::Stage>> stages;
-      std::vector<pipeline::Stage*> mine;
-      for (const int index : schedule.stages_of(pipe.rank())) {
-        stages.push_back(std::make_unique<pipeline::Stage>(layers, boundaries, index));
-        mine.push_back(stages.back().get());
-      }
-      pipeline::Executor executor(pipe, mine, seconds(60));
-      std::vector<pipeline::Microbatch> batch;
-      const tensor::MemoryMeter meter;
-      for (int i = 0; i < microbatches; ++i) batch.push_back({{pipe.rank() == 0 ? at::ones(shape) : at::ones({1})}, {}});
-      const int64_t before = meter.live_bytes();  // the batch itself
-      pipeline::StepRequest request;
-      request.schedule = &schedule;
-      request.microbatches = batch;
-      request.loss = [](const Tensors& outputs, const Tensors&) { return outputs[0].sum(); };
-      (void)executor.run(request);
-      peaks[static_cast<size_t>(pipe.rank())] = meter.peak_bytes() - before;
-    });
-    const auto counts = plan::simulate(schedule, std::vector<plan::StageCosts>(static_cast<size_t>(schedule.num_stages)), 0).ranks;
-    for (int rank = 0; rank < ranks; ++rank) {
-      const double counted = unit * counts[static_cast<size_t>(rank)].peak_live_activations, measured = static_cast<double>(peaks[static_cast<size_t>(rank)]);
-      fmt::print("{:<18} {:>5} {:>10.1f} {:>10.1f} {:>8.3f}\n", name, rank, measured / (1 << 20), counted / (1 << 20), measured / counted);
-    }
+// One rank of `memory`: a process of its own, as ranks that are threads copy their messages into each other's books.
+void memory_rank(comm::Communicator& pipe, const std::string& name, int microbatches) {
+  const std::vector<int64_t> shape{16, 1024};
+  const double unit = (Keeper::kKept + 1) * 16 * 1024 * 4;  // the input is kept too
+  const plan::Schedule schedule = plan::proven(plan::make_schedule({name, pipe.size(), microbatches, 0}).value());
+  const std::vector<model::LayerSpec> layers(static_cast<size_t>(schedule.num_stages),
+                                             {"keeper", "Keeper", 1, [](model::SharedWeights&) { return std::make_unique<Keeper>(); }, {}});
+  std::vector<int> boundaries;
+  for (int stage = 0; stage <= schedule.num_stages; ++stage) boundaries.push_back(stage);
+  std::vector<std::unique_ptr<pipeline::Stage>> stages;
+  std::vector<pipeline::Stage*> mine;
+  for (const int index : schedule.stages_of(pipe.rank())) {
+    stages.push_back(std::make_unique<pipeline::Stage>(layers, boundaries, index));
+    mine.push_back(stages.back().get());
   }
+  at::set_num_threads(1);
+  pipeline::Executor executor(pipe, mine, seconds(60));
+  std::vector<pipeline::Microbatch> batch;
+  const tensor::MemoryMeter meter;
+  for (int i = 0; i < microbatches; ++i) batch.push_back({{schedule.rank_of(0) == pipe.rank() ? at::ones(shape) : at::ones({1})}, {}});
+  const int64_t before = meter.live_bytes();  // the batch itself
+  pipeline::StepRequest request;
+  request.schedule = &schedule;
+  request.microbatches = batch;
+  request.loss = [](const Tensors& outputs, const Tensors&) { return outputs[0].sum(); };
+  for (int step = 0; step < 3; ++step) (void)executor.run(request);
+  const auto counts = plan::simulate(schedule, std::vector<plan::StageCosts>(static_cast<size_t>(schedule.num_stages)), 0).ranks;
+  const double counted = unit * counts[static_cast<size_t>(pipe.rank())].peak_live_activations, measured = static_cast<double>(meter.peak_bytes() - before);
+  fmt::print("{:<18} {:>5} {:>10.1f} {:>10.1f} {:>8.3f}\n", name, pipe.rank(), measured / (1 << 20), counted / (1 << 20), measured / counted);
+  std::fflush(stdout);
+}
+
+// Peak bytes of each rank against the schedule's count x what one micro-batch keeps on one stage.
+void memory(const char* program, int ranks, int microbatches) {
+  fmt::print("{} ranks, {} micro-batches; MiB\n{:<18} {:>5} {:>10} {:>10} {:>8}\n", ranks, microbatches, "schedule", "rank", "measured", "counted", "ratio");
+  std::fflush(stdout);
+  for (const char* name : {"gpipe", "1f1b", "eager-1f1b", "interleaved-1f1b", "zb-h1", "zb-v"}) {
+    cluster::RankGroupOptions group;
+    group.num_ranks = ranks;
+    group.process.argv = {program, "memory", "--ranks", std::to_string(ranks), "--microbatches", std::to_string(microbatches), "--schedule", name};
+    group.process.env = {"OMP_NUM_THREADS=1"};
+    const auto processes = cluster::RankGroup::spawn(group).value();
+    while (!processes->all_reported()) (void)processes->wait_any(Deadline::after(seconds(60)));
+  }
+}
+
+// Allocations of a step that the layers do not make: theirs hand their input on.
+class Same : public model::Layer {
+ public:
+  Tensors forward(const Tensors& inputs, const model::ForwardContext&) override { return inputs; }
+  std::vector<model::Parameter> parameters() override { return {}; }
+};
+
+void allocations(int microbatches) {
+  const plan::Schedule schedule = plan::proven(plan::make_schedule({"1f1b", 3, microbatches, 0}).value());
+  const std::vector<model::LayerSpec> layers(3, {"same", "Same", 1, [](model::SharedWeights&) { return std::make_unique<Same>(); }, {}});
+  comm::spawn_ranks(3, [&](comm::Communicator& pipe) {
+    pipeline::Stage stage(layers, std::vector<int>{0, 1, 2, 3}, pipe.rank());
+    pipeline::Executor executor(pipe, {&stage}, seconds(60));
+    const std::vector<pipeline::Microbatch> batch(static_cast<size_t>(microbatches), pipeline::Microbatch{{at::ones({1024}).requires_grad_(true)}, {}});
+    pipeline::StepRequest request;
+    request.schedule = &schedule;
+    request.microbatches = batch;
+    request.loss = [](const Tensors& outputs, const Tensors&) { return outputs[0].sum(); };
+    for (int step = 0; step < 4; ++step) {
+      const tensor::MemoryMeter meter;
+      (void)executor.run(request);
+      // The local communicator copies each message once: header and activation forward, a gradient back.
+      const int64_t copies = int64_t{microbatches} * ((pipe.rank() < 2 ? 2 : 0) + (pipe.rank() > 0 ? 1 : 0));
+      pipe.barrier()->wait(Deadline::after(seconds(60)));
+      if (pipe.rank() == 1) fmt::print("step {}: middle rank, {} micro-batches: {} allocations beside the messages' copies\n", step, microbatches, meter.allocations() - copies);
+    }
+  });
 }
 
 void overhead() {
@@ -244,6 +284,7 @@ void overhead() {
 }  // namespace penstock
 
 int main(int argc, char** argv) {
+  ::prctl(PR_SET_TIMERSLACK, 1);  // sleeps of threads that are made from here end when they should
   CLI::App app{"Measures the pipeline executor", "pipeline_bench"};
   app.require_subcommand(1);
   int ranks = 4, unit_us = 20000;
@@ -254,13 +295,25 @@ int main(int argc, char** argv) {
   }
   app.add_subcommand("overhead", "What an action costs beside its computing");
   int microbatches = 16;
-  app.add_subcommand("memory", "Peak activation bytes of each rank beside the schedule's count")->add_option("--microbatches", microbatches)->capture_default_str();
+  app.add_subcommand("allocations", "What the executor itself allocates in a step");
+  std::string schedule;
+  auto* memory = app.add_subcommand("memory", "Peak activation bytes of each rank beside the schedule's count");
+  memory->add_option("--microbatches", microbatches)->capture_default_str();
+  memory->add_option("--ranks", ranks)->capture_default_str();
+  memory->add_option("--schedule", schedule, "Only this one, as a rank of a job");
   try {
     app.parse(argc, argv);
     if (app.got_subcommand("bubble")) penstock::bubble(ranks, unit_us);
     if (app.got_subcommand("eager")) penstock::eager(unit_us);
     if (app.got_subcommand("overhead")) penstock::overhead();
-    if (app.got_subcommand("memory")) penstock::memory(ranks, microbatches);
+    if (app.got_subcommand("allocations")) penstock::allocations(16);
+    if (app.got_subcommand("memory")) {
+      if (schedule.empty()) {
+        penstock::memory(argv[0], ranks, microbatches);
+      } else {
+        penstock::comm::run_job(ranks, [&](penstock::comm::Communicator& world) { penstock::memory_rank(world, schedule, microbatches); });
+      }
+    }
     return 0;
   } catch (const CLI::ParseError& wrong) {
     return app.exit(wrong);

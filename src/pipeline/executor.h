@@ -56,7 +56,7 @@ struct StepResult {
 //
 // Threads:  one thread. Gradients accumulate into the parameters' grad().
 // Blocking: every wait has the deadline given at construction. Receives are posted where the list has them and waited for by the action that
-//           needs them; sends do not wait for their receivers, except that at most kMaxPendingSends (tensor_link.h) are on their way.
+//           needs them; sends do not wait for their receivers, but few may be on their way at once (tensor_link.h).
 // Memory:   an activation lives from its forward to its backward or input gradient, what a weight gradient needs until that; receive buffers
 //           are used again from step to step.
 // Errors:   Error with rank, stage, action and micro-batch in front of the cause. The step is then lost and the group dead.

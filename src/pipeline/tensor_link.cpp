@@ -50,20 +50,30 @@ std::vector<TensorLink::Announced> TensorLink::read_header(const at::Tensor& hea
   return out;
 }
 
-void TensorLink::post(const at::Tensor& tensor, int to, int tag, Deadline deadline) {
-  while (pending_.size() >= kMaxPendingSends) {
-    pending_.front().work->wait(deadline);
-    pending_.pop_front();
+void TensorLink::PendingSend::post(comm::Communicator& ranks, const at::Tensor& tensor, int to, int tag) {
+  tensors.push_back(tensor.detach().contiguous());
+  works.push_back(ranks.send(tensors.back(), to, tag));
+}
+
+void TensorLink::PendingSend::wait(Deadline deadline) {
+  for (const auto& work : works) work->wait(deadline);
+}
+
+void TensorLink::make_room(std::deque<PendingSend>& pending, int limit, Deadline deadline) {
+  while (pending.size() >= static_cast<size_t>(limit)) {
+    pending.front().wait(deadline);
+    pending.pop_front();
   }
-  const at::Tensor contiguous = tensor.detach().contiguous();
-  pending_.push_back({tag, contiguous, ranks_.send(contiguous, to, tag)});
 }
 
 void TensorLink::send_activation(int to, int key, const model::Tensors& tensors, Deadline deadline) {
+  make_room(activations_, kMaxPendingActivations, deadline);
   at::Tensor header = buffers_.take({kHeaderSize}, at::kLong);
   fill_header(header, tensors);
-  post(header, to, tag_of(key, Part::kHeader), deadline);
-  for (const at::Tensor& t : tensors) post(t, to, tag_of(key, Part::kActivation), deadline);
+  PendingSend& message = activations_.emplace_back();
+  message.key = key;
+  message.post(ranks_, header, to, tag_of(key, Part::kHeader));
+  for (const at::Tensor& t : tensors) message.post(ranks_, t, to, tag_of(key, Part::kActivation));
 }
 
 TensorLink::Expected TensorLink::expect_activation(int from, int key) {
@@ -87,13 +97,16 @@ model::Tensors TensorLink::wait_activation(Expected expected, bool training, Dea
 }
 
 void TensorLink::send_gradients(int to, int key, const model::Tensors& gradients, Deadline deadline) {
-  for (const at::Tensor& g : gradients) post(g, to, tag_of(key, Part::kGradient), deadline);
+  make_room(gradients_, kMaxPendingGradients, deadline);
+  PendingSend& message = gradients_.emplace_back();
+  message.key = key;
+  for (const at::Tensor& g : gradients) message.post(ranks_, g, to, tag_of(key, Part::kGradient));
 }
 
 void TensorLink::release_activation(int key, Deadline deadline) {
-  std::erase_if(pending_, [&](PendingSend& send) {
-    if (send.tag != tag_of(key, Part::kHeader) && send.tag != tag_of(key, Part::kActivation)) return false;
-    send.work->wait(deadline);
+  std::erase_if(activations_, [&](PendingSend& message) {
+    if (message.key != key) return false;
+    message.wait(deadline);
     return true;
   });
 }
@@ -114,8 +127,10 @@ model::Tensors TensorLink::wait_gradients(Expected expected, Deadline deadline) 
 }
 
 void TensorLink::flush(Deadline deadline) {
-  for (PendingSend& send : pending_) send.work->wait(deadline);
-  pending_.clear();
+  for (auto* pending : {&activations_, &gradients_}) {
+    for (PendingSend& message : *pending) message.wait(deadline);
+    pending->clear();
+  }
 }
 
 }  // namespace penstock::pipeline

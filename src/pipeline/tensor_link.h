@@ -15,15 +15,17 @@ namespace penstock::pipeline {
 // micro-batch, so receives may be waited for in another order than messages are sent.
 //
 // Threads:   one thread.
-// Buffering: a send keeps its tensor until it is known to be delivered: by flush() at the end of a step, or by kMaxPendingSends newer ones. Then
-//            the oldest is waited for; this cannot lock ranks up, as a proven schedule finishes even if every send waits.
+// Buffering: a send keeps its tensors until it is known to be delivered: an activation by its gradient, all by flush() at the end of a step. When
+//            more are pending than the limits below, the oldest is waited for; this cannot lock ranks up, as a proven schedule finishes even if
+//            every send waits. Gradients have the lower limit: their memory is not otherwise in use.
 //            Receive buffers come from a pool.
 // Errors:   Error of the communicator; kInternal for a header that makes no sense.
 class TensorLink {
  public:
   static constexpr int kMaxTensors = 8;  // in one message
   static constexpr int kMaxDims = 6;
-  static constexpr size_t kMaxPendingSends = 32;
+  static constexpr int kMaxPendingActivations = 16;  // messages
+  static constexpr int kMaxPendingGradients = 2;
 
   explicit TensorLink(comm::Communicator& ranks) : ranks_(ranks) {}
 
@@ -54,11 +56,14 @@ class TensorLink {
 
  private:
   struct PendingSend {
-    int tag = 0;
-    at::Tensor tensor;
-    comm::WorkPtr work;
+    int key = 0;
+    std::vector<at::Tensor> tensors;
+    std::vector<comm::WorkPtr> works;
+    void post(comm::Communicator& ranks, const at::Tensor& tensor, int to, int tag);
+    void wait(Deadline deadline);
   };
-  void post(const at::Tensor& tensor, int to, int tag, Deadline deadline);
+  // Waits for the oldest until one more may be sent.
+  static void make_room(std::deque<PendingSend>& pending, int limit, Deadline deadline);
   struct Announced {
     at::Tensor tensor;  // of the announced shape, to be filled
     bool wants_gradient = false;
@@ -66,7 +71,7 @@ class TensorLink {
   [[nodiscard]] std::vector<Announced> read_header(const at::Tensor& header, int from);
 
   comm::Communicator& ranks_;
-  std::deque<PendingSend> pending_;
+  std::deque<PendingSend> activations_, gradients_;  // on their way
   BufferPool buffers_;
 };
 
