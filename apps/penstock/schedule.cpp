@@ -16,7 +16,6 @@
 namespace penstock {
 namespace {
 
-constexpr size_t kMaxCsvBytes = size_t{64} << 20;
 constexpr double kTraceUnit = 1000;  // microseconds for one unit of time
 
 struct ScheduleOptions {
@@ -32,7 +31,7 @@ struct ScheduleOptions {
 
 plan::Schedule load(const ScheduleOptions& options) {
   if (options.csv.empty()) return plan::make_schedule(options.request).value();
-  return plan::parse_csv(read_file(options.csv, kMaxCsvBytes).value(), options.csv).value();
+  return plan::parse_csv(read_file(options.csv, plan::kMaxCsvBytes).value(), options.csv).value();
 }
 
 // Chunks of a rank are equal parts of its work, so that schedules with more stages stay comparable.
@@ -90,8 +89,15 @@ std::string list() {
   return text;
 }
 
+void check_costs(const ScheduleOptions& options) {
+  for (const double value : {options.costs.forward, options.costs.input_grad, options.costs.weight_grad, options.hop_latency}) {
+    if (!(value >= 0 && value <= 1e9)) throw error(Code::kInvalidArgument, "times of actions and hops: expected 0 to 1e9, found {}", value);
+  }
+}
+
 void schedule(const ScheduleOptions& options) {
   try {
+    check_costs(options);
     if (options.list) return fmt::print("{}", list());
     if (options.csv.empty() == options.request.name.empty()) throw error(Code::kInvalidArgument, "expected one of --name and --csv (--list shows the names)");
     const std::string text = render(options);

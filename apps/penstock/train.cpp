@@ -27,8 +27,6 @@ constexpr seconds kLeaveTime{10};
 // After a stop signal: the step under way, a last checkpoint and the model.
 constexpr seconds kStopTime{120};
 
-constexpr size_t kMaxScheduleBytes = size_t{64} << 20;
-
 struct TrainOptions {
   std::string config_file;
   std::vector<std::string> overrides;
@@ -63,6 +61,7 @@ class Job {
     cluster::RankGroupOptions group;
     group.num_ranks = config.world_size();
     group.process.argv = worker_command(options);
+    group.cores_per_rank = config.omp_threads;
     group.process.env = {fmt::format("OMP_NUM_THREADS={}", config.omp_threads)};
     ranks_ = cluster::RankGroup::spawn(group).value();
   }
@@ -113,9 +112,10 @@ class Job {
 // What the planning code refuses is said here, once, and not by every rank.
 void check_plan(const config::TrainConfig& config) {
   if (config.schedule.ends_with(".csv")) {
-    (void)plan::proven(plan::parse_csv(read_file(config.schedule, kMaxScheduleBytes).value(), config.schedule).value());
+    (void)plan::proven(plan::parse_csv(read_file(config.schedule, plan::kMaxCsvBytes).value(), config.schedule).value());
     return;
   }
+  if (config.schedule == "forward") throw error(Code::kInvalidArgument, "schedule: forward has no backward actions; expected a schedule to train with");
   const auto schedule = plan::make_schedule({config.schedule == plan::kAutoSchedule ? "1f1b" : config.schedule, config.mesh.pipe, config.batch.microbatches, config.chunks}).value();
   std::vector<plan::LayerCost> layers(static_cast<size_t>(config.model.num_layers) + 2, {"DecoderBlock", 1, 0});
   layers.front().type = "Embedding";

@@ -30,10 +30,10 @@ comm::LivenessOptions leave_when_a_peer_dies(int rank) {
 void print_summary(const config::TrainConfig& config, const train::TrainSummary& s) {
   std::cout << fmt::format(
       "{} after {} steps and {:.1f} s: validation loss {:.4f} nats per byte\n"
-      "  {:.0f} tokens/s, MFU {:.0f}% of the measured peak, bubble {:.1f}%, exposed communication {:.1f}% of the step\n"
+      "  {:.0f} tokens/s, MFU {:.0f}% of the measured peak, bubble {:.1f}% ({:.1f}% on equal stages with a core each), exposed communication {:.1f}% of the step\n"
       "  model {}/model   metrics {}/metrics.jsonl   loss curve {}/loss.svg   timeline {}/timeline.json\n",
       s.stopped ? "Stopped" : "Trained", s.steps, s.seconds, s.validation_loss, s.tokens_per_second, 100 * s.mfu, 100 * s.bubble_share,
-      100 * s.exposed_share, config.output, config.output, config.output, config.output);
+      100 * s.planned_bubble, 100 * s.exposed_share, config.output, config.output, config.output, config.output);
 }
 
 // A communication that failed is a symptom; Liveness knows the cause, and ends this process from its own thread when there is one.

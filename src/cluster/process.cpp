@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -60,6 +61,8 @@ struct ChildPlan {
   pid_t parent = 0;
   bool kill_with_parent = false;
   bool new_process_group = false;
+  bool bound = false;  // to `cores`
+  cpu_set_t cores{};
 };
 
 [[noreturn]] void fail_in_child(const ChildPlan& plan, Failure::Step step) {
@@ -74,6 +77,7 @@ struct ChildPlan {
     if (::prctl(PR_SET_PDEATHSIG, SIGKILL) != 0) fail_in_child(plan, Failure::kSetup);
     if (::getppid() != plan.parent) ::_exit(127);  // the parent died before the line above
   }
+  if (plan.bound && ::sched_setaffinity(0, sizeof plan.cores, &plan.cores) != 0) fail_in_child(plan, Failure::kSetup);
   if (::dup2(plan.null_fd, STDIN_FILENO) < 0) fail_in_child(plan, Failure::kSetup);
   if (plan.log_fd >= 0 && (::dup2(plan.log_fd, STDOUT_FILENO) < 0 || ::dup2(plan.log_fd, STDERR_FILENO) < 0))
     fail_in_child(plan, Failure::kSetup);
@@ -201,6 +205,9 @@ Result<std::unique_ptr<ChildProcess>> ChildProcess::spawn(ProcessOptions options
   plan.working_folder = options.working_folder.string();
   plan.kill_with_parent = options.kill_with_parent;
   plan.new_process_group = options.new_process_group;
+  plan.bound = !options.cores.empty();
+  CPU_ZERO(&plan.cores);
+  for (const int core : options.cores) CPU_SET(static_cast<size_t>(core), &plan.cores);
   FileDescriptor log, null(::open("/dev/null", O_RDONLY | O_CLOEXEC));
   if (null.get() < 0) return error(Code::kUnavailable, "cannot open /dev/null: {}", std::strerror(errno));
   if (options.log_file) {

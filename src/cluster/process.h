@@ -30,6 +30,7 @@ struct ProcessOptions {
   std::vector<std::string> env;                // "NAME=value", added to the inherited environment or overriding it
   std::optional<std::filesystem::path> log_file;  // stdout and stderr are appended there; absent = inherited
   std::filesystem::path working_folder;        // empty = inherited
+  std::vector<int> cores;                      // it and its threads run on these only; empty = where this process may run
   bool kill_with_parent = true;                // SIGKILL when this process dies, however it dies
   bool new_process_group = true;               // Ctrl-C in the terminal does not reach it; signals from here reach its children too
 };

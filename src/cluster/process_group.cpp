@@ -1,5 +1,7 @@
 #include "cluster/process_group.h"
 
+#include "cluster/core_sets.h"
+
 #include <netinet/in.h>
 #include <poll.h>
 #include <sys/socket.h>
@@ -39,12 +41,14 @@ Result<std::unique_ptr<RankGroup>> RankGroup::spawn(const RankGroupOptions& opti
     if (!port) return port.error();
     info.master_port = *port;
   }
+  const std::vector<int> cores = usable_cores();
   std::vector<std::unique_ptr<ChildProcess>> ranks;
   for (int rank = 0; rank < options.num_ranks; ++rank) {
     info.rank = info.local_rank = rank;
     ProcessOptions process = options.process;
     const std::vector<std::string> environment = rank_environment(info);
     process.env.insert(process.env.end(), environment.begin(), environment.end());
+    process.cores = cores_of_rank(rank, options.num_ranks, options.cores_per_rank, cores);
     if (options.log_folder) process.log_file = *options.log_folder / fmt::format("rank-{}.log", rank);
     Result<std::unique_ptr<ChildProcess>> child = ChildProcess::spawn(std::move(process));
     if (!child) return error(child.error().code(), "rank {} of {}: {}", rank, options.num_ranks, child.error().message());

@@ -17,6 +17,8 @@ struct RankGroupOptions {
   int num_ranks = 1;
   ProcessOptions process;  // the same for every rank; each also gets its RankInfo (launch_env.h) by environment
   int master_port = 0;     // 0 = a free one
+  // > 0: each rank runs on so many cores of its own, in order, when there are enough for all; else wherever the system puts it.
+  int cores_per_rank = 0;
   // Where set, rank r's stdout and stderr are appended to FOLDER/rank-r.log.
   std::optional<std::filesystem::path> log_folder;
 };

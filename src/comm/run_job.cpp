@@ -17,7 +17,7 @@ namespace {
 constexpr int kFailed = 1, kPeerFailed = 75;
 constexpr seconds kCauseWait{8};     // until a silent death is known
 constexpr seconds kTellWait{5};      // for the others to read why this rank leaves
-constexpr seconds kGoodbyeWait{20};  // for the others to finish
+constexpr std::chrono::hours kLongestWait{24 * 365};  // Liveness ends a wait for a rank that has died
 
 [[noreturn]] void end_process(int rank, const std::string& text, int exit_code) {
   std::fflush(stdout);
@@ -38,18 +38,21 @@ constexpr seconds kGoodbyeWait{20};  // for the others to finish
 }
 
 void run_as_process(const cluster::RankInfo& info, const std::function<void(Communicator&)>& body) {
-  const auto world = connect_c10d(info);
+  C10dOptions connect;
+  connect.operation_timeout = kLongestWait;
+  const auto world = connect_c10d(info, connect);
   LivenessOptions options;
   options.on_failure = [rank = info.rank](const std::string& text) { end_process(rank, "leaving, because " + text, kPeerFailed); };
   Liveness liveness(info, options);
   try {
     body(*world);
+    world->barrier()->wait(Deadline::after(kLongestWait));  // nobody closes connections, or the store, that another still needs
   } catch (const Error& e) {
     leave(liveness, info.rank, e.message(), e.code() == Code::kUnavailable || e.code() == Code::kDeadlineExceeded);
   } catch (const std::exception& e) {
     leave(liveness, info.rank, e.what(), false);
   }
-  liveness.post_done(Deadline::after(kGoodbyeWait));
+  liveness.post_done(Deadline::after(kLongestWait));
 }
 
 }  // namespace

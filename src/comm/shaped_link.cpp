@@ -27,7 +27,7 @@ class Departure {
   }
 
   void wait(Deadline deadline) EXCLUDES(mutex_) {
-    WorkPtr work;
+    std::shared_ptr<Work> work;
     {
       MutexLock lock(mutex_);
       while (!work_ && !failed_) {
@@ -36,11 +36,9 @@ class Departure {
         }
       }
       if (failed_) throw *failed_;
-      work = std::move(work_);
+      work = work_;
     }
     work->wait(deadline);
-    MutexLock lock(mutex_);
-    work_ = std::move(work);
   }
 
   [[nodiscard]] bool done() EXCLUDES(mutex_) {
@@ -51,7 +49,7 @@ class Departure {
  private:
   Mutex mutex_;
   CondVar changed_;
-  WorkPtr work_ GUARDED_BY(mutex_);
+  std::shared_ptr<Work> work_ GUARDED_BY(mutex_);
   std::optional<Error> failed_ GUARDED_BY(mutex_);
 };
 

@@ -67,6 +67,11 @@ class SharedWeights {
     if (!weight.defined()) weight = make();
     return weight;
   }
+  [[nodiscard]] std::vector<std::string> names() const {
+    std::vector<std::string> all;
+    for (const auto& [name, weight] : weights_) all.push_back(name);
+    return all;
+  }
 
  private:
   std::map<std::string, at::Tensor> weights_;

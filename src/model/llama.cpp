@@ -20,7 +20,10 @@ Parameter whole(const std::string& name, const at::Tensor& value, double init_st
 // Token ids -> rows of a table.
 class Embedding : public Layer {
  public:
-  Embedding(const LlamaConfig& config, SharedWeights& shared) : init_std_(config.initializer_range), table_(shared.get(kName, [&] { return weight({config.vocab_size, config.hidden_size}); })) {}
+  Embedding(const LlamaConfig& config, SharedWeights& shared) : init_std_(config.initializer_range) {
+    const auto make = [&] { return weight({config.vocab_size, config.hidden_size}); };
+    table_ = config.tie_word_embeddings ? shared.get(kName, make) : make();
+  }
   Tensors forward(const Tensors& inputs, const ForwardContext&) override { return {at::embedding(table_, inputs.at(0))}; }
   std::vector<Parameter> parameters() override { return {whole(kName, table_, init_std_)}; }
 

@@ -86,7 +86,8 @@ void Executor::begin(const StepRequest& request) {
                  request.microbatches.size(), schedule.num_microbatches);
   request_ = &request;
   const size_t count = stages_.size() * static_cast<size_t>(schedule.num_microbatches);
-  if (cells_.size() != count) cells_ = std::vector<Cell>(count);
+  if (cells_.size() != count || !clean_) cells_ = std::vector<Cell>(count);  // not clean: an Error ended the step before
+  clean_ = false;
   const auto& actions = schedule.ranks[static_cast<size_t>(pipe_.rank())];
   weights_left_.assign(static_cast<size_t>(num_stages_), 0);
   splits_.assign(static_cast<size_t>(num_stages_), false);
@@ -105,6 +106,7 @@ void Executor::finish() {
                    "the schedule left values behind");
     drop(c);
   }
+  clean_ = true;
   request_ = nullptr;
 }
 
@@ -125,12 +127,11 @@ void Executor::send(const Action& action) {
   Cell& c = cell(action.stage, action.microbatch);
   const int peer = plan::peer_stage(action);
   const int to = request_->schedule->rank_of(peer);
-  const Deadline deadline = Deadline::after(timeout_);
   if (action.kind == ActionKind::kSendBackward) {
-    return link_.send_gradients(to, key(peer, action.microbatch), take(c.input_gradients, action, "input gradient"), deadline);
+    return link_.send_gradients(to, key(peer, action.microbatch), take(c.input_gradients, action, "input gradient"), Deadline::after(timeout_));
   }
   PENSTOCK_CHECK(c.live, "{} has no output", plan::to_string(action));
-  link_.send_activation(to, key(peer, action.microbatch), c.activation.outputs, deadline);
+  link_.send_activation(to, key(peer, action.microbatch), c.activation.outputs);
   if (!request_->training) drop(c);
 }
 
@@ -224,8 +225,9 @@ void Executor::backward(const Action& action) {
   Cell& c = cell(action.stage, action.microbatch);
   Stage& here = stage(action.stage);
   PENSTOCK_CHECK(c.live, "{} has no activation", plan::to_string(action));
-  const bool split = splits_[static_cast<size_t>(action.stage)];
-  if (!split) announce_last(action.stage, nullptr);
+  // Where weight gradients are queued, or layers computed again one segment after the other, hooks cannot tell when a parameter is complete.
+  const bool hooks_tell = !splits_[static_cast<size_t>(action.stage)] && !here.recomputes();
+  if (hooks_tell) announce_last(action.stage, nullptr);
   if (here.is_last()) {
     torch::autograd::backward({c.loss}, {at::full_like(c.loss, request_->loss_scale)});
     c.gradients = gradients_of(c.loss_inputs);
@@ -233,7 +235,7 @@ void Executor::backward(const Action& action) {
   here.backward(c.activation, take(c.gradients, action, "output gradient"), context_for(action.stage, c));
   hand_input_gradients_on(action, c);
   drop(c);
-  if (split && action.kind == ActionKind::kBackward) weight_grad(action);
+  if (!hooks_tell && action.kind == ActionKind::kBackward) weight_grad(action);
 }
 
 void Executor::hand_input_gradients_on(const Action& action, Cell& c) {

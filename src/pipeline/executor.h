@@ -110,6 +110,7 @@ class Executor {
   std::vector<Cell> cells_;          // by local stage and micro-batch; kept from step to step
   std::vector<int> weights_left_;    // by stage: actions that complete weight gradients
   std::vector<bool> splits_;         // by stage: the list has weight gradients apart
+  bool clean_ = true;                // the last step came to its end
   const StepRequest* request_ = nullptr;
   StepResult result_;
 };

@@ -7,6 +7,7 @@
 #include "comm/spawn_ranks.h"
 #include "kernels/cross_entropy.h"
 #include "model/llama.h"
+#include "pipeline/microbatch.h"
 #include "plan/partition.h"
 #include "plan/schedule_check.h"
 
@@ -154,6 +155,93 @@ INSTANTIATE_TEST_SUITE_P(Executor, EverySchedule,
                            return name;
                          });
 
+TEST(Executor, RunsMoreChunksThanAScheduleHasByItself) {
+  const Outcome whole = run({.schedule = "gpipe"});
+  expect_close(run({.schedule = "interleaved-1f1b", .ranks = 2, .chunks = 4}), whole);
+  expect_close(run({.schedule = "zb-h1", .ranks = 2, .chunks = 3}), whole);
+  expect_close(run({.schedule = "looped-bfs", .ranks = 2, .chunks = 4}), whole);
+}
+
+TEST(Executor, GoesOnAfterAStepThatFailed) {
+  const auto specs = model::llama_layers(small_model());
+  const auto schedule = make({});
+  const Outcome whole = run({});
+  comm::spawn_ranks(1, [&](comm::Communicator& pipe) {
+    Stage stage(specs, std::vector<int>{0, 8}, 0, 2);
+    for (auto& p : stage.parameters()) model::initialize(p, 7);
+    Executor executor(pipe, {&stage}, seconds(20));
+    auto microbatches = batch(kMicrobatches, false);
+    const auto good = microbatches[2].inputs;
+    StepRequest request;
+    request.schedule = &schedule;
+    request.loss = loss_of;
+    request.loss_scale = 0.01;
+    microbatches[2].inputs = {at::full({2, 8}, 1000, at::kLong)};  // no such row in the embedding
+    request.microbatches = microbatches;
+    try {
+      (void)executor.run(request);
+      ADD_FAILURE() << "expected an Error";
+    } catch (const Error& e) {
+      EXPECT_NE(e.message().find("rank 0, stage 0, action F of micro-batch 2:"), std::string::npos) << e.message();
+    }
+    for (auto& p : stage.parameters()) p.value.mutable_grad() = at::Tensor();
+    microbatches[2].inputs = good;
+    request.microbatches = microbatches;
+    (void)executor.run(request);
+    for (auto& p : stage.parameters()) EXPECT_TRUE(p.value.grad().equal(whole.gradients.at(p.name))) << p.name;
+  });
+}
+
+TEST(BufferPool, UsesABufferAgainWhenNobodyHoldsIt) {
+  BufferPool pool;
+  const void* first = nullptr;
+  {
+    const at::Tensor a = pool.take({4, 3}, at::kFloat), b = pool.take({4, 3}, at::kFloat);
+    EXPECT_NE(a.data_ptr(), b.data_ptr());
+    first = a.data_ptr();
+  }
+  const at::Tensor kept = pool.take({4, 3}, at::kFloat), other = pool.take({4, 3}, at::kFloat);
+  EXPECT_TRUE(kept.data_ptr() == first || other.data_ptr() == first);
+  EXPECT_EQ(pool.num_buffers(), 2u);
+  (void)pool.take({4, 3}, at::kLong);
+  EXPECT_EQ(pool.num_buffers(), 3u) << "another dtype";
+  for (int64_t step = 0; step <= BufferPool::kForgetAfter + 1; ++step) pool.end_step();
+  EXPECT_EQ(pool.num_buffers(), 2u) << "only what is in use is kept";
+}
+
+TEST(Microbatch, SplitsAsTensorSplitDoesAndMergesAgain) {
+  const at::Tensor rows = at::arange(20).view({10, 2}), columns = at::arange(20).view({2, 10}), whole = at::ones({3});
+  const SplitRule rules[] = {{false, 0}, {false, 1}, {true, 0}};
+  const auto parts = split({rows, columns, whole}, 4, rules);
+  ASSERT_EQ(parts.size(), 4u);
+  const int64_t expected[] = {3, 3, 2, 2};
+  for (size_t i = 0; i < 4; ++i) {
+    EXPECT_EQ(parts[i][0].size(0), expected[i]);
+    EXPECT_EQ(parts[i][1].size(1), expected[i]);
+    EXPECT_TRUE(parts[i][2].is_same(whole));
+  }
+  const MergeRule back[] = {{0, {}}, {1, {}}, {0, [](const at::Tensor& a, const at::Tensor& b) { return a + b; }}};
+  const auto merged = merge_outputs(parts, back);
+  EXPECT_TRUE(merged[0].equal(rows));
+  EXPECT_TRUE(merged[1].equal(columns));
+  EXPECT_TRUE(merged[2].equal(4 * whole));
+}
+
+TEST(Microbatch, NamesTheTensorThatCannotBeSplit) {
+  const auto complaint = [](const model::Tensors& tensors, int count, std::vector<SplitRule> rules = {}) {
+    try {
+      (void)split(tensors, count, rules);
+    } catch (const Error& e) {
+      return e.message();
+    }
+    return std::string("accepted");
+  };
+  EXPECT_EQ(complaint({at::ones({3, 2})}, 4), "micro-batches: tensor 0 of shape [3, 2] cannot be cut into 4 along dim 0; use at most 3 micro-batches");
+  EXPECT_EQ(complaint({at::ones({4}), at::ones({5})}, 2), "micro-batches: tensor 1 of shape [5] has 5 rows along dim 0, the others have 4");
+  EXPECT_EQ(complaint({at::ones({4})}, 2, {{false, 1}}), "micro-batches: tensor 0 has shape [4], no dim 1 to cut");
+  EXPECT_EQ(complaint({at::ones({4})}, 0), "micro-batches: expected at least 1, found 0");
+}
+
 TEST(Executor, ComputingActivationsAgainChangesNoBit) {
   for (const char* schedule : {"1f1b", "zb-h1", "zb-v"}) {
     SCOPED_TRACE(schedule);
@@ -168,7 +256,7 @@ TEST(Executor, ATiedWeightOnOneRankIsOneWeight) {
   expect_close(run({.schedule = "interleaved-1f1b", .ranks = 1, .tied = true}), whole);
 }
 
-TEST(Executor, UsesItsReceiveBuffersAgain) {
+TEST(Executor, StepsAddUp) {
   Outcome one = run({.schedule = "1f1b", .ranks = 3, .uneven = true}), three = run({.schedule = "1f1b", .ranks = 3, .uneven = true, .steps = 3});
   EXPECT_DOUBLE_EQ(three.loss, 3 * one.loss);
   for (auto& [name, gradient] : one.gradients) gradient = gradient * 3;
@@ -242,6 +330,61 @@ TEST(Executor, NamesRankStageActionAndMicrobatchWhenAPeerIsGone) {
     }
   });
   EXPECT_NE(message.find("rank 1, stage 1, action RECV_F of micro-batch 0"), std::string::npos) << message;
+}
+
+// A group whose third message cannot be sent.
+class BrokenLink : public comm::Communicator {
+ public:
+  explicit BrokenLink(comm::Communicator& inner) : inner_(inner) {}
+  int rank() const override { return inner_.rank(); }
+  int size() const override { return inner_.size(); }
+  const std::string& name() const override { return inner_.name(); }
+  comm::WorkPtr send(const at::Tensor& tensor, int to, int tag) override {
+    if (++sends_ == 3) throw error(Code::kUnavailable, "the cable is cut");
+    return inner_.send(tensor, to, tag);
+  }
+  comm::WorkPtr recv(at::Tensor& tensor, int from, int tag) override { return inner_.recv(tensor, from, tag); }
+  comm::WorkPtr all_reduce(at::Tensor& tensor, comm::Reduce op) override { return inner_.all_reduce(tensor, op); }
+  comm::WorkPtr broadcast(at::Tensor& tensor, int root) override { return inner_.broadcast(tensor, root); }
+  comm::WorkPtr barrier() override { return inner_.barrier(); }
+  std::unique_ptr<comm::Communicator> split(std::span<const int> ranks, const std::string& name, Deadline deadline) override {
+    return inner_.split(ranks, name, deadline);
+  }
+
+ private:
+  comm::Communicator& inner_;
+  int sends_ = 0;
+};
+
+TEST(Executor, NamesRankStageActionAndMicrobatchOfASendThatFailsOnEveryRank) {
+  const auto specs = model::llama_layers(small_model());
+  const auto schedule = make({.ranks = 2, .microbatches = 4});
+  std::vector<std::string> messages(2);
+  try {
+    comm::spawn_ranks(2, [&](comm::Communicator& plain) {
+      BrokenLink broken(plain);
+      comm::Communicator& pipe = plain.rank() == 0 ? static_cast<comm::Communicator&>(broken) : plain;
+      Stage stage(specs, std::vector<int>{0, 2, 8}, pipe.rank());
+      for (auto& p : stage.parameters()) model::initialize(p, 7);
+      Executor executor(pipe, {&stage}, seconds(20));
+      const auto microbatches = batch(4, false);
+      StepRequest request;
+      request.schedule = &schedule;
+      request.microbatches = microbatches;
+      request.loss = loss_of;
+      try {
+        (void)executor.run(request);
+      } catch (const Error& e) {
+        messages[static_cast<size_t>(pipe.rank())] = e.message();
+        throw;
+      }
+    });
+    FAIL() << "expected an Error";
+  } catch (const Error&) {
+  }
+  const char* expected = "rank 0, stage 0, action SEND_F of micro-batch 1: the cable is cut";
+  EXPECT_EQ(messages[0], expected);
+  EXPECT_NE(messages[1].find(expected), std::string::npos) << messages[1];
 }
 
 TEST(Stage, SharesATiedWeightWithinAStageAndCountsItOnce) {

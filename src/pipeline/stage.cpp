@@ -4,6 +4,7 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include <algorithm>
+#include <mutex>
 
 #include "base/error.h"
 
@@ -15,11 +16,21 @@ at::Generator& generator() {
   return cpu;
 }
 
+at::Tensor random_state() {
+  const std::lock_guard lock(generator().mutex());
+  return generator().get_state();
+}
+
+void set_random_state(const at::Tensor& state) {
+  const std::lock_guard lock(generator().mutex());
+  generator().set_state(state);
+}
+
 // Draws as they were drawn from `state` on, and goes back to the present state at the end.
 class ReplayedRandomness {
  public:
-  explicit ReplayedRandomness(const at::Tensor& state) : present_(generator().get_state()) { generator().set_state(state); }
-  ~ReplayedRandomness() { generator().set_state(present_); }
+  explicit ReplayedRandomness(const at::Tensor& state) : present_(random_state()) { set_random_state(state); }
+  ~ReplayedRandomness() { set_random_state(present_); }
   ReplayedRandomness(const ReplayedRandomness&) = delete;
   ReplayedRandomness& operator=(const ReplayedRandomness&) = delete;
 
@@ -88,7 +99,7 @@ void Stage::forward(Activation& activation, const model::ForwardContext& context
   model::Tensors tensors = activation.inputs;
   for (int first = 0; first < num_layers(); first += checkpoint_layers_) {
     const int last = std::min(first + checkpoint_layers_, num_layers());
-    activation.segments.push_back({first, last, tensors, generator().get_state()});
+    activation.segments.push_back({first, last, tensors, random_state()});
     tensors = as_leaves(run(first, last, std::move(tensors), throw_away));
   }
   activation.outputs = std::move(tensors);

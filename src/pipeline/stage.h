@@ -15,7 +15,8 @@ namespace penstock::pipeline {
 class Stage {
  public:
   // `index` of `num_stages`; `specs` are all layers of the model, `boundaries` (num_stages + 1 values) cut them.
-  // `checkpoint_layers` > 0: training keeps only the input of every so many layers and computes them again in the backward pass.
+  // `checkpoint_layers` > 0: training keeps only the input of every so many layers and computes them again in the backward pass,
+  // drawing the same random numbers again; ranks that are threads share one generator, so that layers which draw from it (dropout) then differ.
   // `shared`: weights that the layers of one rank have in common, over all its stages; null when this is the only one.
   Stage(std::span<const model::LayerSpec> specs, std::span<const int> boundaries, int index, int checkpoint_layers = 0,
         model::SharedWeights* shared = nullptr);
@@ -33,6 +34,7 @@ class Stage {
 
   // Each tensor once, in forward order.
   [[nodiscard]] std::vector<model::Parameter>& parameters() { return parameters_; }
+  [[nodiscard]] bool recomputes() const { return checkpoint_layers_ > 0; }
   [[nodiscard]] int index() const { return index_; }
   [[nodiscard]] int num_stages() const { return num_stages_; }
   [[nodiscard]] bool is_first() const { return index_ == 0; }

@@ -14,12 +14,27 @@ int tag_of(int key, Part part) { return 16 + 3 * key + static_cast<int>(part); }
 constexpr int64_t kFieldsPerTensor = 3 + TensorLink::kMaxDims;  // dtype, wants gradient, number of dims, dims
 constexpr int64_t kHeaderSize = 1 + TensorLink::kMaxTensors * kFieldsPerTensor;
 
+// What the communicator sends of a contiguous tensor: itself, or its bytes, which it does not own.
+at::Tensor on_the_wire(const at::Tensor& t) {
+  switch (t.scalar_type()) {
+    case at::kFloat:
+    case at::kDouble:
+    case at::kBFloat16:
+    case at::kLong:
+    case at::kInt:
+    case at::kByte: return t;
+    default: return at::from_blob(t.data_ptr(), {static_cast<int64_t>(t.nbytes())}, at::kByte);
+  }
+}
+
 void fill_header(at::Tensor& header, const model::Tensors& tensors) {
-  PENSTOCK_CHECK(tensors.size() <= TensorLink::kMaxTensors, "{} tensors in one message, at most {}", tensors.size(), TensorLink::kMaxTensors);
+  if (tensors.size() > TensorLink::kMaxTensors) {
+    throw error(Code::kInvalidArgument, "a layer hands on {} tensors; expected at most {}", tensors.size(), TensorLink::kMaxTensors);
+  }
   int64_t* field = header.data_ptr<int64_t>();
   *field++ = static_cast<int64_t>(tensors.size());
   for (const at::Tensor& t : tensors) {
-    PENSTOCK_CHECK(t.dim() <= TensorLink::kMaxDims, "a tensor of {} dims, at most {}", t.dim(), TensorLink::kMaxDims);
+    if (t.dim() > TensorLink::kMaxDims) throw error(Code::kInvalidArgument, "a layer hands on a tensor of {} dims; expected at most {}", t.dim(), TensorLink::kMaxDims);
     field[0] = static_cast<int64_t>(t.scalar_type());
     field[1] = t.requires_grad() ? 1 : 0;
     field[2] = t.dim();
@@ -52,22 +67,14 @@ std::vector<TensorLink::Announced> TensorLink::read_header(const at::Tensor& hea
 
 void TensorLink::PendingSend::post(comm::Communicator& ranks, const at::Tensor& tensor, int to, int tag) {
   tensors.push_back(tensor.detach().contiguous());
-  works.push_back(ranks.send(tensors.back(), to, tag));
+  works.push_back(ranks.send(on_the_wire(tensors.back()), to, tag));
 }
 
 void TensorLink::PendingSend::wait(Deadline deadline) {
   for (const auto& work : works) work->wait(deadline);
 }
 
-void TensorLink::make_room(std::deque<PendingSend>& pending, int limit, Deadline deadline) {
-  while (pending.size() >= static_cast<size_t>(limit)) {
-    pending.front().wait(deadline);
-    pending.pop_front();
-  }
-}
-
-void TensorLink::send_activation(int to, int key, const model::Tensors& tensors, Deadline deadline) {
-  make_room(activations_, kMaxPendingActivations, deadline);
+void TensorLink::send_activation(int to, int key, const model::Tensors& tensors) {
   at::Tensor header = buffers_.take({kHeaderSize}, at::kLong);
   fill_header(header, tensors);
   PendingSend& message = activations_.emplace_back();
@@ -86,7 +93,10 @@ model::Tensors TensorLink::wait_activation(Expected expected, bool training, Dea
   expected.works[0]->wait(deadline);
   std::vector<Announced> announced = read_header(expected.tensors[0], expected.from);
   std::vector<comm::WorkPtr> works;
-  for (Announced& a : announced) works.push_back(ranks_.recv(a.tensor, expected.from, tag_of(expected.key, Part::kActivation)));
+  for (const Announced& a : announced) {
+    at::Tensor wire = on_the_wire(a.tensor);
+    works.push_back(ranks_.recv(wire, expected.from, tag_of(expected.key, Part::kActivation)));
+  }
   model::Tensors out;
   for (size_t i = 0; i < works.size(); ++i) {
     works[i]->wait(deadline);
@@ -97,7 +107,10 @@ model::Tensors TensorLink::wait_activation(Expected expected, bool training, Dea
 }
 
 void TensorLink::send_gradients(int to, int key, const model::Tensors& gradients, Deadline deadline) {
-  make_room(gradients_, kMaxPendingGradients, deadline);
+  while (gradients_.size() >= kMaxPendingGradients) {
+    gradients_.front().wait(deadline);
+    gradients_.pop_front();
+  }
   PendingSend& message = gradients_.emplace_back();
   message.key = key;
   for (const at::Tensor& g : gradients) message.post(ranks_, g, to, tag_of(key, Part::kGradient));
@@ -116,7 +129,8 @@ TensorLink::Expected TensorLink::expect_gradients(int from, int key, const model
   for (const at::Tensor& t : like) {
     if (!t.requires_grad()) continue;
     expected.tensors.push_back(buffers_.take(t.sizes(), t.scalar_type()));
-    expected.works.push_back(ranks_.recv(expected.tensors.back(), from, tag_of(key, Part::kGradient)));
+    at::Tensor wire = on_the_wire(expected.tensors.back());
+    expected.works.push_back(ranks_.recv(wire, from, tag_of(key, Part::kGradient)));
   }
   return expected;
 }
@@ -131,6 +145,7 @@ void TensorLink::flush(Deadline deadline) {
     for (PendingSend& message : *pending) message.wait(deadline);
     pending->clear();
   }
+  buffers_.end_step();
 }
 
 }  // namespace penstock::pipeline

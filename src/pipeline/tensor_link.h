@@ -15,17 +15,19 @@ namespace penstock::pipeline {
 // micro-batch, so receives may be waited for in another order than messages are sent.
 //
 // Threads:   one thread.
-// Buffering: a send keeps its tensors until it is known to be delivered: an activation by its gradient, all by flush() at the end of a step. When
-//            more are pending than the limits below, the oldest is waited for; this cannot lock ranks up, as a proven schedule finishes even if
-//            every send waits. Gradients have the lower limit: their memory is not otherwise in use.
+// Buffering: a send keeps its tensors until it is known to be delivered: an activation by its gradient, all by flush() at the end of a step.
+//            Activations are never waited for, as their receiver takes the payload only when it needs it. Of gradients few may be pending, as their
+//            memory is not otherwise in use: then the oldest is waited for. That cannot lock ranks up: their receives are posted where the schedule
+//            has them, and a proven schedule finishes even if every send waits.
 //            Receive buffers come from a pool.
-// Errors:   Error of the communicator; kInternal for a header that makes no sense.
+// Dtypes:   any; those that the communicator does not know travel as bytes.
+// Errors:   Error of the communicator; kInvalidArgument for more tensors or dims than a header has room for; kInternal for a header that makes
+//           no sense.
 class TensorLink {
  public:
   static constexpr int kMaxTensors = 8;  // in one message
   static constexpr int kMaxDims = 6;
-  static constexpr int kMaxPendingActivations = 16;  // messages
-  static constexpr int kMaxPendingGradients = 2;
+  static constexpr size_t kMaxPendingGradients = 2;  // messages
 
   explicit TensorLink(comm::Communicator& ranks) : ranks_(ranks) {}
 
@@ -38,7 +40,7 @@ class TensorLink {
   };
 
   // `key`: a number of the message that both sides agree on, e.g. from stage and micro-batch; small and not negative.
-  void send_activation(int to, int key, const model::Tensors& tensors, Deadline deadline);
+  void send_activation(int to, int key, const model::Tensors& tensors);
   [[nodiscard]] Expected expect_activation(int from, int key);
   // Blocks until it is here. Floating point tensors that had a gradient to carry at the sender have requires_grad set when `training`.
   [[nodiscard]] model::Tensors wait_activation(Expected expected, bool training, Deadline deadline);
@@ -62,8 +64,6 @@ class TensorLink {
     void post(comm::Communicator& ranks, const at::Tensor& tensor, int to, int tag);
     void wait(Deadline deadline);
   };
-  // Waits for the oldest until one more may be sent.
-  static void make_room(std::deque<PendingSend>& pending, int limit, Deadline deadline);
   struct Announced {
     at::Tensor tensor;  // of the announced shape, to be filled
     bool wants_gradient = false;

@@ -35,7 +35,10 @@ bool is_embedding(const std::string& tensor) {
 
 void add(ModelLayer& layer, const formats::TensorEntry& tensor) {
   int64_t elements = 1;
-  for (const int64_t size : tensor.shape) elements *= size;
+  for (const int64_t size : tensor.shape) {
+    if (size == 0) return;
+    elements *= size;
+  }
   layer.parameters += elements;
   layer.bytes += static_cast<int64_t>(tensor.end - tensor.begin);
 }
@@ -50,6 +53,9 @@ Result<std::vector<ModelLayer>> layers_of_model(std::span<const formats::TensorE
   for (const formats::TensorEntry& tensor : tensors) {
     if (const auto block = block_of(tensor.name)) {
       ModelLayer& layer = blocks.try_emplace(block->number, ModelLayer{block->prefix, "DecoderBlock", 0, 0}).first->second;
+      if (layer.name != block->prefix) {
+        return error(Code::kInvalidArgument, "layers: expected one stack of blocks, found {} and {}", layer.name, block->prefix);
+      }
       add(layer, tensor);
     } else if (is_embedding(tensor.name)) {
       add(embedding, tensor);

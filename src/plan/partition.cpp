@@ -15,6 +15,7 @@ namespace {
 constexpr size_t kMaxLayers = 4096;
 constexpr double kMaxBalancedSteps = 4e9;  // of DeepSpeed's search: layers² · stages / 2
 constexpr size_t kMaxRegex = 1000;         // characters
+constexpr size_t kMaxType = 1000;
 constexpr double kMaxSum = 1e150;          // squares of it still fit a double
 
 // Running sums: prefix[i] = of the first i values.
@@ -121,8 +122,13 @@ Result<Boundaries> by_type(std::span<const LayerCost> layers, const PartitionReq
   }
   std::vector<double> weights;
   try {
-    const std::regex type(pattern, std::regex::ECMAScript | std::regex::icase);
-    for (const LayerCost& layer : layers) weights.push_back(std::regex_search(layer.type, type) ? 1 : 0);
+    const std::regex type(pattern, std::regex::ECMAScript | std::regex::icase | std::regex_constants::__polynomial);  // no backtracking
+    for (const LayerCost& layer : layers) {
+      if (layer.type.size() > kMaxType) {
+        return error(Code::kInvalidArgument, "partition: a layer's type has {} characters; expected at most {}", layer.type.size(), kMaxType);
+      }
+      weights.push_back(std::regex_search(layer.type, type) ? 1 : 0);
+    }
   } catch (const std::regex_error& wrong) {
     return error(Code::kInvalidArgument, "partition: '{}' is no regular expression: {}", pattern, wrong.what());
   }
@@ -151,6 +157,17 @@ std::optional<Boundaries> parse_boundaries(std::string_view text) {
     if (text.front() != ',') return std::nullopt;
     text.remove_prefix(1);
   }
+}
+
+// For methods that cut without looking at it.
+std::optional<Error> check_memory(const Boundaries& boundaries, std::span<const double> memory, double limit) {
+  for (size_t stage = 0; limit > 0 && stage + 1 < boundaries.size(); ++stage) {
+    double held = 0;
+    for (int layer = boundaries[stage]; layer < boundaries[stage + 1]; ++layer) held += memory[static_cast<size_t>(layer)];
+    if (held <= limit) continue;
+    return error(Code::kInvalidArgument, "memory limit: stage {} would hold {:.0f} bytes, it may hold {:.0f}; use minmax or more stages", stage, held, limit);
+  }
+  return std::nullopt;
 }
 
 Result<Boundaries> by_method(std::span<const LayerCost> layers, std::span<const double> weights, const PartitionRequest& request) {
@@ -185,6 +202,7 @@ Result<Boundaries> partition(std::span<const LayerCost> layers, const PartitionR
   if (const auto problem = check_boundaries(*boundaries, static_cast<int>(layers.size()), request.num_stages, request.allow_empty)) {
     return error(Code::kInvalidArgument, "partition: {}", *problem);
   }
+  if (auto wrong = check_memory(*boundaries, memory, request.memory_limit)) return *wrong;
   return boundaries;
 }
 

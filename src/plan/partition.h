@@ -33,7 +33,7 @@ struct PartitionRequest {
   int num_stages = 1;
   // Stages without a layer may stand, where a method makes them (fewer layers than stages, equal boundaries).
   bool allow_empty = false;
-  // Bytes that a stage may hold; minmax and parameters cut within it. 0 = no limit.
+  // Bytes that a stage may hold; minmax, parameters and type cut within it, the others refuse what exceeds it. 0 = no limit.
   double memory_limit = 0;
 };
 

@@ -138,6 +138,20 @@ TEST(Partition, MemoryLimitMovesTheCut) {
   EXPECT_THAT(partition(layers, asked).error().message(), HasSubstr("layer 0 (a) alone holds 60 bytes; a stage may hold 50"));
 }
 
+TEST(Partition, MethodsThatDoNotLookAtMemoryRefuseToExceedIt) {
+  const std::vector<LayerCost> layers = {{"a", 1, 60}, {"a", 1, 60}, {"a", 1, 10}, {"a", 1, 10}};
+  for (const char* method : {"uniform", "deepspeed", "0,2,4"}) {
+    PartitionRequest asked = request(method, 2);
+    asked.memory_limit = 100;
+    EXPECT_THAT(partition(layers, asked).error().message(), HasSubstr("stage 0 would hold 120 bytes, it may hold 100")) << method;
+  }
+}
+
+TEST(Partition, AHostileRegularExpressionTakesNoTime) {
+  const std::vector<LayerCost> layers(4, {std::string(900, 'a') + "!", 1, 0});
+  EXPECT_THAT(partition(layers, request("type:(a+)+$", 2)).error().message(), HasSubstr("no layer's type matches"));
+}
+
 TEST(Partition, EveryCutHoldsAllLayersAndNoEmptyStage) {
   for (int layers = 1; layers <= 40; ++layers) {
     for (int stages = 1; stages <= layers; ++stages) {

@@ -72,6 +72,10 @@ std::vector<int> Schedule::stages_of(int rank) const {
   return stages;
 }
 
+bool Schedule::has_communication() const {
+  return std::ranges::any_of(ranks, [](const auto& list) { return std::ranges::any_of(list, [](const Action& a) { return !is_compute(a.kind); }); });
+}
+
 std::vector<int> loop_placement(int num_ranks, int chunks) {
   std::vector<int> ranks;
   for (int stage = 0; stage < num_ranks * chunks; ++stage) ranks.push_back(stage % num_ranks);

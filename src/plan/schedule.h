@@ -22,6 +22,7 @@ struct Schedule {
 
   [[nodiscard]] int rank_of(int stage) const { return stage_ranks[static_cast<size_t>(stage)]; }
   [[nodiscard]] std::vector<int> stages_of(int rank) const;  // rising
+  [[nodiscard]] bool has_communication() const;                // any send or receive
   bool operator==(const Schedule&) const = default;
 };
 
@@ -61,7 +62,7 @@ struct KnownSchedule {
 // forward           every forward: validation and serving.
 //
 // kInvalidArgument names the field: an unknown name (lists the known ones), a count out of range, more than 4096 stages or four million
-// actions, a number of chunks or micro-batches that the schedule cannot have.
+// forwards, a number of chunks or micro-batches that the schedule cannot have.
 [[nodiscard]] Result<Schedule> make_schedule(const ScheduleRequest& request);
 
 // The forward actions of a schedule in their order, for validation on the same stages.

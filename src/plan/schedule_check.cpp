@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <deque>
+#include <map>
 #include <utility>
 
 #include "plan/action_table.h"
@@ -15,7 +16,7 @@ namespace {
 class DeadlockFinder {
  public:
   DeadlockFinder(const Schedule& schedule, int link_capacity)
-      : schedule_(schedule), capacity_(static_cast<size_t>(link_capacity)), at_(schedule.ranks.size(), 0), links_(at_.size() * at_.size()) {}
+      : schedule_(schedule), capacity_(static_cast<size_t>(link_capacity)), at_(schedule.ranks.size(), 0) {}
 
   std::optional<std::string> run() {
     bool moved = true;
@@ -36,7 +37,7 @@ class DeadlockFinder {
  private:
   [[nodiscard]] bool ended(size_t rank) const { return at_[rank] >= schedule_.ranks[rank].size(); }
   [[nodiscard]] const Action& head(size_t rank) const { return schedule_.ranks[rank][at_[rank]]; }
-  [[nodiscard]] std::deque<Action>& link_between(size_t from, size_t to) { return links_[from * at_.size() + to]; }
+  [[nodiscard]] std::deque<Action>& link_between(size_t from, size_t to) { return links_[{from, to}]; }
   [[nodiscard]] size_t peer_of(const Action& action) const { return static_cast<size_t>(schedule_.rank_of(peer_stage(action))); }
 
   bool step(size_t rank) {
@@ -90,7 +91,7 @@ class DeadlockFinder {
   const Schedule& schedule_;
   const size_t capacity_;
   std::vector<size_t> at_;                 // per rank: the action it stands at
-  std::vector<std::deque<Action>> links_;  // by (from, to): sent and not yet received
+  std::map<std::pair<size_t, size_t>, std::deque<Action>> links_;  // by (from, to): sent and not yet received
 };
 
 constexpr int64_t kAbsent = -1;
@@ -143,6 +144,12 @@ class CompletenessCheck {
           return fmt::format("rank {} has {}, but stage {} is on rank {}", rank, to_string(action), action.stage,
                              schedule_.rank_of(action.stage));
         }
+        if (!is_compute(action.kind)) {
+          const int peer = peer_stage(action);
+          if (peer < 0 || peer >= schedule_.num_stages || schedule_.rank_of(peer) == rank) {
+            return fmt::format("rank {} has {}, but stage {} has no neighbour on another rank there", rank, to_string(action), action.stage);
+          }
+        }
         if (has(action)) return fmt::format("rank {} has {} twice", rank, to_string(action));
         if (action.joined && (action.kind != ActionKind::kForward || position + 1 == list.size() || list[position + 1].kind != ActionKind::kBackward)) {
           return fmt::format("rank {} has {} in a pair; expected a forward and a backward behind it", rank, to_string(action));
@@ -179,7 +186,11 @@ class CompletenessCheck {
     if (next >= schedule_.num_stages || schedule_.rank_of(next) == schedule_.rank_of(stage)) return std::nullopt;
     const Action forward{ActionKind::kForward, stage, mb};
     if (auto problem = check_message(forward, {ActionKind::kSendForward, stage, mb}, {ActionKind::kForward, next, mb})) return problem;
-    if (!has_backward_) return std::nullopt;
+    if (!has_backward_) {
+      const Action send{ActionKind::kSendBackward, next, mb}, recv{ActionKind::kRecvBackward, stage, mb};
+      if (has(send) || has(recv)) return fmt::format("{} is there, but no gradient is ever made", to_string(has(send) ? send : recv));
+      return std::nullopt;
+    }
     const auto backward = [&](int of) {
       const Action whole{ActionKind::kBackward, of, mb};
       return has(whole) ? whole : Action{ActionKind::kInputGrad, of, mb};
@@ -224,10 +235,7 @@ std::optional<std::string> check_complete(const Schedule& schedule) { return Com
 Schedule proven(const Schedule& schedule) {
   const auto refuse = [&](const std::string& problem) { return error(Code::kInvalidArgument, "schedule {}: {}", schedule.name, problem); };
   if (const auto problem = check_complete(schedule)) throw refuse(*problem);
-  const bool compute_only = std::ranges::all_of(schedule.ranks, [](const auto& list) {
-    return std::ranges::all_of(list, [](const Action& action) { return is_compute(action.kind); });
-  });
-  Schedule lowered = compute_only ? with_communication(schedule) : schedule;
+  Schedule lowered = schedule.has_communication() ? schedule : with_communication(schedule);
   if (const auto problem = check_complete(lowered)) throw refuse(*problem);
   if (const auto problem = find_deadlock(lowered, 0)) throw refuse(*problem);
   return lowered;

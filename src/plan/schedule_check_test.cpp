@@ -133,6 +133,9 @@ TEST(CheckComplete, FindsEachKindOfGap) {
   EXPECT_EQ(problem({"0F0 0B0 0W0"}), "0B0 is there as a whole and in parts");
   EXPECT_EQ(problem({"0F0 0B1"}), "rank 0 has 0B1, but there are 1 stages and 1 micro-batches");
   EXPECT_EQ(problem({"1F0", "0F0"}), "rank 0 has 1F0, but stage 1 is on rank 1");
+  EXPECT_EQ(problem({"0F0 0B0 0SEND_B0"}), "rank 0 has 0SEND_B0, but stage 0 has no neighbour on another rank there");
+  EXPECT_EQ(problem({"0F0 0B0 0SEND_F0"}), "rank 0 has 0SEND_F0, but stage 0 has no neighbour on another rank there");
+  EXPECT_EQ(problem({"0F0 0SEND_F0 0RECV_B0", "1RECV_F0 1F0 1SEND_B0"}), "1SEND_B0 is there, but no gradient is ever made");
 }
 
 TEST(CheckComplete, FindsEachKindOfLostMessage) {
@@ -153,15 +156,19 @@ std::vector<StageCosts> costs_of_chunks(const Schedule& schedule) {
 }
 
 TEST(Simulate, BubbleIsTheFormulaWhereThereIsOne) {
-  for_all(6, 12, 3, [](const Schedule& schedule) {
+  int compared = 0;
+  for_all(6, 12, 3, [&](const Schedule& schedule) {
     const int rounds = std::max(1, schedule.num_microbatches / schedule.num_ranks);
     if (schedule.num_microbatches < schedule.num_ranks && schedule.num_stages > schedule.num_ranks) return;  // outside the formula
     if (schedule.num_microbatches < schedule.num_ranks && schedule.name == "zb-h1") return;
     if (schedule.num_microbatches / rounds != schedule.num_ranks && schedule.num_stages > schedule.num_ranks) return;
     const auto costs = costs_of_chunks(schedule);
     const auto expected = bubble_formula(schedule, costs.front());
-    EXPECT_NEAR(simulate(schedule, costs, 0).bubble_share, expected.value_or(simulate(schedule, costs, 0).bubble_share), 1e-12);
+    if (!expected) return;
+    ++compared;
+    EXPECT_NEAR(simulate(schedule, costs, 0).bubble_share, *expected, 1e-12);
   });
+  EXPECT_GT(compared, 400);
 }
 
 // Known from running the reference systems' orders: 4 ranks, 8 micro-batches, forward = input gradient = weight gradient = 1.

@@ -9,7 +9,7 @@ namespace penstock::plan {
 
 namespace {
 
-constexpr size_t kMaxBytes = size_t{64} << 20;
+constexpr size_t kMaxRanks = 1024;
 constexpr int kMaxIndex = 65535;  // of a stage or a micro-batch
 constexpr std::string_view kPairEnd = ")OVERLAP_F_B";
 
@@ -29,16 +29,10 @@ std::vector<Slot> slots_of(const std::vector<Action>& list) {
   return slots;
 }
 
-bool compute_only(const Schedule& schedule) {
-  return std::ranges::all_of(schedule.ranks, [](const auto& list) {
-    return std::ranges::all_of(list, [](const Action& action) { return is_compute(action.kind); });
-  });
-}
-
 // Cells to print, "" = idle.
 std::vector<std::vector<std::string>> cells(const Schedule& schedule) {
   std::vector<std::vector<Slot>> rows;
-  if (compute_only(schedule)) {
+  if (!schedule.has_communication()) {
     rows = time_slots(schedule);
   } else {
     for (const auto& list : schedule.ranks) rows.push_back(slots_of(list));
@@ -155,7 +149,9 @@ class CsvReader {
 
   Result<Schedule> read(std::string_view text) {
     while (text.ends_with('\n') || text.ends_with('\r')) text.remove_suffix(1);
-    for (const std::string_view line : split(text, '\n')) {
+    const auto lines = split(text, '\n');
+    if (lines.size() > kMaxRanks) return error(Code::kInvalidArgument, "{}: {} lines; expected at most {} ranks", source_, lines.size(), kMaxRanks);
+    for (const std::string_view line : lines) {
       if (auto wrong = read_rank(line)) return *wrong;
     }
     if (auto wrong = place_stages()) return *wrong;
@@ -183,7 +179,8 @@ class CsvReader {
         list.push_back(action);
       }
     }
-    return std::nullopt;
+    if (!list.empty()) return std::nullopt;
+    return error(Code::kInvalidArgument, "{}:{}: expected actions of rank {}, found none", source_, schedule_.ranks.size(), schedule_.ranks.size() - 1);
   }
 
   std::optional<Error> place_stages() {
@@ -194,7 +191,6 @@ class CsvReader {
         schedule_.num_microbatches = std::max(schedule_.num_microbatches, action.microbatch + 1);
       }
     }
-    if (schedule_.num_stages == 0) return error(Code::kInvalidArgument, "{}: expected actions, found none", source_);
     if (int64_t{schedule_.num_stages} * schedule_.num_microbatches > kMaxCells) {
       return error(Code::kInvalidArgument, "{}: {} stages x {} micro-batches; expected a product of at most {}", source_, schedule_.num_stages,
                    schedule_.num_microbatches, kMaxCells);
@@ -216,7 +212,7 @@ class CsvReader {
 }  // namespace
 
 std::vector<std::vector<Slot>> time_slots(const Schedule& schedule) {
-  PENSTOCK_CHECK(compute_only(schedule), "messages have no slot");
+  PENSTOCK_CHECK(!schedule.has_communication(), "messages have no slot");
   return SlotClock(schedule).run();
 }
 
@@ -244,7 +240,7 @@ std::string to_text(const Schedule& schedule) {
 }
 
 Result<Schedule> parse_csv(std::string_view text, const std::string& source) {
-  if (text.size() > kMaxBytes) return error(Code::kInvalidArgument, "{}: {} bytes; expected at most {}", source, text.size(), kMaxBytes);
+  if (text.size() > kMaxCsvBytes) return error(Code::kInvalidArgument, "{}: {} bytes; expected at most {}", source, text.size(), kMaxCsvBytes);
   return CsvReader(source).read(text);
 }
 

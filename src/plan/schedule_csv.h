@@ -8,6 +8,8 @@
 
 namespace penstock::plan {
 
+inline constexpr size_t kMaxCsvBytes = size_t{64} << 20;  // of a file
+
 // What a rank does in one slot: nothing, one action, or a joined pair.
 using Slot = std::vector<Action>;
 
@@ -24,8 +26,8 @@ using Slot = std::vector<Action>;
 [[nodiscard]] std::string to_text(const Schedule& schedule);
 
 // What to_csv() and torch.distributed.pipelining write, and what people write by hand: one line per rank, blanks around fields and empty
-// fields allowed. Stages, micro-batches and the placement of stages follow from the actions. torch's UNSHARD, RESHARD and REDUCE_GRAD are
-// left out: gradients are reduced here when they are complete. At most 64 MiB.
+// fields allowed; a rank without an action is not. At most 1024 ranks. Stages, micro-batches and the placement of stages follow from the actions. torch's UNSHARD, RESHARD and REDUCE_GRAD are
+// left out: gradients are reduced here when they are complete.
 // kInvalidArgument names `source`, line and field for text that is no action, and what check_complete() finds.
 [[nodiscard]] Result<Schedule> parse_csv(std::string_view text, const std::string& source);
 

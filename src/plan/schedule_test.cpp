@@ -188,7 +188,9 @@ TEST(ScheduleCsv, NamesTheFieldThatIsWrong) {
   EXPECT_THAT(read("(0B0;0F0)OVERLAP_F_B"), HasSubstr("field 1: expected an action"));
   EXPECT_THAT(read("0F0,70000F0"), HasSubstr("field 2: expected stages and micro-batches up to 65535"));
   EXPECT_THAT(read("65535F65535"), HasSubstr("expected a product of at most 4000000"));
-  EXPECT_THAT(read(""), HasSubstr("mine.csv: expected actions, found none"));
+  EXPECT_THAT(read(""), HasSubstr("mine.csv:1: expected actions of rank 0, found none"));
+  EXPECT_THAT(read("0F0,0B0\n\n1F0,1B0"), HasSubstr("mine.csv:2: expected actions of rank 1, found none"));
+  EXPECT_THAT(read("0F0,0B0" + std::string(1500, '\n') + "1F0"), HasSubstr("1501 lines; expected at most 1024 ranks"));
   EXPECT_THAT(read("0F0,0B0\n2F0,2B0"), HasSubstr("stage 1 of 3 has no action"));
   EXPECT_THAT(read("0F0,0F0,0B0"), HasSubstr("rank 0 has 0F0 twice"));
   EXPECT_THAT(read("0F0,0B0,0F1"), HasSubstr("rank 0 lacks 0B1"));

@@ -95,8 +95,11 @@ void write_checkpoint(comm::Communicator& world, const CheckpointPlace& place, c
     fs::create_directories(unfinished);
   }
   world.barrier()->wait(deadline);
-  const auto tensors = tensors_of(state, deadline);  // sharded moments come from all replicas
-  if (place.writes) weights::write_safetensors(unfinished / stage_file(place.pipe_rank), tensors);
+  if (place.writes) {
+    weights::write_safetensors(unfinished / stage_file(place.pipe_rank), tensors_of(state, deadline));
+  } else {
+    for (size_t i = 0; i < state.parameters->size(); ++i) (void)state.optimizer->moments(i, deadline);  // sharded moments come from all replicas
+  }
   world.barrier()->wait(deadline);
   if (world.rank() != 0) return;
   write_manifest(unfinished, place, state, config_yaml);

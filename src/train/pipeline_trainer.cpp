@@ -14,7 +14,6 @@
 namespace penstock::train {
 namespace {
 
-constexpr size_t kMaxScheduleFile = size_t{64} << 20;
 constexpr double kBytesPerWeight = 16;    // float32: weight, gradient, two moments
 constexpr auto kProfileTime = std::chrono::minutes(10);
 constexpr int kHopTag = 13, kHops = 20;
@@ -45,17 +44,23 @@ std::vector<pipeline::LayerProfile> profile_once(comm::Communicator& world, cons
   return profiles;
 }
 
+plan::Schedule checked_for_training(plan::Schedule schedule) {
+  const bool trains = std::ranges::any_of(schedule.ranks.front(), [](const plan::Action& a) { return plan::makes_weight_grad(a.kind); });
+  if (trains) return schedule;
+  throw error(Code::kInvalidArgument, "schedule: {} has no backward actions; expected a schedule to train with", schedule.name);
+}
+
 plan::Schedule training_schedule(const TrainerOptions& options) {
   if (!options.schedule.ends_with(".csv")) {
     const std::string name = options.schedule == plan::kAutoSchedule ? "1f1b" : options.schedule;
-    return plan::proven(plan::make_schedule({name, options.mesh.pipe, options.microbatches, options.chunks}).value());
+    return checked_for_training(plan::proven(plan::make_schedule({name, options.mesh.pipe, options.microbatches, options.chunks}).value()));
   }
-  plan::Schedule schedule = plan::proven(plan::parse_csv(read_file(options.schedule, kMaxScheduleFile).value(), options.schedule).value());
+  plan::Schedule schedule = plan::proven(plan::parse_csv(read_file(options.schedule, plan::kMaxCsvBytes).value(), options.schedule).value());
   if (schedule.num_ranks != options.mesh.pipe || schedule.num_microbatches != options.microbatches) {
     throw error(Code::kInvalidArgument, "{}: expected {} ranks and {} micro-batches as configured, found {} and {}", options.schedule, options.mesh.pipe,
                 options.microbatches, schedule.num_ranks, schedule.num_microbatches);
   }
-  return schedule;
+  return checked_for_training(std::move(schedule));
 }
 
 // Forward only, on the same stages.
@@ -76,7 +81,8 @@ int most_live(const plan::Schedule& schedule) {
 plan::Boundaries cut(const std::vector<model::LayerSpec>& layers, const TrainerOptions& options, const plan::Schedule& schedule,
                      const std::vector<pipeline::LayerProfile>& profile) {
   const bool measured = options.partition == plan::kProfiled;
-  const int live = measured ? most_live(schedule) : 0;
+  const bool may_be_eager = options.schedule == plan::kAutoSchedule;
+  const int live = !measured ? 0 : most_live(may_be_eager ? plan::make_schedule({"eager-1f1b", schedule.num_ranks, schedule.num_microbatches, 0}).value() : schedule);
   std::vector<plan::LayerCost> costs;
   for (size_t i = 0; i < layers.size(); ++i) {
     const auto parameters = static_cast<double>(layers[i].num_parameters);
@@ -117,7 +123,7 @@ PipelineTrainer::PipelineTrainer(comm::Communicator& world, std::vector<model::L
   executor_.emplace(*groups_.pipe, mine, options.timeout);
 }
 
-// Between 1F1B and its eager form, which place stages alike. The first two pipe ranks of the first replica measure a hop.
+// Between 1F1B and its eager form, which place stages alike. The first two pipe ranks of each replica measure a hop; rank 0's figure counts.
 void PipelineTrainer::choose_schedule() {
   if (mesh().pipe == 1) return;
   int64_t bytes = 0;
@@ -161,7 +167,20 @@ void PipelineTrainer::build_stages(const std::vector<model::LayerSpec>& layers) 
       if (!known) parameters_.push_back(p);
     }
   }
+  check_tied(layers, shared);
   for (model::Parameter& p : parameters_) model::initialize(p, options_.seed);
+}
+
+// What specs say of shared weights against what layers did.
+void PipelineTrainer::check_tied(const std::vector<model::LayerSpec>& layers, const model::SharedWeights& shared) const {
+  for (const TiedParameter& tied : groups_.tied) {
+    if (std::ranges::find(parameters_, tied.name, &model::Parameter::name) != parameters_.end()) continue;
+    throw error(Code::kInvalidArgument, "layers: '{}' is listed in LayerSpec::tied, but no layer here has a parameter of that name", tied.name);
+  }
+  for (const std::string& name : shared.names()) {
+    const bool listed = std::ranges::any_of(layers, [&](const auto& layer) { return std::ranges::find(layer.tied, name) != layer.tied.end(); });
+    if (!listed) throw error(Code::kInvalidArgument, "layers: '{}' comes from SharedWeights, but no LayerSpec lists it in `tied`", name);
+  }
 }
 
 // Stages in the order in which the schedule completes their gradients. A parameter of several stages is complete with the last of them.
@@ -241,35 +260,69 @@ pipeline::StepResult PipelineTrainer::evaluate(std::span<const pipeline::Microba
   return executor_->run(request);
 }
 
-double PipelineTrainer::sum_over(comm::Communicator* group, double value) const {
-  if (group == nullptr) return value;
-  at::Tensor sum = at::full({1}, value, at::kDouble);
-  group->all_reduce(sum, comm::Reduce::kSum)->wait(deadline());
-  return sum.item<double>();
+namespace {
+
+// Targets of a padded batch are negative and count nothing.
+double count_items(const model::Tensors& targets) {
+  const at::Tensor& first = targets.at(0);
+  const bool ids = at::isIntegralType(first.scalar_type(), /*includeBool=*/false);
+  return ids ? static_cast<double>(first.ge(0).sum().item<int64_t>()) : static_cast<double>(first.numel());
+}
+
+}  // namespace
+
+// Ranks see different parts of the batch; all must find theirs well, or all refuse it.
+PipelineTrainer::Batch PipelineTrainer::agree_on_batch(const model::Tensors& inputs, const model::Tensors& targets, bool with_targets, const ItemCount& items) {
+  Batch batch;
+  std::optional<Error> wrong;
+  double rows = 0, target_rows = 0;
+  try {
+    if (has_last_stage() && with_targets && targets.empty()) throw error(Code::kInvalidArgument, "micro-batches: expected targets on the rank of the last stage, found none");
+    if (has_first_stage() && inputs.empty()) throw error(Code::kInvalidArgument, "micro-batches: expected inputs on the rank of the first stage, found none");
+    batch.microbatches = pipeline::split_batch(inputs, targets, options_.microbatches, has_first_stage(), has_last_stage() && with_targets);
+    if (has_first_stage()) rows = static_cast<double>(inputs[0].size(0));
+    if (has_last_stage() && with_targets) {
+      target_rows = static_cast<double>(targets[0].size(0));
+      batch.items = items ? items(targets) : count_items(targets);
+    }
+  } catch (const Error& e) {
+    wrong = e;
+  }
+  at::Tensor sums = at::empty({4}, at::kDouble);
+  double* value = sums.data_ptr<double>();
+  value[0] = batch.items / mesh().tensor;
+  value[1] = rows;
+  value[2] = with_targets ? target_rows : rows;
+  value[3] = wrong ? 1 : 0;
+  world_.all_reduce(sums, comm::Reduce::kSum)->wait(deadline());
+  if (wrong) throw *wrong;
+  if (value[3] > 0) throw error(Code::kInvalidArgument, "micro-batches: {:.0f} of {} ranks refused their part of the batch and say why", value[3], world_.size());
+  if (value[1] != value[2]) {
+    throw error(Code::kInvalidArgument, "micro-batches: {:.0f} rows of inputs, {:.0f} of targets over all replicas; expected as many", value[1] / mesh().tensor,
+                value[2] / mesh().tensor);
+  }
+  batch.items = value[0];
+  return batch;
 }
 
 StepOutcome PipelineTrainer::train_batch(const model::Tensors& inputs, const model::Tensors& targets, const pipeline::LossFunction& loss,
-                                         double learning_rate) {
-  const auto microbatches = pipeline::split_batch(inputs, targets, options_.microbatches, has_first_stage(), has_last_stage());
-  const double mine = has_last_stage() ? static_cast<double>(targets.at(0).numel()) : 0;
-  const double items = sum_over(groups_.data.get(), mine);
-  const Gradients gradients = compute_gradients(microbatches, loss, items > 0 ? 1 / items : 0);
-
-  at::Tensor sums = at::empty({3}, at::kDouble);
+                                         double learning_rate, const ItemCount& items) {
+  const Batch batch = agree_on_batch(inputs, targets, true, items);
+  const Gradients gradients = compute_gradients(batch.microbatches, loss, batch.items > 0 ? 1 / batch.items : 0);
+  at::Tensor sums = at::empty({2}, at::kDouble);
   double* values = sums.data_ptr<double>();
   values[0] = gradients.step.loss_sum / mesh().tensor;
   values[1] = gradient_square();
-  values[2] = mine / mesh().tensor;
   world_.all_reduce(sums, comm::Reduce::kSum)->wait(deadline());
-  const StepOutcome outcome{values[0] / values[2], std::sqrt(values[1])};
+  const StepOutcome outcome{batch.items > 0 ? values[0] / batch.items : 0, std::sqrt(values[1])};
   if (!std::isfinite(outcome.loss) || !std::isfinite(outcome.gradient_norm)) explain_not_finite(steps_ + 1, gradients.step);
   update(++steps_, learning_rate, outcome.gradient_norm);
   return outcome;
 }
 
 model::Tensors PipelineTrainer::eval_batch(const model::Tensors& inputs) {
-  const auto microbatches = pipeline::split_batch(inputs, {}, options_.microbatches, has_first_stage(), false);
-  const pipeline::StepResult result = evaluate(microbatches, nullptr, true);
+  const Batch batch = agree_on_batch(inputs, {}, false, {});
+  const pipeline::StepResult result = evaluate(batch.microbatches, nullptr, true);
   std::vector<model::Tensors> parts;
   for (const auto& [microbatch, outputs] : result.outputs) parts.push_back(outputs);
   return pipeline::merge_outputs(parts);

@@ -59,8 +59,10 @@ struct StepOutcome {
 //     }
 //
 // Threads:  one. Not movable: its members hold references to one another.
-// Blocking: every wait between ranks ends at options.timeout with an Error that says what was waited for.
-// Errors:   throws Error; the group is then dead on every rank.
+// Blocking: every wait between ranks ends at options.timeout with an Error that says what was waited for; only the profile, which rank 0 makes
+//           while the others wait, has ten minutes.
+// Errors:   throws Error. What all ranks see alike (a refused option or batch, a loss that is not finite) leaves the group alive; after any other
+//           the group is dead on every rank.
 class PipelineTrainer {
  public:
   // Collective over `world`, which outlives it. Builds this rank's stages and sets their initial weights. kInvalidArgument names the option.
@@ -70,9 +72,11 @@ class PipelineTrainer {
 
   // One step on this replica's batch, tensors [B, ...]: cut along dim 0 into micro-batches, uneven ones too. Ranks without the first stage
   // need no inputs, ranks without the last no targets; they may give them all the same. The result equals that of the whole batch in one piece.
-  // `loss`: a scalar sum over its items; `items` counts those of targets (default: elements of the first).
+  // `loss`: a scalar sum over its items. `items` counts those of targets; without it the elements of the first, of integers only those >= 0, as
+  // losses leave out negative ids. kInvalidArgument, on all ranks: a batch that cannot be cut, or inputs and targets that do not fit.
+  using ItemCount = std::function<double(const model::Tensors& targets)>;
   [[nodiscard]] StepOutcome train_batch(const model::Tensors& inputs, const model::Tensors& targets, const pipeline::LossFunction& loss,
-                                        double learning_rate);
+                                        double learning_rate, const ItemCount& items = {});
 
   // The last stage's outputs for a whole batch, joined along dim 0 over all micro-batches; empty on other ranks. May come between train_batch() calls.
   [[nodiscard]] model::Tensors eval_batch(const model::Tensors& inputs);
@@ -112,7 +116,12 @@ class PipelineTrainer {
   void choose_schedule();
   void build_stages(const std::vector<model::LayerSpec>& layers);
   void build_reducer();
-  [[nodiscard]] double sum_over(comm::Communicator* group, double value) const;
+  void check_tied(const std::vector<model::LayerSpec>& layers, const model::SharedWeights& shared) const;
+  struct Batch {
+    std::vector<pipeline::Microbatch> microbatches;  // of this replica, what this rank needs of them
+    double items = 0;                                // of all replicas
+  };
+  [[nodiscard]] Batch agree_on_batch(const model::Tensors& inputs, const model::Tensors& targets, bool with_targets, const ItemCount& items);
 
   comm::Communicator& world_;
   const TrainerOptions options_;

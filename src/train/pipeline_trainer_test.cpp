@@ -6,7 +6,9 @@
 #include <cmath>
 #include <thread>
 
+#include "base/file.h"
 #include "base/mutex.h"
+#include "base/temp_dir.h"
 #include "comm/shaped_link.h"
 #include "comm/spawn_ranks.h"
 
@@ -32,7 +34,7 @@ class Dense : public model::Layer {
   at::Tensor weight_;
 };
 
-// Multiplies by the second tensor, an integer one from the input, and adds a third that wants a gradient.
+// Multiplies by the second tensor, an integer one that comes with the input.
 class Gate : public model::Layer {
  public:
   Tensors forward(const Tensors& inputs, const model::ForwardContext&) override { return {inputs.at(0) * inputs.at(1), inputs.at(1)}; }
@@ -230,6 +232,168 @@ TEST(PipelineTrainer, RefusesWhatCannotBe) {
   EXPECT_NE(refusal(options).find("found 3"), std::string::npos);
   options.schedule = "no/such.csv";
   EXPECT_NE(refusal(options).find("no/such.csv"), std::string::npos);
+}
+
+TEST(PipelineTrainer, AllRanksRefuseABatchThatOneCannotTake) {
+  TrainerOptions options;
+  options.mesh = {3, 1, 1};
+  options.microbatches = 4;
+  auto messages = complaints(options, [](Tensors& inputs, Tensors&) { inputs = {inputs[0].narrow(0, 0, 3), inputs[1].narrow(0, 0, 3)}; });
+  EXPECT_NE(messages[0].find("tensor 0 of shape [3, 8] cannot be cut into 4"), std::string::npos) << messages[0];
+  for (const int rank : {1, 2}) EXPECT_NE(messages[static_cast<size_t>(rank)].find("1 of 3 ranks refused"), std::string::npos) << messages[static_cast<size_t>(rank)];
+  messages = complaints(options, [](Tensors&, Tensors& targets) { targets = {at::ones({12, 8})}; });
+  for (const std::string& message : messages) EXPECT_NE(message.find("8 rows of inputs, 12 of targets"), std::string::npos) << message;
+  messages = complaints(options, [](Tensors&, Tensors& targets) { targets.clear(); });
+  EXPECT_NE(messages[2].find("expected targets"), std::string::npos) << messages[2];
+}
+
+// Two outputs that both carry gradients, a mask that carries none, and shapes that change from layer to layer.
+class Fork : public model::Layer {
+ public:
+  explicit Fork(int index) : name_(fmt::format("fork{}", index)), weight_(at::empty({8, 8}, at::kFloat).requires_grad_(true)) {}
+  Tensors forward(const Tensors& inputs, const model::ForwardContext& context) override {
+    const at::Tensor x = inputs.size() == 1 ? inputs[0] : inputs[0] * inputs[2].to(at::kFloat) + inputs[1].transpose(0, 1);
+    const at::Tensor y = at::tanh(kernels::linear(x, weight_, context.linear));
+    return {y, (x * 0.5 + y).transpose(0, 1), x > 0};
+  }
+  std::vector<model::Parameter> parameters() override { return {{name_, weight_, {{name_, 0, 8}}, 0.4, true}}; }
+
+ private:
+  std::string name_;
+  at::Tensor weight_;
+};
+
+TEST(PipelineTrainer, SeveralTensorsOfAnyKindTravelBetweenStages) {
+  std::vector<LayerSpec> specs;
+  for (int i = 0; i < 4; ++i) specs.push_back({"fork", "Fork", 64, [i](model::SharedWeights&) { return std::make_unique<Fork>(i); }, {}});
+  const auto losses = [&](int ranks, const char* schedule) {
+    std::vector<double> all;
+    comm::spawn_ranks(ranks, [&](comm::Communicator& world) {
+      TrainerOptions options;
+      options.mesh.pipe = ranks;
+      options.schedule = schedule;
+      options.microbatches = 2;
+      PipelineTrainer trainer(world, specs, options);
+      for (int step = 0; step < 5; ++step) {
+        const at::Tensor x = inputs_of(step, 8)[0];
+        const auto loss = [](const Tensors& outputs, const Tensors& targets) {
+          return ((outputs[0] + outputs[1].transpose(0, 1)) * outputs[2].to(at::kFloat) - targets[0]).square().sum();
+        };
+        const auto outcome = trainer.train_batch({x}, {x.abs()}, loss, 1e-2);
+        if (world.rank() == 0) all.push_back(outcome.loss);
+      }
+    });
+    return all;
+  };
+  const auto whole = losses(1, "gpipe");
+  for (const char* schedule : {"1f1b", "zb-h1", "zb-v"}) {
+    const auto cut = losses(2, schedule);
+    ASSERT_EQ(cut.size(), whole.size());
+    for (size_t i = 0; i < whole.size(); ++i) EXPECT_NEAR(cut[i], whole[i], 1e-6 * whole[i]) << schedule << " step " << i;
+  }
+}
+
+TEST(PipelineTrainer, IgnoredTargetsCountForNothing) {
+  std::vector<LayerSpec> specs = {{"dense", "Dense", 64, [](model::SharedWeights&) { return std::make_unique<Dense>("w", 8, 8); }, {}}};
+  const auto loss = [](const Tensors& outputs, const Tensors& targets) { return at::cross_entropy_loss(outputs[0], targets[0], {}, at::Reduction::Sum, -1); };
+  comm::spawn_ranks(1, [&](comm::Communicator& world) {
+    TrainerOptions options;
+    options.microbatches = 2;
+    PipelineTrainer padded(world, specs, options), plain(world, specs, options);
+    const at::Tensor x = inputs_of(0, 4)[0], ids = at::tensor({1, 2, 3, 4}, at::kLong);
+    const auto a = plain.train_batch({x}, {ids}, loss, 0);
+    const auto b = padded.train_batch({at::cat({x, x})}, {at::cat({ids, at::full({4}, -1, at::kLong)})}, loss, 0);
+    EXPECT_NEAR(a.loss, b.loss, 1e-6);
+    EXPECT_NEAR(a.gradient_norm, b.gradient_norm, 1e-6);
+  });
+}
+
+// A weight that two layers share, wherever they are.
+class Shared : public model::Layer {
+ public:
+  explicit Shared(model::SharedWeights& shared) : weight_(shared.get("shared", [] { return at::empty({8, 8}, at::kFloat).requires_grad_(true); })) {}
+  Tensors forward(const Tensors& inputs, const model::ForwardContext& context) override { return {at::tanh(kernels::linear(inputs[0], weight_, context.linear))}; }
+  std::vector<model::Parameter> parameters() override { return {{"shared", weight_, {{"shared", 0, 8}}, 0.4, true}}; }
+
+ private:
+  at::Tensor weight_;
+};
+
+TEST(PipelineTrainer, ATiedWeightIsOneWeightWithEveryScheduleReplicasAndRecomputation) {
+  const LayerSpec shared{"shared", "Shared", 64, [](model::SharedWeights& weights) { return std::make_unique<Shared>(weights); }, {"shared"}};
+  std::vector<LayerSpec> specs = {shared};
+  for (int i = 0; i < 3; ++i) {
+    specs.push_back({fmt::format("dense{}", i), "Dense", 64, [i](model::SharedWeights&) { return std::make_unique<Dense>(fmt::format("w{}", i), 8, 8); }, {}});
+    if (i == 1) specs.push_back(shared);
+  }
+  specs.push_back(shared);
+  struct Case {
+    plan::Topology mesh;
+    const char* schedule;
+    int checkpoint_layers;
+  };
+  const auto losses = [&](const Case& c) {
+    std::vector<double> all;
+    comm::spawn_ranks(c.mesh.size(), [&](comm::Communicator& world) {
+      TrainerOptions options;
+      options.mesh = c.mesh;
+      options.schedule = c.schedule;
+      options.microbatches = 4 / c.mesh.data;
+      options.checkpoint_layers = c.checkpoint_layers;
+      options.bucket_mib = 0.001;  // one parameter a bucket
+      PipelineTrainer trainer(world, specs, options);
+      for (int step = 0; step < 6; ++step) {
+        const at::Tensor x = at::tensor_split(inputs_of(step, 8)[0], c.mesh.data, 0)[static_cast<size_t>(trainer.replica())];
+        const auto outcome = trainer.train_batch({x}, {x.abs()}, squared_error, 1e-2);
+        if (world.rank() == 0) all.push_back(outcome.loss);
+      }
+    });
+    return all;
+  };
+  const auto whole = losses({{1, 1, 1}, "gpipe", 0});
+  for (const Case& c : {Case{{1, 2, 1}, "1f1b", 1}, {{2, 2, 1}, "1f1b", 1}, {{3, 1, 1}, "zb-h1", 0}, {{2, 2, 1}, "zb-v", 1}, {{1, 2, 1}, "zb-v", 0}, {{2, 1, 1}, "interleaved-1f1b", 2}}) {
+    SCOPED_TRACE(fmt::format("{} on {} x {}, recomputing {}", c.schedule, c.mesh.pipe, c.mesh.data, c.checkpoint_layers));
+    const auto cut = losses(c);
+    ASSERT_EQ(cut.size(), whole.size());
+    for (size_t i = 0; i < whole.size(); ++i) EXPECT_NEAR(cut[i], whole[i], 2e-6 * whole[i]) << "step " << i;
+  }
+}
+
+TEST(PipelineTrainer, TiesThatAreWrittenDownWronglyAreRefused) {
+  const auto message = [](std::vector<std::string> tied) {
+    const LayerSpec shared{"shared", "Shared", 64, [](model::SharedWeights& weights) { return std::make_unique<Shared>(weights); }, std::move(tied)};
+    std::string text = "accepted";
+    comm::spawn_ranks(2, [&](comm::Communicator& world) {
+      TrainerOptions options;
+      options.mesh.pipe = 2;
+      try {
+        PipelineTrainer trainer(world, {shared, shared}, options);
+      } catch (const Error& e) {
+        if (world.rank() == 0) text = e.message();
+      }
+    });
+    return text;
+  };
+  EXPECT_EQ(message({"shared"}), "accepted");
+  EXPECT_NE(message({"sharde"}).find("'sharde' is listed in LayerSpec::tied, but no layer here has a parameter of that name"), std::string::npos);
+  EXPECT_NE(message({}).find("'shared' comes from SharedWeights, but no LayerSpec lists it"), std::string::npos);
+}
+
+TEST(PipelineTrainer, TrainsWithAScheduleFromAFile) {
+  const TempDir folder;
+  const auto file = folder.path() / "mine.csv";
+  write_file_atomic(file, "0F0,0F1,0B0,0F2,0B1,0B2\n1F0,1B0,1F1,1B1,1F2,1B2\n");
+  TrainerOptions options;
+  options.mesh = {2, 1, 1};
+  options.microbatches = 3;
+  options.schedule = file.string();
+  TrainerOptions single;
+  single.microbatches = 3;
+  expect_same(train(options), train(single));
+  options.microbatches = 4;
+  EXPECT_NE(refusal(options).find("expected 2 ranks and 4 micro-batches as configured, found 2 and 3"), std::string::npos);
+  options.schedule = "forward";
+  EXPECT_NE(refusal(options).find("no backward actions"), std::string::npos);
 }
 
 TEST(PipelineTrainer, RefusesABatchThatIsTooSmall) {

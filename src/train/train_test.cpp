@@ -197,6 +197,51 @@ TEST_F(TrainTest, ACheckpointOfOneLayoutContinuesInAnother) {
   for (size_t i = 0; i < 10; ++i) EXPECT_NEAR(second.losses[i], reference.losses[10 + i], 1e-6) << "step " << 10 + i;
 }
 
+TEST_F(TrainTest, ACheckpointLoadsIntoAnyLayoutBitwise) {
+  auto first = config("origin");
+  first.model.num_layers = 4;
+  first.model.tie_word_embeddings = true;
+  first.batch = {4, 1, 32};
+  first.steps = 5;
+  first.mesh = {2, 2};
+  first.schedule = "zb-v";
+  first.optimizer.shard = true;
+  first.checkpoint = {5, 5};
+  run(first);
+  struct Layout {
+    config::MeshConfig mesh;
+    const char* schedule;
+    bool shard;
+  };
+  for (const Layout& layout : {Layout{{1, 1}, "gpipe", false}, {{3, 1}, "gpipe", true}, {{1, 4}, "1f1b", false}, {{2, 3}, "zb-h1", true}}) {
+    SCOPED_TRACE(fmt::format("{} x {}", layout.mesh.data, layout.mesh.pipe));
+    // Loads it, has nothing left to train, and writes what it holds: the model, and a checkpoint of the same step.
+    auto next = first;
+    next.output = config(fmt::format("{}x{}", layout.mesh.data, layout.mesh.pipe)).output;
+    fs::create_directories(next.output);
+    fs::copy(fs::path(first.output) / "checkpoints", fs::path(next.output) / "checkpoints", fs::copy_options::recursive);
+    next.mesh = layout.mesh;
+    next.schedule = layout.schedule;
+    next.optimizer.shard = layout.shard;
+    EXPECT_TRUE(run(next, true).losses.empty());
+    expect_same_model(first, next);
+  }
+}
+
+TEST_F(TrainTest, Bfloat16PipelinesFollowTheSingleProcess) {
+  auto single = config("bf16");
+  single.precision = config::Precision::kBfloat16;
+  single.steps = 200;
+  single.batch = {4, 1, 32};
+  auto cut = single;
+  cut.output = config("bf16-cut").output;
+  cut.mesh.pipe = 2;
+  cut.schedule = "zb-h1";
+  const auto a = run(single), b = run(cut);
+  ASSERT_EQ(a.losses.size(), 200u);
+  for (size_t i = 0; i < 200; ++i) EXPECT_NEAR(a.losses[i], b.losses[i], 1e-2) << "step " << i;
+}
+
 TEST_F(TrainTest, ATornCheckpointIsNeverChosen) {
   auto c = config("torn");
   c.checkpoint = {10, 5};

@@ -12,6 +12,7 @@
 #include "base/progress_line.h"
 #include "kernels/peak_flops.h"
 #include "train/model_export.h"
+#include "plan/simulation.h"
 #include "train/train_run.h"
 
 namespace penstock::train {
@@ -86,18 +87,25 @@ double operations_per_token(const model::LlamaConfig& m, int64_t sequence_length
 }
 
 // All ranks measure at the same time, so that ranks which share cores share the peak too.
-double measure_peak(comm::Communicator& world, Deadline deadline) {
+double measure_peak(kernels::Compute compute, comm::Communicator& world, Deadline deadline) {
   world.barrier()->wait(deadline);
   at::Tensor peak = at::empty({1}, at::kDouble);
-  *peak.data_ptr<double>() = kernels::measure_peak_flops(kPeakMeasurement);
+  *peak.data_ptr<double>() = kernels::measure_peak_flops(compute, kPeakMeasurement);
   world.all_reduce(peak, comm::Reduce::kSum)->wait(deadline);
   return *peak.data_ptr<double>();
 }
 
-std::string describe(const TrainRun& run, double peak) {
+double planned_bubble(const plan::Schedule& schedule) {
+  return plan::simulate(schedule, std::vector<plan::StageCosts>(static_cast<size_t>(schedule.num_stages)), 0).bubble_share;
+}
+
+std::string describe(TrainRun& run, double peak) {
   const auto& m = run.model_config();
-  return fmt::format("{:.2f} M parameters, {} layers x {}, {} replicas x {} stages, {} tokens a step, {}, peak {:.0f} GFLOP/s; {:.2f} M tokens of text in {} documents",
-                     static_cast<double>(m.parameters()) * 1e-6, m.num_layers, m.hidden_size, run.mesh().data, run.mesh().pipe,
+  const plan::Schedule& schedule = run.trainer().schedule();
+  return fmt::format("{:.2f} M parameters, {} layers x {}, {} replicas x {} stages ({}, layers cut at {}), {} tokens a step, {}, peak {:.0f} GFLOP/s; {:.2f} M tokens "
+                     "of text in {} documents",
+                     static_cast<double>(m.parameters()) * 1e-6, m.num_layers, m.hidden_size, run.mesh().data, schedule.num_stages, schedule.name,
+                     fmt::join(run.trainer().boundaries(), ","),
                      run.batch().tokens_per_step(), run.compute() == kernels::Compute::kBf16 ? "bf16" : "fp32", peak * 1e-9,
                      static_cast<double>(run.corpus().train.ids.size()) * 1e-6, run.corpus().train.documents);
 }
@@ -109,7 +117,7 @@ class TrainLoop {
 
   TrainSummary operator()() {
     if (options_.resume) resume();
-    peak_ = measure_peak(world_, run_.deadline());
+    peak_ = measure_peak(run_.compute(), world_, run_.deadline());
     if (world_.rank() == 0 && !options_.quiet) spdlog::info("{}", describe(run_, peak_));
     Reporter reporter(config_, world_.rank() == 0, options_.resume, options_.quiet);
     run_.start_clock();
@@ -176,6 +184,7 @@ class TrainLoop {
     summary_.train_loss = report_.loss;
     summary_.validation_loss = report_.validation_loss;
     mean_.fill(summary_);
+    summary_.planned_bubble = planned_bubble(run_.trainer().schedule());
     world_.barrier()->wait(run_.deadline());  // nobody leaves while another still needs it
   }
 

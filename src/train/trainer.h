@@ -31,7 +31,8 @@ struct TrainSummary {
   double validation_loss = 0;  // nats per byte over the whole held-out text
   double tokens_per_second = 0;
   double mfu = 0;
-  double bubble_share = 0;
+  double bubble_share = 0;     // measured
+  double planned_bubble = 0;   // of this schedule on equal stages without hops
   double exposed_share = 0;
   bool stopped = false;        // by a signal, before its end
   std::vector<double> losses;  // nats per token of every step of this process
