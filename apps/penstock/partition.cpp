@@ -72,6 +72,9 @@ std::string table(const std::vector<plan::ModelLayer>& layers, const plan::Bound
 void partition(PartitionOptions options) {
   try {
     if (options.weights.empty() == options.model.empty()) throw error(Code::kInvalidArgument, "expected one of --weights and --model");
+    if (!(options.memory_limit_gib >= 0 && options.memory_limit_gib < 1e9)) {
+      throw error(Code::kInvalidArgument, "--memory-limit: expected GiB from 0 to 1e9, found {}", options.memory_limit_gib);
+    }
     if (!options.weights.empty()) {
       if (options.memory_limit_gib > 0) throw error(Code::kInvalidArgument, "--memory-limit: weights have no bytes; use it with --model");
       return fmt::print("{}\n", fmt::join(plan::partition(layers_of_weights(options), options.request).value(), ","));
@@ -97,7 +100,7 @@ void add_partition_command(CLI::App& app) {
   command->add_option("--model", options->model, "A Hugging Face directory: its layers weigh their parameters")->type_name("DIR");
   command->add_option("--stages", options->request.num_stages, "Number of stages")->required();
   command->add_option("--method", options->request.method, plan::partition_methods())->capture_default_str();
-  command->add_option("--memory-limit", options->memory_limit_gib, "GiB of weights that a stage may hold (minmax, parameters)")->check(CLI::NonNegativeNumber);
+  command->add_option("--memory-limit", options->memory_limit_gib, "GiB of weights that a stage may hold (minmax, parameters)");
   command->add_flag("--allow-empty", options->request.allow_empty, "Stages without a layer may stand");
   command->footer("minmax makes the heaviest stage as light as possible, deepspeed gives the answers of DeepSpeed's partition_balanced.\n"
                   "Prints the first layer of each stage and the number of layers: stage s holds layers b[s] to b[s+1]-1.\n"

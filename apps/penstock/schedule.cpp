@@ -48,7 +48,8 @@ std::string summary(const plan::Schedule& schedule, const plan::Simulation& simu
                                  options.costs.weight_grad, options.hop_latency);
   text += fmt::format("  makespan      {:g}\n  bubble share  {:.2f} %", simulation.makespan, 100 * simulation.bubble_share);
   if (const auto formula = plan::bubble_formula(schedule, options.costs)) text += fmt::format("   (formula, without hops: {:.2f} %)", 100 * *formula);
-  text += "\n  peak live activations, by rank ";
+  const int chunks = schedule.num_stages / schedule.num_ranks;
+  text += chunks > 1 ? fmt::format("\n  peak live activations, by rank, each of one of the rank's {} stages ", chunks) : "\n  peak live activations, by rank ";
   for (const plan::RankTimeline& rank : simulation.ranks) text += fmt::format(" {}", rank.peak_live_activations);
   text += "\n  of which kept for weight gradients, by rank ";
   for (const plan::RankTimeline& rank : simulation.ranks) text += fmt::format(" {}", rank.peak_kept_for_weights);
@@ -83,7 +84,7 @@ std::string render(const ScheduleOptions& options) {
 std::string list() {
   std::string text;
   for (const plan::KnownSchedule& known : plan::known_schedules()) {
-    const std::string chunks = known.any_chunks ? fmt::format("{} chunks, or any", known.chunks) : fmt::format("{} chunks", known.chunks);
+    const std::string chunks = known.any_chunks ? fmt::format("chunks: any ({})", known.chunks) : fmt::format("chunks: {}", known.chunks);
     text += fmt::format("{:<18} {:<18} {}\n", known.name, chunks, known.summary);
   }
   return text;
@@ -102,7 +103,7 @@ void schedule(const ScheduleOptions& options) {
     if (options.csv.empty() == options.request.name.empty()) throw error(Code::kInvalidArgument, "expected one of --name and --csv (--list shows the names)");
     const std::string text = render(options);
     if (options.output.empty()) return fmt::print("{}", text);
-    write_file_atomic(options.output, text);
+    write_output(options.output, text);
   } catch (const Error& e) {
     fail("schedule", e);
   }
@@ -116,20 +117,20 @@ void add_schedule_command(CLI::App& app) {
   options->request.num_microbatches = 8;
   auto* command = app.add_subcommand("schedule", "Show a pipeline schedule: its order, bubble and memory");
   command->add_option("--name", options->request.name, "The schedule, one of --list");
-  command->add_option("--csv", options->csv, "A schedule of your own, in the notation of --format csv: it is proven before it is shown")->type_name("FILE");
+  auto* csv = command->add_option("--csv", options->csv, "A schedule of your own, in the notation of --format csv: it is proven before it is shown")->type_name("FILE");
   command->add_flag("--list", options->list, "Name the schedules");
-  command->add_option("--ranks", options->request.num_ranks, "Pipeline ranks, p")->capture_default_str();
-  command->add_option("--microbatches", options->request.num_microbatches, "Micro-batches of a step, m")->capture_default_str();
-  command->add_option("--chunks", options->request.chunks, "Stages per rank, v; without it as many as the schedule has by itself")->check(CLI::Range(1, 4096));
+  csv->excludes(command->add_option("--ranks", options->request.num_ranks, "Pipeline ranks, p")->capture_default_str());
+  csv->excludes(command->add_option("--microbatches", options->request.num_microbatches, "Micro-batches of a step, m")->capture_default_str());
+  csv->excludes(command->add_option("--chunks", options->request.chunks, "Stages per rank, v; without it as many as the schedule has by itself")->check(CLI::Range(1, 4096)));
   command->add_option("--format", options->format, "text, csv (that of torch.distributed.pipelining), svg (a picture) or trace (opens in Perfetto)")
       ->check(CLI::IsMember({"text", "csv", "svg", "trace"}))
       ->capture_default_str();
   command->add_flag("--communication", options->communication, "With its sends and receives");
   command->add_option("--output", options->output, "Write to this file instead of the terminal")->type_name("FILE");
-  command->add_option("--forward", options->costs.forward, "Time of one rank's forward")->check(CLI::NonNegativeNumber)->capture_default_str();
-  command->add_option("--input-grad", options->costs.input_grad, "Time of its input gradient")->check(CLI::NonNegativeNumber)->capture_default_str();
-  command->add_option("--weight-grad", options->costs.weight_grad, "Time of its weight gradient")->check(CLI::NonNegativeNumber)->capture_default_str();
-  command->add_option("--hop-latency", options->hop_latency, "Time until a tensor is on the next rank")->check(CLI::NonNegativeNumber)->capture_default_str();
+  command->add_option("--forward", options->costs.forward, "Time of one rank's forward")->capture_default_str();
+  command->add_option("--input-grad", options->costs.input_grad, "Time of its input gradient")->capture_default_str();
+  command->add_option("--weight-grad", options->costs.weight_grad, "Time of its weight gradient")->capture_default_str();
+  command->add_option("--hop-latency", options->hop_latency, "Time until a tensor is on the next rank")->capture_default_str();
   command->footer("In csv each rank is a line of STAGE ACTION MICROBATCH: F forward, B backward, I input gradient, W weight gradient; an empty field is an idle slot.\n"
                   "Examples:\n"
                   "  penstock schedule --name 1f1b --ranks 4 --microbatches 8\n"

@@ -85,7 +85,7 @@ void timeline(const TimelineOptions& options) {
     const int64_t step = choose(steps, options.step, file.string());
     const auto picture = picture_of(steps.at(step), step);
     const fs::path output = options.output.empty() ? file.parent_path() / "timeline.svg" : fs::path(options.output);
-    write_file_atomic(output, plan::timeline_svg(picture).value());
+    write_output(output, plan::timeline_svg(picture).value());
     fmt::print("{}\nwritten to {} (steps {} to {} can be drawn with --step)\n", picture.title, output.string(), steps.begin()->first, steps.rbegin()->first);
   } catch (const Error& e) {
     fail("timeline", e);

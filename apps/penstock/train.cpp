@@ -27,6 +27,8 @@ constexpr seconds kLeaveTime{10};
 // After a stop signal: the step under way, a last checkpoint and the model.
 constexpr seconds kStopTime{120};
 
+constexpr int kPeerFailed = 75;  // exit code of a rank that left because of another
+
 struct TrainOptions {
   std::string config_file;
   std::vector<std::string> overrides;
@@ -81,6 +83,9 @@ class Job {
 
  private:
   void note(const cluster::RankExit& ended) {
+    // 75 says only that another rank failed: that one's own code is the job's.
+    const bool tells_more = exit_code_ == kPeerFailed && !ended.status.signalled && !ended.status.success() && ended.status.value != kPeerFailed;
+    if (tells_more) exit_code_ = ended.status.value;
     if (ended.status.success() || exit_code_ != 0) return;
     exit_code_ = ended.status.signalled ? 1 : ended.status.value;
     give_up_ = Deadline::after(kLeaveTime);

@@ -8,6 +8,14 @@ namespace penstock {
 
 namespace {
 
+constexpr double kLongest = 1e17;  // microseconds: 3,000 years
+
+int64_t microseconds_of(const nlohmann::ordered_json& json) {
+  const auto value = json.get<double>();
+  if (!(value >= -kLongest && value <= kLongest)) throw error(Code::kDataLoss, "a time of {} microseconds; expected at most {}", value, kLongest);
+  return static_cast<int64_t>(value);
+}
+
 using Json = nlohmann::ordered_json;
 
 std::string line_of(const Json& event) { return event.dump(-1, ' ', false, Json::error_handler_t::replace); }
@@ -38,8 +46,8 @@ TraceEvent event_of(const Json& json) {
   event.category = json.at("cat").get<std::string>();
   event.process = json.at("pid").get<int>();
   event.thread = json.at("tid").get<int>();
-  event.start_us = json.at("ts").get<int64_t>();
-  event.duration_us = json.at("dur").get<int64_t>();
+  event.start_us = microseconds_of(json.at("ts"));
+  event.duration_us = microseconds_of(json.at("dur"));
   if (json.contains("args")) {
     for (const auto& [key, value] : json.at("args").items()) event.arguments.emplace_back(key, argument_of(value));
   }

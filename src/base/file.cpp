@@ -75,6 +75,24 @@ void write_file_atomic(const std::filesystem::path& path, std::string_view bytes
   sync_path(path.has_parent_path() ? path.parent_path() : ".");
 }
 
+void write_output(const std::filesystem::path& path, std::string_view bytes) {
+  namespace fs = std::filesystem;
+  std::error_code failure;
+  const fs::path target = fs::is_symlink(path, failure) ? fs::weakly_canonical(path, failure) : path;
+  const fs::file_status status = fs::status(target, failure);
+  const fs::path folder = target.has_parent_path() ? target.parent_path() : fs::path(".");
+  if (fs::is_directory(status)) throw error(Code::kInvalidArgument, "cannot write {}: it is a folder", path.string());
+  if (!fs::is_directory(folder, failure)) throw error(Code::kInvalidArgument, "cannot write {}: there is no folder {}", path.string(), folder.string());
+  try {
+    if (!fs::exists(status) || fs::is_regular_file(status)) return write_file_atomic(target, bytes);
+    FileDescriptor fd(::open(target.c_str(), O_WRONLY | O_CLOEXEC));
+    if (fd.get() < 0) throw failed(Code::kInvalidArgument, "open", target);
+    write_all(fd.get(), bytes, target);
+  } catch (const Error& e) {
+    throw error(Code::kInvalidArgument, "cannot write {}: {}", path.string(), e.message());
+  }
+}
+
 void sync_path(const std::filesystem::path& path) {
   FileDescriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (fd.get() < 0) throw failed(Code::kDataLoss, "open", path);

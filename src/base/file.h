@@ -17,6 +17,10 @@ namespace penstock {
 // a reader sees the old bytes or the new ones. Throws Error kDataLoss naming the path and the cause.
 void write_file_atomic(const std::filesystem::path& path, std::string_view bytes);
 
+// For a path that a user typed: as write_file_atomic for a regular or a new file; a link's target is written, and a device or a pipe is written
+// to, not replaced. Throws Error kInvalidArgument naming the path and the cause.
+void write_output(const std::filesystem::path& path, std::string_view bytes);
+
 // fsyncs a file or a folder. Throws Error kDataLoss.
 void sync_path(const std::filesystem::path& path);
 

@@ -45,6 +45,7 @@ std::string_view nearest_key(std::string_view key, std::span<const std::string_v
 
 std::string unknown_key(std::string_view key, std::span<const std::string_view> known) {
   const bool overlong = key.size() > kComparedBytes;
+  if (known.empty()) return fmt::format("unknown key '{}{}': nothing stands below the key before its last dot", key.substr(0, kComparedBytes), overlong ? "..." : "");
   return fmt::format("unknown key '{}{}'; did you mean '{}'?", key.substr(0, kComparedBytes), overlong ? "..." : "",
                      nearest_key(key, known));
 }

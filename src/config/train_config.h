@@ -24,6 +24,8 @@ struct TrainModelConfig {           // a Llama-family model
   double rope_theta = 10000;
   double rms_norm_eps = 1e-5;
   bool tie_word_embeddings = true;
+
+  bool operator==(const TrainModelConfig&) const = default;
 };
 
 struct TrainDataConfig {

@@ -123,6 +123,15 @@ std::vector<std::string_view> split(std::string_view text, char separator) {
   return parts;
 }
 
+// Bytes that a terminal might obey become '?'.
+std::string printable(std::string_view text) {
+  std::string shown(text);
+  for (char& c : shown) {
+    if (c < 0x20 || c > 0x7e) c = '?';
+  }
+  return shown;
+}
+
 bool is_left_out(std::string_view field) {
   field.remove_prefix(std::min(field.find_first_not_of("0123456789"), field.size()));
   return field == "UNSHARD" || field == "RESHARD" || field == "REDUCE_GRAD";
@@ -148,6 +157,7 @@ class CsvReader {
   explicit CsvReader(const std::string& source) : source_(source) { schedule_.name = source; }
 
   Result<Schedule> read(std::string_view text) {
+    if (text.starts_with("\xEF\xBB\xBF")) text.remove_prefix(3);  // the byte order mark that spreadsheets write
     while (text.ends_with('\n') || text.ends_with('\r')) text.remove_suffix(1);
     const auto lines = split(text, '\n');
     if (lines.size() > kMaxRanks) return error(Code::kInvalidArgument, "{}: {} lines; expected at most {} ranks", source_, lines.size(), kMaxRanks);
@@ -169,7 +179,7 @@ class CsvReader {
       const auto slot = parse_slot(field);
       if (!slot) {
         return error(Code::kInvalidArgument, "{}:{}: field {}: expected an action such as 0F0, 3I2, 3W2, 3B2, 0SEND_F0 or (0F8;7B4)OVERLAP_F_B, found '{}'",
-                     source_, schedule_.ranks.size(), i + 1, field.substr(0, 80));
+                     source_, schedule_.ranks.size(), i + 1, printable(field.substr(0, 80)));
       }
       for (const Action& action : *slot) {
         if (action.stage > kMaxIndex || action.microbatch > kMaxIndex) {

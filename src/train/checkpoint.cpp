@@ -119,6 +119,12 @@ std::optional<fs::path> newest_checkpoint(const fs::path& folder) {
   return std::nullopt;
 }
 
+std::string checkpoint_config(const fs::path& checkpoint) {
+  const json manifest = read_manifest(checkpoint).value();
+  if (manifest.contains("config") && manifest["config"].is_string()) return manifest["config"].get<std::string>();
+  throw error(Code::kDataLoss, "{}: it has no text 'config'", (checkpoint / kManifest).string());
+}
+
 void read_checkpoint(const fs::path& checkpoint, TrainState& state) {
   const json manifest = read_manifest(checkpoint).value();
   std::vector<weights::SafetensorsFile> files;

@@ -27,6 +27,9 @@ void write_checkpoint(comm::Communicator& world, const CheckpointPlace& place, c
 // The newest complete checkpoint: final name, readable manifest, every file there with its length. Incomplete ones are logged and skipped.
 [[nodiscard]] std::optional<std::filesystem::path> newest_checkpoint(const std::filesystem::path& folder);
 
+// The configuration of the run that wrote it, as YAML. Throws Error kDataLoss.
+[[nodiscard]] std::string checkpoint_config(const std::filesystem::path& checkpoint);
+
 // Fills parameters, moments and position. Throws Error kDataLoss naming file, tensor, expected and found.
 void read_checkpoint(const std::filesystem::path& checkpoint, TrainState& state);
 

@@ -55,7 +55,7 @@ void DataParallelReducer::watch(const at::Tensor& parameter, size_t bucket) {
     on_hook(bucket);
     return outputs;
   }));
-  accumulators_.push_back(std::move(accumulator));
+  accumulators_.push_back(std::make_shared<decltype(accumulator)>(std::move(accumulator)));  // a shared_ptr, or LibTorch 2.15's intrusive_ptr
 }
 
 DataParallelReducer::~DataParallelReducer() = default;

@@ -93,6 +93,11 @@ CheckpointPlace TrainRun::checkpoint_place() const {
 }
 
 void TrainRun::resume_from(const std::filesystem::path& checkpoint) {
+  const auto written = config::parse_train_config(checkpoint_config(checkpoint), checkpoint.string()).value();
+  if (written.model != config_.model) {
+    throw error(Code::kInvalidArgument, "--resume: {} is of another model; the keys under `model` must be those of {}/config.yaml", checkpoint.string(),
+                config_.output);
+  }
   TrainState loaded = state();
   read_checkpoint(checkpoint, loaded);
   position_ = loaded.position;

@@ -256,6 +256,25 @@ TEST_F(TrainTest, ATornCheckpointIsNeverChosen) {
   EXPECT_EQ(newest_checkpoint(folder), std::nullopt) << "an unfinished folder has another name";
 }
 
+TEST_F(TrainTest, RefusesToContinueWithAnotherModel) {
+  auto c = config("other");
+  c.steps = 2;
+  c.checkpoint.every_steps = 2;
+  run(c);
+  for (int change = 0; change < 2; ++change) {
+    auto other = c;
+    other.model.num_layers -= change;
+    other.model.tie_word_embeddings = change == 0;
+    try {
+      run(other, true);
+      FAIL() << "expected an Error";
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), Code::kInvalidArgument);
+      EXPECT_NE(e.message().find("is of another model"), std::string::npos) << e.message();
+    }
+  }
+}
+
 TEST_F(TrainTest, RefusesToStartAnewOverCheckpoints) {
   auto c = config("again");
   c.steps = 2;

@@ -87,6 +87,7 @@ class PartitionTest(Refused):
         self.assert_refused(run("partition", "--weights", "1", "--stages", 1, "--types", "a,b"), "--types: expected 1")
         self.assert_refused(run("partition", "--weights", "1", "--stages", 1, "--memory-limit", 1), "--memory-limit")
         self.assert_refused(run("partition", "--model", "/no/such", "--stages", 1), "/no/such")
+        self.assert_refused(run("partition", "--weights", "1", "--stages", 1, "--memory-limit", "nan"), "--memory-limit")
         self.assert_refused(run("partition", "--wieghts", "1", "--stages", 1), "--wieghts")
 
 
@@ -121,7 +122,24 @@ class ScheduleTest(Refused):
         self.assertIn("bubble share  15.04 %   (formula, without hops: 4.48 %)", text)
         self.assertIn("peak live activations, by rank  4 3 2 1", text)
 
+    def test_output_goes_where_the_user_says(self):
+        with tempfile.TemporaryDirectory() as folder:
+            target, link, pipe = Path(folder) / "target", Path(folder) / "link", Path(folder) / "pipe"
+            target.write_text("old")
+            link.symlink_to(target)
+            self.assertEqual(run("schedule", "--name", "1f1b", "--format", "csv", "--output", link).returncode, 0)
+            self.assertTrue(link.is_symlink())
+            self.assertIn("0F0", target.read_text())
+            os.mkfifo(pipe)
+            reader = subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE, text=True)
+            self.assertEqual(run("schedule", "--name", "1f1b", "--format", "csv", "--output", pipe).returncode, 0)
+            self.assertIn("0F0", reader.communicate(timeout=20)[0])
+            self.assertTrue(pipe.is_fifo())
+            self.assert_refused(run("schedule", "--name", "1f1b", "--output", folder), "it is a folder")
+            self.assert_refused(run("schedule", "--name", "1f1b", "--output", folder + "/no/x"), "there is no folder")
+
     def test_refuses(self):
+        self.assert_refused(run("schedule", "--name", "1f1b", "--forward", "nan"), "expected 0 to 1e9")
         self.assert_refused(run("schedule", "--name", "dualpipev", "--ranks", 4, "--microbatches", 7), "found 7")
         self.assert_refused(run("schedule", "--name", "nope"), "'nope'; expected one of gpipe")
         self.assert_refused(run("schedule", "--name", "1f1b", "--chunks", 2), "chunks")
