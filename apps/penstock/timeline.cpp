@@ -8,6 +8,7 @@
 #include "base/chrome_trace.h"
 #include "base/file.h"
 #include "commands.h"
+#include "plan/replay.h"
 #include "plan/timeline_svg.h"
 
 namespace penstock {
@@ -76,6 +77,32 @@ plan::TimelinePicture picture_of(const MeasuredStep& step, int64_t number) {
   return picture;
 }
 
+// The k-th rank with a stage belongs to the k-th replica.
+std::vector<std::vector<plan::TimelineRow>> pipelines_of(const MeasuredStep& step) {
+  std::vector<std::vector<plan::TimelineRow>> pipelines;
+  std::map<int, size_t> seen;  // by stage
+  for (const auto& [rank, row] : step.rows) {
+    const size_t replica = seen[row.bars.front().stage]++;
+    if (replica >= pipelines.size()) pipelines.resize(replica + 1);
+    pipelines[replica].push_back(row);
+  }
+  return pipelines;
+}
+
+std::string causes_of(const MeasuredStep& step) {
+  plan::BubbleCauses mean;
+  const auto pipelines = pipelines_of(step);
+  for (const auto& rows : pipelines) {
+    const plan::BubbleCauses one = plan::explain_bubble(rows);
+    const double share = 1.0 / static_cast<double>(pipelines.size());
+    mean.schedule += share * one.schedule;
+    mean.uneven += share * one.uneven;
+    mean.waiting += share * one.waiting;
+  }
+  return fmt::format("of it {:.1f} % from the order of actions, {:.1f} % because stages or cores were not equally fast, {:.1f} % waiting for messages",
+                     100 * mean.schedule, 100 * mean.uneven, 100 * mean.waiting);
+}
+
 void timeline(const TimelineOptions& options) {
   try {
     fs::path file = options.run;
@@ -86,7 +113,7 @@ void timeline(const TimelineOptions& options) {
     const auto picture = picture_of(steps.at(step), step);
     const fs::path output = options.output.empty() ? file.parent_path() / "timeline.svg" : fs::path(options.output);
     write_output(output, plan::timeline_svg(picture).value());
-    fmt::print("{}\nwritten to {} (steps {} to {} can be drawn with --step)\n", picture.title, output.string(), steps.begin()->first, steps.rbegin()->first);
+    fmt::print("{}\n  {}\nwritten to {} (steps {} to {} can be drawn with --step)\n", picture.title, causes_of(steps.at(step)), output.string(), steps.begin()->first, steps.rbegin()->first);
   } catch (const Error& e) {
     fail("timeline", e);
   }

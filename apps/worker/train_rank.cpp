@@ -9,6 +9,7 @@
 #include "comm/c10d_communicator.h"
 #include "comm/liveness.h"
 #include "config/train_config.h"
+#include "tensor/heap.h"
 #include "train/trainer.h"
 
 namespace penstock {
@@ -83,6 +84,7 @@ int run_train_rank(const TrainRankOptions& options) {
       throw error(Code::kInvalidArgument, "mesh {} x {} needs {} ranks, the launcher started {}", config.mesh.data, config.mesh.pipe,
                   config.world_size(), info.world_size);
     }
+    tensor::keep_freed_memory();
     at::set_num_threads(config.omp_threads);
     log_blas(info.rank);
     train_connected(config, info, {options.resume, options.overwrite, options.quiet, {}, &stop});

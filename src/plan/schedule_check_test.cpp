@@ -8,6 +8,7 @@
 
 #include "plan/choose_schedule.h"
 #include "plan/lowering.h"
+#include "plan/replay.h"
 #include "plan/simulation.h"
 
 namespace penstock::plan {
@@ -169,6 +170,41 @@ TEST(Simulate, BubbleIsTheFormulaWhereThereIsOne) {
     EXPECT_NEAR(simulate(schedule, costs, 0).bubble_share, *expected, 1e-12);
   });
   EXPECT_GT(compared, 400);
+}
+
+// Rows as a run would have measured them.
+std::vector<TimelineRow> rows_of(const Simulation& simulation) {
+  std::vector<TimelineRow> rows;
+  for (const RankTimeline& rank : simulation.ranks) {
+    TimelineRow& row = rows.emplace_back();
+    for (const TimedAction& t : rank.actions) {
+      if (is_compute(t.action.kind)) row.bars.push_back({t.action.kind, t.action.stage, t.action.microbatch, t.start, t.end});
+    }
+  }
+  return rows;
+}
+
+TEST(ExplainBubble, TellsOrderUnevenTimesAndMessagesApart) {
+  const Schedule schedule = make("1f1b", 4, 8);
+  const std::vector<StageCosts> even(4);
+  std::vector<StageCosts> uneven = even;
+  uneven[2].forward = 1.5;
+  const double by_order = 3.0 / 11;
+  const BubbleCauses plain = explain_bubble(rows_of(simulate(schedule, even, 0)));
+  EXPECT_NEAR(plain.measured, by_order, 1e-12);
+  EXPECT_NEAR(plain.schedule, by_order, 1e-12);
+  EXPECT_NEAR(plain.uneven, 0, 1e-12);
+  EXPECT_NEAR(plain.waiting, 0, 1e-12);
+
+  const BubbleCauses slow_stage = explain_bubble(rows_of(simulate(schedule, uneven, 0)));
+  EXPECT_NEAR(slow_stage.schedule, by_order, 1e-12);
+  EXPECT_GT(slow_stage.uneven, 0.02);
+  EXPECT_NEAR(slow_stage.waiting, 0, 1e-12);
+
+  const Simulation late = simulate(schedule, even, 0.25);
+  const BubbleCauses slow_link = explain_bubble(rows_of(late));
+  EXPECT_NEAR(slow_link.uneven, 0, 1e-12);
+  EXPECT_NEAR(slow_link.waiting, late.bubble_share - by_order, 1e-12);
 }
 
 // Known from running the reference systems' orders: 4 ranks, 8 micro-batches, forward = input gradient = weight gradient = 1.

@@ -11,10 +11,20 @@ namespace {
 
 constexpr double kNotMade = -1;
 
+double cost_of(const Action& action, const StageCosts& stage) {
+  switch (action.kind) {
+    case ActionKind::kForward: return stage.forward;
+    case ActionKind::kBackward: return stage.backward;
+    case ActionKind::kInputGrad: return stage.input_grad;
+    case ActionKind::kWeightGrad: return stage.weight_grad;
+    default: return 0.0;
+  }
+}
+
 class Simulator {
  public:
-  Simulator(const Schedule& schedule, std::span<const StageCosts> costs, double hop_latency)
-      : schedule_(schedule), costs_(costs), hop_latency_(hop_latency), at_(schedule.ranks.size(), 0), clock_(schedule.ranks.size(), 0.0), made_(schedule, kNotMade) {
+  Simulator(const Schedule& schedule, const ActionCost& cost, double hop_latency)
+      : schedule_(schedule), cost_(cost), hop_latency_(hop_latency), at_(schedule.ranks.size(), 0), clock_(schedule.ranks.size(), 0.0), made_(schedule, kNotMade) {
     result_.ranks.resize(schedule.ranks.size());
   }
 
@@ -47,7 +57,7 @@ class Simulator {
       timed.end = std::max(timed.start, *input);
     } else if (is_compute(action.kind)) {
       timed.start = std::max(clock_[rank], *input);
-      timed.end = timed.start + cost(action);
+      timed.end = timed.start + cost_(action);
       clock_[rank] = timed.end;
       made_[action] = timed.end + cost_of_joined(rank, action);
     }
@@ -58,7 +68,7 @@ class Simulator {
 
   // The sends of a joined pair stand behind both: what its forward made leaves when its backward is done.
   [[nodiscard]] double cost_of_joined(size_t rank, const Action& action) const {
-    return action.joined ? cost(schedule_.ranks[rank][at_[rank] + 1]) : 0;
+    return action.joined ? cost_(schedule_.ranks[rank][at_[rank] + 1]) : 0;
   }
 
   // When the action's input is on its rank; nullopt while it has not been made.
@@ -89,17 +99,6 @@ class Simulator {
     return std::nullopt;
   }
 
-  [[nodiscard]] double cost(const Action& action) const {
-    const StageCosts& stage = costs_[static_cast<size_t>(action.stage)];
-    switch (action.kind) {
-      case ActionKind::kForward: return stage.forward;
-      case ActionKind::kBackward: return stage.backward;
-      case ActionKind::kInputGrad: return stage.input_grad;
-      case ActionKind::kWeightGrad: return stage.weight_grad;
-      default: return 0.0;
-    }
-  }
-
   void finish() {
     for (const double end : clock_) result_.makespan = std::max(result_.makespan, end);
     double idle = 0;
@@ -122,7 +121,7 @@ class Simulator {
   }
 
   const Schedule& schedule_;
-  const std::span<const StageCosts> costs_;
+  const ActionCost& cost_;
   const double hop_latency_;
   Simulation result_;
   std::vector<size_t> at_;         // per rank: the action it stands at
@@ -134,8 +133,10 @@ class Simulator {
 
 Simulation simulate(const Schedule& schedule, std::span<const StageCosts> costs, double hop_latency) {
   PENSTOCK_CHECK(costs.size() == static_cast<size_t>(schedule.num_stages), "{} costs for {} stages", costs.size(), schedule.num_stages);
-  return Simulator(schedule, costs, hop_latency).run();
+  return simulate(schedule, [&](const Action& action) { return cost_of(action, costs[static_cast<size_t>(action.stage)]); }, hop_latency);
 }
+
+Simulation simulate(const Schedule& schedule, const ActionCost& cost, double hop_latency) { return Simulator(schedule, cost, hop_latency).run(); }
 
 std::optional<double> bubble_formula(const Schedule& schedule, const StageCosts& costs) {
   const double fill = schedule.num_ranks - 1;

@@ -1,5 +1,6 @@
 #pragma once
 // When each action of a schedule starts and ends, given what its stages cost: bubble share and memory before anything runs.
+#include <functional>
 #include <optional>
 #include <span>
 #include <vector>
@@ -42,6 +43,10 @@ struct Simulation {
 // sends and receives cost it nothing, and a value reaches another rank `hop_latency` after it was made (0 on the same rank).
 // `costs` holds one entry per stage. Throws Error kInvalidArgument when an action's input is never made.
 [[nodiscard]] Simulation simulate(const Schedule& schedule, std::span<const StageCosts> costs, double hop_latency);
+
+// The same, each compute action with a time of its own: what a run would have been with the times that were measured.
+using ActionCost = std::function<double(const Action&)>;
+[[nodiscard]] Simulation simulate(const Schedule& schedule, const ActionCost& cost, double hop_latency);
 
 // What the literature gives for the bubble share on equal stages without hop latency and a synchronised step; nullopt when it gives nothing.
 //   gpipe, 1f1b, eager-1f1b, interleaved-1f1b, looped-bfs    (p-1) / (m·v + p-1)

@@ -118,6 +118,59 @@ TEST(PipelineTrainer, TrainsLayersOfAnyKindAsOneProcessWould) {
   }
 }
 
+// Weights after two updates.
+std::map<std::string, at::Tensor> updated_weights(const TrainerOptions& options) {
+  std::vector<LayerSpec> specs;
+  for (int i = 0; i < 8; ++i) {
+    specs.push_back({fmt::format("dense{}", i), "Dense", 64, [i](model::SharedWeights&) { return std::make_unique<Dense>(fmt::format("w{}", i), 8, 8); }, {}});
+  }
+  std::map<std::string, at::Tensor> weights;
+  Mutex mutex;
+  comm::spawn_ranks(options.mesh.size(), [&](comm::Communicator& world) {
+    PipelineTrainer trainer(world, specs, options);
+    for (int step = 0; step < 2; ++step) {
+      const at::Tensor rows = inputs_of(step, 9)[0];
+      (void)trainer.train_batch({rows}, {rows.abs()}, squared_error, 1e-2);
+    }
+    MutexLock lock(mutex);
+    for (const auto& p : trainer.parameters()) weights[p.name] = p.value.detach().clone();
+  });
+  return weights;
+}
+
+class UpdatedWeights : public testing::TestWithParam<std::string> {};
+
+TEST_P(UpdatedWeights, AreThoseOfOneProcess) {
+  TrainerOptions single;
+  single.microbatches = 1;
+  const auto expected = updated_weights(single);
+  int compared = 0;
+  for (int ranks = 1; ranks <= 4; ++ranks) {
+    for (int microbatches = 1; microbatches <= 9; ++microbatches) {
+      if (!plan::make_schedule({GetParam(), ranks, microbatches, 0}).ok()) continue;
+      SCOPED_TRACE(fmt::format("{} ranks, {} micro-batches", ranks, microbatches));
+      TrainerOptions options;
+      options.mesh.pipe = ranks;
+      options.schedule = GetParam();
+      options.microbatches = microbatches;
+      const auto got = updated_weights(options);
+      ASSERT_EQ(got.size(), expected.size());
+      for (const auto& [name, weight] : expected) {
+        EXPECT_LE((got.at(name) - weight).norm().item<double>(), 1e-6 * weight.norm().item<double>()) << name;
+      }
+      ++compared;
+    }
+  }
+  EXPECT_GE(compared, 12);
+}
+
+INSTANTIATE_TEST_SUITE_P(PipelineTrainer, UpdatedWeights,
+                         testing::Values("gpipe", "1f1b", "eager-1f1b", "interleaved-1f1b", "looped-bfs", "zb-h1", "zb-v", "dualpipev"), [](const auto& info) {
+                           std::string name = info.param;
+                           std::ranges::replace(name, '-', '_');
+                           return name;
+                         });
+
 // A layer that takes its time.
 class Slow : public model::Layer {
  public:
