@@ -1,5 +1,7 @@
 #include "config/train_config.h"
 
+#include <charconv>
+
 #include "base/file.h"
 #include "config/fields.h"
 #include "config/yaml_reader.h"
@@ -40,13 +42,26 @@ std::vector<Field> fields_of(TrainConfig& c) {
       integer_field("batch.microbatches", c.batch.microbatches, {1, 65536}, "per replica and step"),
       integer_field("batch.microbatch_size", c.batch.microbatch_size, {1, 65536}, "sequences in one micro-batch"),
       integer_field("batch.sequence_length", c.batch.sequence_length, {1, 1 << 24}, "tokens"),
+      choice_field<OptimizerName>("optimizer.name", o.name,
+                                  {{"adamw", OptimizerName::kAdamw}, {"sgd", OptimizerName::kSgd}, {"lamb", OptimizerName::kLamb}, {"lars", OptimizerName::kLars}},
+                                  "sgd and lars have momentum; lamb and lars scale each parameter's step by its norm, for very large batches"),
       real_field("optimizer.lr", o.lr, kPositive, "peak learning rate"),
+      choice_field<LearningRateSchedule>("optimizer.schedule", o.schedule,
+                                         {{"cosine", LearningRateSchedule::kCosine},
+                                          {"linear", LearningRateSchedule::kLinear},
+                                          {"constant", LearningRateSchedule::kConstant},
+                                          {"wsd", LearningRateSchedule::kWarmupStableDecay}},
+                                         "of the learning rate after warm-up; wsd = constant, then linear in the last part of the run"),
       real_field("optimizer.min_lr_ratio", o.min_lr_ratio, {.min = 0, .max = 1}, "last learning rate / peak"),
       integer_field("optimizer.warmup_steps", o.warmup_steps, {0}, "steps of linear warm-up"),
+      real_field("optimizer.decay_fraction", o.decay_fraction, {.min = 0, .max = 1, .min_excluded = true}, "wsd: the last part of the run, in which the rate falls"),
       real_field("optimizer.beta1", o.beta1, kBeta, "decay of the first moment"),
       real_field("optimizer.beta2", o.beta2, kBeta, "decay of the second moment"),
       real_field("optimizer.eps", o.eps, kPositive, "added to the root of the second moment"),
-      real_field("optimizer.weight_decay", o.weight_decay, {.min = 0}, "decoupled, times the learning rate"),
+      real_field("optimizer.momentum", o.momentum, kBeta, "sgd, lars: decay of what steps remember of earlier gradients"),
+      real_field("optimizer.trust_coefficient", o.trust_coefficient, kPositive, "lars: a parameter's step is this part of its norm"),
+      real_field("optimizer.weight_decay", o.weight_decay, {.min = 0}, "of matrices, times the learning rate; adamw and lamb: decoupled"),
+      text_list_field("optimizer.decay_groups", o.decay_groups, "[PATTERN=VALUE, …]: weight decay of parameters in whose name the expression is found; the first that fits wins"),
       real_field("optimizer.clip_norm", o.clip_norm, {.min = 0}, "largest norm of the whole gradient; 0 = no clipping"),
       boolean_field("optimizer.shard", o.shard, "ZeRO stage 1: each replica keeps a part of the optimizer's state"),
       integer_field("steps", c.steps, {0}, "0 = until max_seconds"),
@@ -107,6 +122,24 @@ Result<RawValue> parse_assignment(std::string_view assignment) {
 
 }  // namespace
 
+Result<std::vector<DecayGroup>> parse_decay_groups(const std::vector<std::string>& texts) {
+  std::vector<DecayGroup> groups;
+  for (const std::string& text : texts) {
+    const size_t equals = text.rfind('=');
+    double value = 0;
+    const char* end = text.data() + text.size();
+    const bool number = equals != std::string::npos && equals > 0 && std::from_chars(text.data() + equals + 1, end, value).ptr == end && equals + 1 < text.size();
+    if (!number || !(value >= 0 && value < 1e6)) return error(Code::kInvalidArgument, "expected PATTERN=VALUE with a number >= 0, found '{}'", text);
+    try {
+      (void)std::regex(text.substr(0, equals), kDecayExpression);
+    } catch (const std::regex_error& e) {
+      return error(Code::kInvalidArgument, "'{}' is not a regular expression: {}", text.substr(0, equals), e.what());
+    }
+    groups.push_back({text.substr(0, equals), value});
+  }
+  return groups;
+}
+
 std::optional<Error> apply_override(TrainConfig& config, std::string_view assignment) {
   Result<RawValue> raw = parse_assignment(assignment);
   if (!raw) return raw.error();
@@ -127,6 +160,7 @@ std::optional<Error> check_train_config(const TrainConfig& c) {
   const int kv_heads = m.num_kv_heads > 0 ? m.num_kv_heads : m.num_heads;
   if (m.num_heads % kv_heads != 0)
     return wrong("model.num_kv_heads", "expected a divisor of num_heads {}, found {}", m.num_heads, kv_heads);
+  if (const auto groups = parse_decay_groups(c.optimizer.decay_groups); !groups) return wrong("optimizer.decay_groups", "{}", groups.error().message());
   const int longest = m.max_position_embeddings > 0 ? m.max_position_embeddings : c.batch.sequence_length;
   if (c.batch.sequence_length > longest) {
     return wrong("batch.sequence_length", "expected at most model.max_position_embeddings {}, found {}", longest, c.batch.sequence_length);

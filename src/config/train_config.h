@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <optional>
+#include <regex>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -45,17 +46,37 @@ struct BatchConfig {
   int sequence_length = 128;  // tokens
 };
 
-struct OptimizerConfig {      // AdamW
+enum class OptimizerName { kAdamw, kSgd, kLamb, kLars };
+enum class LearningRateSchedule { kCosine, kLinear, kConstant, kWarmupStableDecay };
+
+// Parameters whose name an expression (ECMAScript) is found in.
+struct DecayGroup {
+  std::string pattern;
+  double weight_decay = 0;
+};
+
+struct OptimizerConfig {
+  OptimizerName name = OptimizerName::kAdamw;
   double lr = 1e-3;           // peak learning rate
+  LearningRateSchedule schedule = LearningRateSchedule::kCosine;
   double min_lr_ratio = 0.1;  // last learning rate / peak
   int warmup_steps = 0;
+  double decay_fraction = 0.2;  // warm-up-stable-decay: the last part of the run, in which the rate falls
   double beta1 = 0.9;
   double beta2 = 0.95;
   double eps = 1e-8;
+  double momentum = 0.9;              // sgd, lars
+  double trust_coefficient = 0.001;   // lars
   double weight_decay = 0.1;
+  std::vector<std::string> decay_groups;  // "PATTERN=VALUE", the first that fits wins
   double clip_norm = 1.0;     // of the whole gradient; 0 = no clipping
   bool shard = false;         // ZeRO stage 1: each replica keeps a part of the state
 };
+
+inline constexpr auto kDecayExpression = std::regex::ECMAScript | std::regex_constants::__polynomial;  // no backtracking
+
+// Error kInvalidArgument: no '=', an expression or a number that is none.
+[[nodiscard]] Result<std::vector<DecayGroup>> parse_decay_groups(const std::vector<std::string>& texts);
 
 struct ValidationConfig {
   int every_steps = 50;  // 0 = only at the end

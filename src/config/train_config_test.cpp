@@ -54,7 +54,8 @@ mesh: {data: 3, pipe: 7}
 schedule: gpipe
 partition: uniform
 batch: {microbatches: 8, microbatch_size: 2, sequence_length: 256}
-optimizer: {lr: 3e-4, min_lr_ratio: 0.05, warmup_steps: 20, beta1: 0.8, beta2: 0.99, eps: 1e-7, weight_decay: 0.2, clip_norm: 0.5}
+optimizer: {lr: 3e-4, min_lr_ratio: 0.05, warmup_steps: 20, beta1: 0.8, beta2: 0.99, eps: 1e-7, weight_decay: 0.2, clip_norm: 0.5,
+  name: lars, schedule: wsd, decay_fraction: 0.3, momentum: 0.8, trust_coefficient: 0.01, decay_groups: ["norm=0", embed=0.01]}
 steps: 1000
 max_seconds: 120.5
 precision: bf16
@@ -67,6 +68,12 @@ timeout_seconds: 7.5
 omp_threads: 2
 )";
 
+TEST(TrainConfig, RefusesDecayGroupsThatAreNone) {
+  for (const char* group : {"norm", "=1", "norm=", "norm=-1", "norm=1x", "norm=nan", "(=1"}) {
+    EXPECT_THAT(refusal(kSmallest, {std::string("optimizer.decay_groups=") + group}), HasSubstr("optimizer.decay_groups")) << group;
+  }
+}
+
 TEST(TrainConfig, PrintsTheWholeTreeSoThatItReadsBackTheSame) {
   const TrainConfig config = parse_train_config(kEverything, "t").value();
   const std::string printed = to_yaml(config);
@@ -76,6 +83,9 @@ TEST(TrainConfig, PrintsTheWholeTreeSoThatItReadsBackTheSame) {
   EXPECT_EQ(again.value().model.rope_theta, 5e5);
   EXPECT_EQ(again.value().optimizer.eps, 1e-7);
   EXPECT_EQ(again.value().seed, 9'000'000'000);
+  EXPECT_EQ(again.value().optimizer.name, OptimizerName::kLars);
+  EXPECT_EQ(again.value().optimizer.schedule, LearningRateSchedule::kWarmupStableDecay);
+  EXPECT_THAT(again.value().optimizer.decay_groups, ElementsAre("norm=0", "embed=0.01"));
   EXPECT_EQ(again.value().data.separator, "");
   EXPECT_THAT(again.value().data.paths, ElementsAre("one", "two words"));
   EXPECT_EQ(again.value().world_size(), 21);

@@ -2,7 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
-#include "kernels/adamw.h"
+#include "kernels/optimizers.h"
 #include "kernels/attention.h"
 #include "kernels/cross_entropy.h"
 #include "kernels/linear.h"
@@ -147,6 +147,39 @@ TEST(Adamw, EqualsTheFormulaInFloat64) {
     wd = wd * (1 - 0.01 * 0.1) - 0.01 * (md / (1 - std::pow(0.9, step))) / ((vd / (1 - std::pow(0.95, step))).sqrt() + 1e-8);
   }
   EXPECT_LT((w.to(at::kDouble) - wd).abs().max().item<double>(), 2e-6);
+}
+
+TEST(Lamb, EqualsTheFormulaInFloat64) {
+  at::manual_seed(6);
+  Tensor w = at::randn({5000}), m = at::zeros({5000}), v = at::zeros({5000});
+  Tensor wd = w.to(at::kDouble), md = m.to(at::kDouble), vd = v.to(at::kDouble);
+  for (int step = 1; step <= 5; ++step) {
+    const Tensor g = at::randn({5000});
+    const AdamStep s{.lr = 0.01f, .beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-6f, .weight_decay = 0.1f, .gradient_scale = 0.5f, .step = step};
+    const SquareSums sums = lamb_moments(w.data_ptr<float>(), g.data_ptr<float>(), m.data_ptr<float>(), v.data_ptr<float>(), 5000, s);
+    const double trust = std::sqrt(sums.weights) / std::sqrt(sums.update);
+    lamb_update(w.data_ptr<float>(), m.data_ptr<float>(), v.data_ptr<float>(), 5000, s, static_cast<float>(trust));
+    const Tensor gd = g.to(at::kDouble) * 0.5;
+    md = 0.9 * md + 0.1 * gd;
+    vd = 0.95 * vd + 0.05 * gd * gd;
+    const Tensor u = (md / (1 - std::pow(0.9, step))) / ((vd / (1 - std::pow(0.95, step))).sqrt() + 1e-6) + 0.1 * wd;
+    EXPECT_NEAR(trust, (wd.norm() / u.norm()).item<double>(), 1e-5 * trust);
+    wd = wd - 0.01 * (wd.norm() / u.norm()) * u;
+  }
+  EXPECT_LT((w.to(at::kDouble) - wd).abs().max().item<double>(), 5e-6);
+}
+
+TEST(MomentumSgd, EqualsTheFormulaInFloat64) {
+  at::manual_seed(7);
+  Tensor w = at::randn({1000}), m = at::zeros({1000});
+  Tensor wd = w.to(at::kDouble), md = m.to(at::kDouble);
+  for (int step = 0; step < 5; ++step) {
+    const Tensor g = at::randn({1000});
+    momentum_sgd(w.data_ptr<float>(), g.data_ptr<float>(), m.data_ptr<float>(), 1000, {.lr = 0.1f, .momentum = 0.9f, .weight_decay = 0.01f, .gradient_scale = 2, .lr_scale = 0.5f});
+    md = 0.9 * md + 0.5 * (2 * g.to(at::kDouble) + 0.01 * wd);
+    wd = wd - 0.1 * md;
+  }
+  EXPECT_LT((w.to(at::kDouble) - wd).abs().max().item<double>(), 5e-6);
 }
 
 }  // namespace

@@ -28,9 +28,10 @@ std::vector<weights::NamedTensor> tensors_of(const TrainState& state, Deadline d
   for (size_t i = 0; i < state.parameters->size(); ++i) {
     const model::Parameter& p = (*state.parameters)[i];
     for (auto& [name, part] : model::stored_parts(p, p.value)) tensors.emplace_back(name, part);
-    const Optimizer::Moments moments = state.optimizer->moments(i, deadline);
-    for (auto& [name, part] : model::stored_parts(p, moments.first)) tensors.emplace_back(name + ".m", part);
-    for (auto& [name, part] : model::stored_parts(p, moments.second)) tensors.emplace_back(name + ".v", part);
+    const auto moments = state.optimizer->moments(i, deadline);
+    for (size_t k = 0; k < moments.size(); ++k) {
+      for (auto& [name, part] : model::stored_parts(p, moments[k])) tensors.emplace_back(name + state.optimizer->moment_names()[k], part);
+    }
   }
   return tensors;
 }
@@ -143,9 +144,8 @@ void read_checkpoint(const fs::path& checkpoint, TrainState& state) {
   for (size_t i = 0; i < state.parameters->size(); ++i) {
     model::Parameter& p = (*state.parameters)[i];
     model::load_parameter(p, p.value, lookup_with(""));
-    Optimizer::Moments moments{at::empty_like(p.value), at::empty_like(p.value)};
-    model::load_parameter(p, moments.first, lookup_with(".m"));
-    model::load_parameter(p, moments.second, lookup_with(".v"));
+    std::vector<at::Tensor> moments;
+    for (const char* name : state.optimizer->moment_names()) model::load_parameter(p, moments.emplace_back(at::empty_like(p.value)), lookup_with(name));
     state.optimizer->set_moments(i, moments);
   }
   state.position = {manifest["step"].get<int64_t>(), manifest["elapsed_seconds"].get<double>(), manifest["tokens"].get<int64_t>()};

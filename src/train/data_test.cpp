@@ -141,6 +141,22 @@ TEST(LearningRate, WarmsUpThenFollowsACosineToItsFloor) {
   EXPECT_NEAR(learning_rate(o, 100, 1), 0.1, 1e-12);
 }
 
+TEST(LearningRate, FallsAsTheScheduleSays) {
+  config::OptimizerConfig o;
+  o.lr = 2;
+  o.min_lr_ratio = 0;
+  using Schedule = config::LearningRateSchedule;
+  o.schedule = Schedule::kLinear;
+  EXPECT_DOUBLE_EQ(learning_rate(o, 9, 0.25), 1.5);
+  o.schedule = Schedule::kConstant;
+  EXPECT_DOUBLE_EQ(learning_rate(o, 9, 0.99), 2);
+  o.schedule = Schedule::kWarmupStableDecay;
+  o.decay_fraction = 0.2;
+  EXPECT_DOUBLE_EQ(learning_rate(o, 9, 0.8), 2);
+  EXPECT_NEAR(learning_rate(o, 9, 0.9), 1, 1e-12);
+  EXPECT_NEAR(learning_rate(o, 9, 1), 0, 1e-12);
+}
+
 TEST(RunProgress, FollowsWhicheverLimitIsNearer) {
   EXPECT_DOUBLE_EQ(run_progress(5, 10, 0, 0), 0.5);
   EXPECT_DOUBLE_EQ(run_progress(5, 10, 9, 10), 0.9);

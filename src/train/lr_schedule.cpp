@@ -6,9 +6,23 @@
 
 namespace penstock::train {
 
+namespace {
+
+// How much of the way from the peak to the floor is still to go: 1 … 0.
+double height(const config::OptimizerConfig& optimizer, double progress) {
+  switch (optimizer.schedule) {
+    case config::LearningRateSchedule::kCosine: return 0.5 * (1 + std::cos(std::numbers::pi * progress));
+    case config::LearningRateSchedule::kLinear: return 1 - progress;
+    case config::LearningRateSchedule::kConstant: return 1;
+    case config::LearningRateSchedule::kWarmupStableDecay: return std::min(1.0, (1 - progress) / optimizer.decay_fraction);
+  }
+  return 1;
+}
+
+}  // namespace
+
 double learning_rate(const config::OptimizerConfig& optimizer, int64_t step, double progress) {
-  const double cosine = 0.5 * (1 + std::cos(std::numbers::pi * std::clamp(progress, 0.0, 1.0)));
-  const double decayed = optimizer.lr * (optimizer.min_lr_ratio + (1 - optimizer.min_lr_ratio) * cosine);
+  const double decayed = optimizer.lr * (optimizer.min_lr_ratio + (1 - optimizer.min_lr_ratio) * height(optimizer, std::clamp(progress, 0.0, 1.0)));
   if (step >= optimizer.warmup_steps) return decayed;
   return decayed * static_cast<double>(step + 1) / static_cast<double>(optimizer.warmup_steps + 1);
 }

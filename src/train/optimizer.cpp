@@ -1,32 +1,56 @@
 #include "train/optimizer.h"
 
 #include <algorithm>
+#include <cmath>
+#include <regex>
 
-#include "kernels/adamw.h"
+#include "base/error.h"
 
 namespace penstock::train {
 namespace {
 
 constexpr int64_t kShardAlignment = 16;  // elements: a cache line
 
+// The first group whose expression is found in the name tells; else parameters that shrink get the general value.
+double weight_decay_of(const model::Parameter& parameter, const config::OptimizerConfig& config, const std::vector<config::DecayGroup>& groups) {
+  for (const config::DecayGroup& group : groups) {
+    if (std::regex_search(parameter.name, std::regex(group.pattern, config::kDecayExpression))) return group.weight_decay;
+  }
+  return parameter.decay ? config.weight_decay : 0;
+}
+
+double ratio_or_one(double numerator, double denominator) { return numerator > 0 && denominator > 0 ? numerator / denominator : 1; }
+
 }  // namespace
 
 Optimizer::Optimizer(std::vector<model::Parameter>& parameters, const config::OptimizerConfig& config, comm::Communicator* shards)
     : parameters_(parameters), config_(config), shards_(shards) {
   if (shards_ != nullptr) move_values_into_flat();
+  const auto groups = config::parse_decay_groups(config.decay_groups).value();
   int64_t offset = 0;
   for (const model::Parameter& p : parameters) {
-    Part part{0, p.value.numel(), {}, {}};
-    if (shards_ != nullptr) {
-      const auto [begin, end] = shard(shards_->rank());
-      part.begin = std::clamp(begin - offset, int64_t{0}, p.value.numel());
-      part.count = std::clamp(end - offset, int64_t{0}, p.value.numel()) - part.begin;
-    }
-    part.first = at::zeros({part.count}, at::kFloat);
-    part.second = at::zeros({part.count}, at::kFloat);
+    parts_.push_back(make_part(p, offset));
+    parts_.back().weight_decay = static_cast<float>(weight_decay_of(p, config_, groups));
     offset += p.value.numel();
-    parts_.push_back(std::move(part));
   }
+}
+
+Optimizer::Part Optimizer::make_part(const model::Parameter& parameter, int64_t offset) const {
+  Part part;
+  part.count = parameter.value.numel();
+  if (shards_ != nullptr) {
+    const auto [begin, end] = shard(shards_->rank());
+    part.begin = std::clamp(begin - offset, int64_t{0}, part.count);
+    part.count = std::clamp(end - offset, int64_t{0}, part.count) - part.begin;
+  }
+  for (size_t i = 0; i < moment_names().size(); ++i) part.moments.push_back(at::zeros({part.count}, at::kFloat));
+  part.layer_wise = parameter.decay && (config_.name == config::OptimizerName::kLamb || config_.name == config::OptimizerName::kLars);
+  return part;
+}
+
+std::span<const char* const> Optimizer::moment_names() const {
+  static constexpr const char* kNames[] = {".m", ".v"};
+  return std::span(kNames).first(is_adam() ? 2 : 1);
 }
 
 std::pair<int64_t, int64_t> Optimizer::shard(int replica) const {
@@ -59,23 +83,89 @@ double Optimizer::gradient_square_sum(const std::vector<std::string>& except) co
 }
 
 void Optimizer::step(int64_t step, double learning_rate, double gradient_scale, Deadline deadline) {
-  at::NoGradGuard no_grad;
-  for (size_t i = 0; i < parameters_.size(); ++i) {
-    const model::Parameter& p = parameters_[i];
-    const Part& part = parts_[i];
-    if (part.count == 0) continue;
-    kernels::AdamwStep update;
-    update.lr = static_cast<float>(learning_rate);
-    update.beta1 = static_cast<float>(config_.beta1);
-    update.beta2 = static_cast<float>(config_.beta2);
-    update.eps = static_cast<float>(config_.eps);
-    update.weight_decay = p.decay ? static_cast<float>(config_.weight_decay) : 0.0f;
-    update.gradient_scale = static_cast<float>(gradient_scale);
-    update.step = step;
-    kernels::adamw(p.value.data_ptr<float>() + part.begin, p.value.grad().data_ptr<float>() + part.begin, part.first.data_ptr<float>(),
-                   part.second.data_ptr<float>(), part.count, update);
+  const at::NoGradGuard no_grad;
+  if (is_adam()) {
+    adam(step, learning_rate, gradient_scale, deadline);
+  } else {
+    momentum_sgd(learning_rate, gradient_scale, deadline);
   }
   if (shards_ != nullptr) share_updated_weights(deadline);
+}
+
+Optimizer::Pointers Optimizer::pointers(size_t i) const {
+  const model::Parameter& p = parameters_[i];
+  const Part& part = parts_[i];
+  return {p.value.data_ptr<float>() + part.begin, p.value.grad().data_ptr<float>() + part.begin, part.moments[0].data_ptr<float>(),
+          part.moments.size() > 1 ? part.moments[1].data_ptr<float>() : nullptr};
+}
+
+kernels::AdamStep Optimizer::adam_step(const Part& part, int64_t step, double learning_rate, double gradient_scale) const {
+  kernels::AdamStep update;
+  update.lr = static_cast<float>(learning_rate);
+  update.beta1 = static_cast<float>(config_.beta1);
+  update.beta2 = static_cast<float>(config_.beta2);
+  update.eps = static_cast<float>(config_.eps);
+  update.weight_decay = part.weight_decay;
+  update.gradient_scale = static_cast<float>(gradient_scale);
+  update.step = step;
+  return update;
+}
+
+// Plain parameters at once; those of LAMB when their norms are known over all shards.
+void Optimizer::adam(int64_t step, double learning_rate, double gradient_scale, Deadline deadline) {
+  std::vector<kernels::SquareSums> sums(parts_.size());
+  for (size_t i = 0; i < parts_.size(); ++i) {
+    if (parts_[i].count == 0) continue;
+    const auto [weights, gradients, m, v] = pointers(i);
+    const kernels::AdamStep update = adam_step(parts_[i], step, learning_rate, gradient_scale);
+    if (parts_[i].layer_wise) {
+      sums[i] = kernels::lamb_moments(weights, gradients, m, v, parts_[i].count, update);
+    } else {
+      kernels::adamw(weights, gradients, m, v, parts_[i].count, update);
+    }
+  }
+  if (config_.name != config::OptimizerName::kLamb) return;
+  sums = over_shards(std::move(sums), deadline);
+  for (size_t i = 0; i < parts_.size(); ++i) {
+    if (!parts_[i].layer_wise || parts_[i].count == 0) continue;
+    const auto [weights, gradients, m, v] = pointers(i);
+    const double trust = ratio_or_one(std::sqrt(sums[i].weights), std::sqrt(sums[i].update));
+    kernels::lamb_update(weights, m, v, parts_[i].count, adam_step(parts_[i], step, learning_rate, gradient_scale), static_cast<float>(trust));
+  }
+}
+
+void Optimizer::momentum_sgd(double learning_rate, double gradient_scale, Deadline deadline) {
+  std::vector<kernels::SquareSums> sums(parts_.size());
+  for (size_t i = 0; i < parts_.size(); ++i) {
+    if (!parts_[i].layer_wise || parts_[i].count == 0) continue;
+    const auto p = pointers(i);
+    sums[i] = {kernels::sum_of_squares(p.weights, parts_[i].count), kernels::sum_of_squares(p.gradients, parts_[i].count) * gradient_scale * gradient_scale};
+  }
+  if (config_.name == config::OptimizerName::kLars) sums = over_shards(std::move(sums), deadline);
+  for (size_t i = 0; i < parts_.size(); ++i) {
+    if (parts_[i].count == 0) continue;
+    kernels::MomentumStep update;
+    update.lr = static_cast<float>(learning_rate);
+    update.momentum = static_cast<float>(config_.momentum);
+    update.weight_decay = parts_[i].weight_decay;
+    update.gradient_scale = static_cast<float>(gradient_scale);
+    if (parts_[i].layer_wise) {
+      const double weights = std::sqrt(sums[i].weights), gradients = std::sqrt(sums[i].update);
+      update.lr_scale = static_cast<float>(weights > 0 && gradients > 0 ? config_.trust_coefficient * weights / (gradients + parts_[i].weight_decay * weights) : 1);
+    }
+    const auto p = pointers(i);
+    kernels::momentum_sgd(p.weights, p.gradients, p.m, parts_[i].count, update);
+  }
+}
+
+std::vector<kernels::SquareSums> Optimizer::over_shards(std::vector<kernels::SquareSums> sums, Deadline deadline) const {
+  if (shards_ == nullptr) return sums;
+  static_assert(sizeof(kernels::SquareSums) == 2 * sizeof(double));
+  at::Tensor all = at::from_blob(sums.data(), {static_cast<int64_t>(2 * sums.size())}, at::kDouble).clone();
+  shards_->all_reduce(all, comm::Reduce::kSum)->wait(deadline);
+  const double* value = all.data_ptr<double>();
+  for (size_t i = 0; i < sums.size(); ++i) sums[i] = {value[2 * i], value[2 * i + 1]};
+  return sums;
 }
 
 void Optimizer::share_updated_weights(Deadline deadline) {
@@ -90,28 +180,34 @@ void Optimizer::share_updated_weights(Deadline deadline) {
   for (auto& work : works) work->wait(deadline);
 }
 
-Optimizer::Moments Optimizer::moments(size_t i, Deadline deadline) const {
+std::vector<at::Tensor> Optimizer::moments(size_t i, Deadline deadline) const {
   const at::Tensor& value = parameters_[i].value;
   const Part& part = parts_[i];
-  const auto whole = [&](const at::Tensor& mine) {
-    if (shards_ == nullptr) return mine.view(value.sizes());
+  std::vector<at::Tensor> whole;
+  for (const at::Tensor& mine : part.moments) {
+    if (shards_ == nullptr) {
+      whole.push_back(mine.view(value.sizes()));
+      continue;
+    }
     at::Tensor all = at::zeros({value.numel()}, at::kFloat);
     all.narrow(0, part.begin, part.count).copy_(mine);
     shards_->all_reduce(all, comm::Reduce::kSum)->wait(deadline);
-    return all.view(value.sizes());
-  };
-  return {whole(part.first), whole(part.second)};
+    whole.push_back(all.view(value.sizes()));
+  }
+  return whole;
 }
 
-void Optimizer::set_moments(size_t i, const Moments& moments) {
+void Optimizer::set_moments(size_t i, const std::vector<at::Tensor>& moments) {
   Part& part = parts_[i];
-  part.first.copy_(moments.first.reshape({-1}).narrow(0, part.begin, part.count));
-  part.second.copy_(moments.second.reshape({-1}).narrow(0, part.begin, part.count));
+  PENSTOCK_CHECK(moments.size() == part.moments.size(), "{} moments, expected {}", moments.size(), part.moments.size());
+  for (size_t k = 0; k < moments.size(); ++k) part.moments[k].copy_(moments[k].reshape({-1}).narrow(0, part.begin, part.count));
 }
 
 int64_t Optimizer::state_bytes() const {
   int64_t bytes = 0;
-  for (const Part& part : parts_) bytes += static_cast<int64_t>(part.first.nbytes() + part.second.nbytes());
+  for (const Part& part : parts_) {
+    for (const at::Tensor& moment : part.moments) bytes += static_cast<int64_t>(moment.nbytes());
+  }
   return bytes;
 }
 

@@ -1,16 +1,22 @@
 #pragma once
-// AdamW on the parameters of this rank's stages.
+// AdamW, SGD with momentum, LAMB and LARS on the parameters of this rank's stages.
 #include <cstdint>
+#include <span>
+#include <string>
 #include <vector>
 
 #include "comm/communicator.h"
 #include "config/train_config.h"
+#include "kernels/optimizers.h"
 #include "model/layer.h"
 
 namespace penstock::train {
 
 // Weights and moments in float32. Every replica holds all of its stages' weights and gets the same bits; moments too, or, sharded (ZeRO stage 1,
 // Rajbhandari et al. 2020), each replica only those of its part of the weights: it updates that part and sends it to the others.
+//
+// LAMB and LARS scale each parameter's step by its norm; parameters without weight decay (norms, biases) take plain steps, as is usual. Their
+// norms are summed over the shards in float64, so sharding changes results by rounding only; AdamW's and SGD's by no bit.
 //
 // Threads:  one.
 // Lifetime: the parameters and the group outlive it. Sharding moves the parameters' values into one flat tensor.
@@ -25,12 +31,11 @@ class Optimizer {
   // One update with the gradients times `gradient_scale`; `step` counts from 1. Collective over `shards`.
   void step(int64_t step, double learning_rate, double gradient_scale, Deadline deadline);
 
-  // Both moments of parameter i, shaped as its value; for checkpoints. Collective over `shards`.
-  struct Moments {
-    at::Tensor first, second;
-  };
-  [[nodiscard]] Moments moments(size_t i, Deadline deadline) const;
-  void set_moments(size_t i, const Moments& moments);
+  // What it remembers of each parameter, as name endings in checkpoints: ".m", and ".v" where there is a second moment.
+  [[nodiscard]] std::span<const char* const> moment_names() const;
+  // Those of parameter i, shaped as its value. The first is collective over `shards`.
+  [[nodiscard]] std::vector<at::Tensor> moments(size_t i, Deadline deadline) const;
+  void set_moments(size_t i, const std::vector<at::Tensor>& moments);
 
   // Of moments on this rank.
   [[nodiscard]] int64_t state_bytes() const;
@@ -40,8 +45,20 @@ class Optimizer {
   struct Part {
     int64_t begin = 0;
     int64_t count = 0;
-    at::Tensor first, second;  // [count]
+    std::vector<at::Tensor> moments;  // [count] each
+    float weight_decay = 0;
+    bool layer_wise = false;
   };
+  struct Pointers {
+    float *weights, *gradients, *m, *v;
+  };
+  [[nodiscard]] bool is_adam() const { return config_.name == config::OptimizerName::kAdamw || config_.name == config::OptimizerName::kLamb; }
+  [[nodiscard]] Pointers pointers(size_t i) const;
+  [[nodiscard]] Part make_part(const model::Parameter& parameter, int64_t offset) const;
+  [[nodiscard]] kernels::AdamStep adam_step(const Part& part, int64_t step, double learning_rate, double gradient_scale) const;
+  void adam(int64_t step, double learning_rate, double gradient_scale, Deadline deadline);
+  void momentum_sgd(double learning_rate, double gradient_scale, Deadline deadline);
+  [[nodiscard]] std::vector<kernels::SquareSums> over_shards(std::vector<kernels::SquareSums> sums, Deadline deadline) const;
   [[nodiscard]] std::pair<int64_t, int64_t> shard(int replica) const;  // [begin, end) of the flat weights
   void move_values_into_flat();
   void share_updated_weights(Deadline deadline);

@@ -118,6 +118,32 @@ TEST(PipelineTrainer, TrainsLayersOfAnyKindAsOneProcessWould) {
   }
 }
 
+TEST(PipelineTrainer, EveryOptimizerTrainsOnAnyMeshAsOnOneRank) {
+  using Name = config::OptimizerName;
+  std::map<Name, at::Tensor> first_weights;
+  for (const Name name : {Name::kAdamw, Name::kSgd, Name::kLamb, Name::kLars}) {
+    SCOPED_TRACE(static_cast<int>(name));
+    TrainerOptions options;
+    options.microbatches = 1;
+    options.optimizer.name = name;
+    options.optimizer.trust_coefficient = 1;
+    options.optimizer.weight_decay = 0.5;
+    options.optimizer.decay_groups = {"^w[34]=0.25", "w=0.125"};
+    const Outcome whole = train(options);
+    EXPECT_LT(whole.losses.back(), whole.losses.front());
+    options.mesh = {2, 2, 1};
+    options.microbatches = 3;
+    expect_same(train(options), whole);
+    options.shard_optimizer = true;
+    expect_same(train(options), whole);
+    for (const auto& [other, weight] : first_weights) EXPECT_FALSE(at::allclose(weight, whole.weights.at("w0"), 1e-3)) << static_cast<int>(other);
+    first_weights[name] = whole.weights.at("w0");
+
+    options.optimizer.decay_groups = {};
+    EXPECT_FALSE(at::allclose(train(options).weights.at("w0"), whole.weights.at("w0"), 1e-4)) << "another weight decay, another result";
+  }
+}
+
 // Weights after two updates.
 std::map<std::string, at::Tensor> updated_weights(const TrainerOptions& options) {
   std::vector<LayerSpec> specs;
