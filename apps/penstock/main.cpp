@@ -36,6 +36,7 @@ int run(int argc, char** argv) {
   add_partition_command(app);
   add_schedule_command(app);
   add_timeline_command(app);
+  add_checkpoint_command(app);
   try {
     app.parse(argc, argv);
     return 0;

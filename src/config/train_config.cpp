@@ -74,6 +74,7 @@ std::vector<Field> fields_of(TrainConfig& c) {
       integer_field("validation.batches", c.validation.batches, {1}, "micro-batches per replica"),
       integer_field("checkpoint.every_steps", c.checkpoint.every_steps, {0}, "0 = off"),
       integer_field("checkpoint.keep", c.checkpoint.keep, {1}, "newest complete checkpoints that stay"),
+      integer_field("checkpoint.keep_best", c.checkpoint.keep_best, {0}, "checkpoints with the lowest validation loss that stay, too"),
       real_field("bucket_mib", c.bucket_mib, {.min = 0.001, .max = 65536}, "MiB of gradients that are reduced in one go"),
       text_field("output", c.output, "the run folder"),
       real_field("timeout_seconds", c.timeout_seconds, {.min = 0.1, .max = 1e7}, "deadline of every wait between ranks"),

@@ -86,6 +86,7 @@ struct ValidationConfig {
 struct CheckpointConfig {
   int every_steps = 0;  // 0 = off
   int keep = 2;         // newest complete checkpoints that stay
+  int keep_best = 0;    // and those with the lowest validation loss
 };
 
 struct TrainConfig {

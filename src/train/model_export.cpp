@@ -24,6 +24,12 @@ std::string generation_config(const model::LlamaConfig& config) {
 
 }  // namespace
 
+void write_model_description(const fs::path& folder, const model::LlamaConfig& config) {
+  write_file_atomic(folder / "config.json", model::to_config_json(config));
+  write_file_atomic(folder / "generation_config.json", generation_config(config));
+  text::write_tokenizer_files(folder);
+}
+
 void export_model(comm::Communicator& world, const fs::path& folder, const model::LlamaConfig& config,
                   PipelineTrainer& trainer) {
   const Deadline deadline = trainer.deadline();
@@ -45,9 +51,7 @@ void export_model(comm::Communicator& world, const fs::path& folder, const model
   world.barrier()->wait(deadline);
   if (world.rank() == 0) {
     weights::write_index(unfinished, trainer.mesh().pipe);
-    write_file_atomic(unfinished / "config.json", model::to_config_json(config));
-    write_file_atomic(unfinished / "generation_config.json", generation_config(config));
-    text::write_tokenizer_files(unfinished);
+    write_model_description(unfinished, config);
     fs::remove_all(folder);
     fs::rename(unfinished, folder);
     sync_path(folder.parent_path());

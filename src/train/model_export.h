@@ -8,7 +8,11 @@
 
 namespace penstock::train {
 
-// Collective over `world` (barriers). The first replica's ranks write a shard each; rank 0 writes index, config.json, generation_config.json and the byte tokenizer. Written beside `folder` and renamed when whole.
+// config.json, generation_config.json and the byte tokenizer's files. Throws Error kDataLoss.
+void write_model_description(const std::filesystem::path& folder, const model::LlamaConfig& config);
+
+// Collective over `world` (barriers). The first replica's ranks write a shard each; rank 0 writes the index and the model
+// description. Written beside `folder` and renamed when whole.
 // All ranks must see the same file system. Throws Error.
 void export_model(comm::Communicator& world, const std::filesystem::path& folder, const model::LlamaConfig& config,
                   PipelineTrainer& trainer);

@@ -5,6 +5,7 @@
 #include "kernels/cross_entropy.h"
 #include "model/llama.h"
 #include "tensor/cpu_features.h"
+#include "train/checkpoint.h"
 #include "train/lr_schedule.h"
 
 namespace penstock::train {
@@ -93,7 +94,7 @@ CheckpointPlace TrainRun::checkpoint_place() const {
 }
 
 void TrainRun::resume_from(const std::filesystem::path& checkpoint) {
-  const auto written = config::parse_train_config(checkpoint_config(checkpoint), checkpoint.string()).value();
+  const auto written = config::parse_train_config(formats::read_manifest(checkpoint).value().config, checkpoint.string()).value();
   if (written.model != config_.model) {
     throw error(Code::kInvalidArgument, "--resume: {} is of another model; the keys under `model` must be those of {}/config.yaml", checkpoint.string(),
                 config_.output);

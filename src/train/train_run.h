@@ -7,7 +7,7 @@
 #include "config/train_config.h"
 #include "model/llama_config.h"
 #include "pipeline/executor.h"
-#include "train/checkpoint.h"
+#include "train/checkpoint_writer.h"
 #include "train/data_loader.h"
 #include "train/pipeline_trainer.h"
 #include "train/step_metrics.h"

@@ -1,6 +1,7 @@
 // Whole training runs, ranks as threads: what parallel runs must have in common with single-process ones.
 #include "train/trainer.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <fstream>
@@ -10,7 +11,8 @@
 #include "base/file.h"
 #include "base/temp_dir.h"
 #include "comm/spawn_ranks.h"
-#include "train/checkpoint.h"
+#include "formats/checkpoint_folder.h"
+#include "train/checkpoint_writer.h"
 #include "weights/hf_directory.h"
 
 namespace penstock::train {
@@ -113,7 +115,7 @@ TEST_F(TrainTest, AnyLayoutContinuesAnyCheckpoint) {
   first.mesh = {2, 2};
   first.optimizer.shard = true;
   first.schedule = "zb-v";
-  first.checkpoint = {10, 5};
+  first.checkpoint = {10, 5, 0};
   const auto reference = run(first);
   fs::remove_all(fs::path(first.output) / "checkpoints" / "step-00000020");
   struct Layout {
@@ -206,7 +208,7 @@ TEST_F(TrainTest, ACheckpointLoadsIntoAnyLayoutBitwise) {
   first.mesh = {2, 2};
   first.schedule = "zb-v";
   first.optimizer.shard = true;
-  first.checkpoint = {5, 5};
+  first.checkpoint = {5, 5, 0};
   run(first);
   struct Layout {
     config::MeshConfig mesh;
@@ -244,16 +246,102 @@ TEST_F(TrainTest, Bfloat16PipelinesFollowTheSingleProcess) {
 
 TEST_F(TrainTest, ATornCheckpointIsNeverChosen) {
   auto c = config("torn");
-  c.checkpoint = {10, 5};
+  c.checkpoint = {10, 5, 0};
   run(c);
   const fs::path folder = fs::path(c.output) / "checkpoints";
   const fs::path newest = folder / "step-00000020", older = folder / "step-00000010";
-  ASSERT_EQ(newest_checkpoint(folder), newest);
+  ASSERT_EQ(formats::newest_checkpoint(folder), newest);
   const fs::path file = newest / "stage-00000.safetensors";
   fs::resize_file(file, fs::file_size(file) - 1);
-  EXPECT_EQ(newest_checkpoint(folder), older) << "a file is shorter than the manifest says";
+  EXPECT_EQ(formats::newest_checkpoint(folder), older) << "a file is shorter than the manifest says";
   fs::rename(older, folder / "step-00000010.writing");
-  EXPECT_EQ(newest_checkpoint(folder), std::nullopt) << "an unfinished folder has another name";
+  EXPECT_EQ(formats::newest_checkpoint(folder), std::nullopt) << "an unfinished folder has another name";
+}
+
+TEST_F(TrainTest, AFlippedByteIsNamedAndNothingContinuesFromIt) {
+  auto c = config("flipped");
+  c.mesh.pipe = 2;
+  c.checkpoint = {10, 5, 0};
+  run(c);
+  const fs::path checkpoint = fs::path(c.output) / "checkpoints" / "step-00000020", file = checkpoint / "stage-00001.safetensors";
+  EXPECT_NO_THROW(formats::verify_checkpoint(checkpoint, {}));
+  {
+    std::fstream bytes(file, std::ios::in | std::ios::out | std::ios::binary);
+    bytes.seekp(-5, std::ios::end);
+    bytes.put('!');
+  }
+  const auto refusal = [](const auto& work) -> std::string {
+    try {
+      work();
+    } catch (const Error& e) {
+      return e.message();
+    }
+    return "accepted";
+  };
+  EXPECT_THAT(refusal([&] { formats::verify_checkpoint(checkpoint, {}); }), testing::HasSubstr("stage-00001.safetensors: tensor 'lm_head.weight.v' is damaged"));
+  c.steps = 30;
+  EXPECT_THAT(refusal([&] { run(c, true); }), testing::HasSubstr("is damaged"));
+}
+
+TEST_F(TrainTest, KeepsTheNewestAndTheBestCheckpoints) {
+  auto c = config("best");
+  c.steps = 12;
+  c.checkpoint = {2, 2, 1};
+  c.validation = {2, 1};
+  c.optimizer.schedule = config::LearningRateSchedule::kConstant;
+  c.optimizer.lr = 1e-30;  // stays where it is, so that losses are equal and the first is the best
+  run(c);
+  const auto kept = formats::finished_checkpoints(fs::path(c.output) / "checkpoints");
+  std::vector<std::string> names;
+  for (const fs::path& path : kept) names.push_back(path.filename());
+  EXPECT_THAT(names, testing::ElementsAre("step-00000002", "step-00000010", "step-00000012"));
+  EXPECT_TRUE(formats::read_manifest(kept[0]).value().validation_loss.has_value());
+}
+
+TEST_F(TrainTest, AnExportedCheckpointIsTheModelOfTheRun) {
+  auto c = config("export");
+  c.mesh.pipe = 2;
+  c.model.tie_word_embeddings = true;
+  c.checkpoint = {20, 1, 0};
+  run(c);
+  const fs::path output = dir_.path() / "exported";
+  formats::export_checkpoint(fs::path(c.output) / "checkpoints" / "step-00000020", output, {});
+  const auto x = weights::HfDirectory::open(output), y = weights::HfDirectory::open(fs::path(c.output) / "model");
+  auto names = x.names(), expected = y.names();
+  std::ranges::sort(names);
+  std::ranges::sort(expected);
+  ASSERT_EQ(names, expected);
+  for (const auto& name : names) EXPECT_TRUE(x.tensor(name).equal(y.tensor(name))) << name;
+  EXPECT_EQ(read_file(output / "config.json", 1 << 20).value(), read_file(fs::path(c.output) / "model" / "config.json", 1 << 20).value());
+  EXPECT_THROW(formats::export_checkpoint(fs::path(c.output) / "checkpoints" / "step-00000020", output, {}), Error);
+}
+
+TEST_F(TrainTest, ACheckpointThatCannotBeWrittenEndsTheRun) {
+  auto c = config("blocked");
+  c.checkpoint = {10, 5, 0};
+  fs::create_directories(c.output);
+  std::ofstream(fs::path(c.output) / "checkpoints") << "a file where a folder must be";
+  EXPECT_THROW(run(c), std::exception);
+
+  // The disk is full while the background thread writes.
+  CheckpointWriter::Options options;
+  options.place.folder = dir_.path() / "slow";
+  options.place.pipe_ranks = 2;  // whose second never comes
+  options.timeout = seconds(0);
+  CheckpointWriter writer(options);
+  std::string message;
+  try {
+    comm::spawn_ranks(1, [&](comm::Communicator& world) {
+      std::vector<model::Parameter> none;
+      Optimizer optimizer(none, {}, nullptr);
+      writer.start(world, {&none, &optimizer, {}}, "", std::nullopt, Deadline::after(seconds(5)));
+      writer.finish();
+    });
+  } catch (const Error& e) {
+    message = e.message();
+  }
+  EXPECT_THAT(message, testing::AllOf(testing::HasSubstr("checkpoint of step-00000000"), testing::HasSubstr("pipe rank 1 has not written")));
+  EXPECT_TRUE(formats::finished_checkpoints(options.place.folder).empty());
 }
 
 TEST_F(TrainTest, RefusesToContinueWithAnotherModel) {

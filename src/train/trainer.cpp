@@ -13,6 +13,7 @@
 #include "kernels/peak_flops.h"
 #include "train/model_export.h"
 #include "plan/simulation.h"
+#include "train/checkpoint_writer.h"
 #include "train/train_run.h"
 
 namespace penstock::train {
@@ -68,7 +69,7 @@ class Reporter {
 void open_run_folder(const config::TrainConfig& config, comm::Communicator& world, const TrainOptions& options, Deadline deadline) {
   const fs::path folder = config.output;
   if (world.rank() == 0) {
-    if (!options.resume && newest_checkpoint(folder / "checkpoints")) {
+    if (!options.resume && formats::newest_checkpoint(folder / "checkpoints")) {
       if (!options.overwrite) {
         throw error(Code::kFailedPrecondition, "{} holds checkpoints of an earlier run; continue it with --resume, start anew with --overwrite, "
                     "or choose another `output`", folder.string());
@@ -113,7 +114,7 @@ std::string describe(TrainRun& run, double peak) {
 class TrainLoop {
  public:
   TrainLoop(const config::TrainConfig& config, comm::Communicator& world, const TrainOptions& options)
-      : config_(config), world_(world), options_(options), run_(config, world), averages_(run_.mesh().size(), run_.batch().tokens_per_step()) {}
+      : config_(config), world_(world), options_(options), run_(config, world), averages_(run_.mesh().size(), run_.batch().tokens_per_step()), checkpoints_(checkpoint_options()) {}
 
   TrainSummary operator()() {
     if (options_.resume) resume();
@@ -129,7 +130,7 @@ class TrainLoop {
 
  private:
   void resume() {
-    const auto checkpoint = newest_checkpoint(run_.checkpoint_place().folder);
+    const auto checkpoint = formats::newest_checkpoint(run_.checkpoint_place().folder);
     if (!checkpoint) throw error(Code::kNotFound, "--resume: no complete checkpoint in {}", run_.checkpoint_place().folder.string());
     run_.resume_from(*checkpoint);
     if (world_.rank() == 0) spdlog::info("resuming from {} at step {}", checkpoint->string(), run_.position().step);
@@ -155,9 +156,21 @@ class TrainLoop {
     }
     const bool due = config_.checkpoint.every_steps > 0 && (n % config_.checkpoint.every_steps == 0 || last);
     if (due) {
-      write_checkpoint(world_, run_.checkpoint_place(), run_.state(), config::to_yaml(config_), config_.checkpoint.keep, run_.deadline());
-      reporter.note(fmt::format("checkpoint of step {} written", n));
+      const auto validation_loss = validation_loss_ >= 0 ? std::optional(validation_loss_) : std::nullopt;
+      checkpoints_.start(world_, run_.state(), config::to_yaml(config_), validation_loss, run_.deadline());
     }
+    if (last) checkpoints_.finish();
+    if (const auto written = checkpoints_.poll()) reporter.note(fmt::format("checkpoint of step {} written", *written));
+  }
+
+  CheckpointWriter::Options checkpoint_options() {
+    CheckpointWriter::Options options;
+    options.place = run_.checkpoint_place();
+    options.keep = config_.checkpoint.keep;
+    options.keep_best = config_.checkpoint.keep_best;
+    options.timeout = seconds(static_cast<int64_t>(10 * config_.timeout_seconds) + 1);  // files are slower than messages
+    options.describe_model = [config = run_.model_config()](const fs::path& folder) { write_model_description(folder, config); };
+    return options;
   }
 
   void fill_report(const TrainRun::Step& step) {
@@ -213,6 +226,7 @@ class TrainLoop {
   const TrainOptions& options_;
   TrainRun run_;
   StepAverages averages_;
+  CheckpointWriter checkpoints_;
   StepReport report_;
   Mean mean_;
   TrainSummary summary_;

@@ -1,14 +1,12 @@
 #include "weights/safetensors.h"
 
 #include <ATen/ATen.h>
-#include <fcntl.h>
-#include <unistd.h>
 
-#include <cerrno>
 #include <cstring>
 #include <string_view>
 #include <unordered_map>
 
+#include "base/atomic_file.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "tensor/dtype.h"
@@ -73,52 +71,6 @@ Tensor SafetensorsFile::tensor(const std::string& name) const {
   return at::from_blob(
       const_cast<std::byte*>(first), entry.shape, [map = impl_->map](void* /*data*/) {}, at::TensorOptions(*dtype));
 }
-
-namespace {
-
-// A file that appears under its name only when it is complete.
-class AtomicFile {
- public:
-  explicit AtomicFile(const std::filesystem::path& path) : path_(path), temporary_(path) {
-    temporary_ += fmt::format(".tmp.{}", ::getpid());
-    fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-    if (fd_ < 0) fail("create");
-  }
-  ~AtomicFile() {
-    if (fd_ < 0) return;
-    ::close(fd_);
-    ::unlink(temporary_.c_str());
-  }
-  AtomicFile(const AtomicFile&) = delete;
-  AtomicFile& operator=(const AtomicFile&) = delete;
-
-  void write(std::string_view bytes) {
-    while (!bytes.empty()) {
-      const ssize_t written = ::write(fd_, bytes.data(), bytes.size());
-      if (written < 0 && errno == EINTR) continue;
-      if (written <= 0) fail("write");
-      bytes.remove_prefix(static_cast<size_t>(written));
-    }
-  }
-
-  void commit() {
-    if (::fsync(fd_) != 0) fail("fsync");
-    if (::rename(temporary_.c_str(), path_.c_str()) != 0) fail("rename into place");
-    ::close(fd_);
-    fd_ = -1;
-    sync_path(path_.has_parent_path() ? path_.parent_path() : ".");
-  }
-
- private:
-  [[noreturn]] void fail(const char* verb) const {
-    throw error(Code::kDataLoss, "cannot {} {}: {}", verb, temporary_.string(), std::strerror(errno));
-  }
-  std::filesystem::path path_;
-  std::filesystem::path temporary_;
-  int fd_ = -1;
-};
-
-}  // namespace
 
 void write_safetensors(const std::filesystem::path& path, const std::vector<NamedTensor>& tensors,
                        const std::map<std::string, std::string>& metadata) {

@@ -1,0 +1,217 @@
+#include "formats/checkpoint_folder.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "base/atomic_file.h"
+#include "base/crc32.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "formats/safetensors_header.h"
+
+namespace penstock::formats {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+constexpr const char* kManifest = "manifest.json";
+constexpr const char* kPrefix = "step-";
+constexpr const char* kUnfinished = ".writing";
+constexpr size_t kMaxManifestBytes = 64 << 20;
+constexpr int kVersion = 2;
+
+bool is_count(const json& value) { return value.is_number_integer() && value >= 0; }
+
+// "NAME: BYTES" in version 1; with checksums since.
+std::optional<CheckpointManifest::File> parse_file(const json& value) {
+  if (value.is_number_unsigned()) return CheckpointManifest::File{value.get<uint64_t>(), {}};
+  if (!value.is_object() || !value.contains("bytes") || !value["bytes"].is_number_unsigned() || !value.contains("crc32") || !value["crc32"].is_object()) return std::nullopt;
+  CheckpointManifest::File file{value["bytes"].get<uint64_t>(), {}};
+  for (const auto& [tensor, checksum] : value["crc32"].items()) {
+    if (!checksum.is_number_unsigned()) return std::nullopt;
+    file.tensors[tensor] = checksum.get<uint32_t>();
+  }
+  return file;
+}
+
+std::optional<CheckpointManifest> parse(const json& j) {
+  const auto has = [&](const char* key, auto is) { return j.contains(key) && is(j[key]); };
+  const auto number = [](const json& v) { return v.is_number(); };
+  if (!j.is_object() || !has("step", is_count) || !has("tokens", is_count) || !has("elapsed_seconds", number) ||
+      !has("config", [](const json& v) { return v.is_string(); }) || !has("files", [](const json& v) { return v.is_object(); })) {
+    return std::nullopt;
+  }
+  CheckpointManifest manifest;
+  manifest.step = j["step"];
+  manifest.tokens = j["tokens"];
+  manifest.elapsed_seconds = j["elapsed_seconds"];
+  manifest.config = j["config"];
+  if (has("validation_loss", number)) manifest.validation_loss = j["validation_loss"].get<double>();
+  for (const auto& [name, value] : j["files"].items()) {
+    const auto file = parse_file(value);
+    if (!file || name != fs::path(name).filename()) return std::nullopt;
+    manifest.files[name] = *file;
+  }
+  return manifest;
+}
+
+uint64_t total_bytes(const CheckpointManifest& manifest) {
+  uint64_t bytes = 0;
+  for (const auto& [name, file] : manifest.files) bytes += file.bytes;
+  return bytes;
+}
+
+// Every tensor of every file, its bytes checked. `take(file, entry, bytes)`.
+template <typename Take>
+void for_each_tensor(const fs::path& checkpoint, const CheckpointManifest& manifest, const std::function<void(double)>& progress, Take take) {
+  uint64_t done = 0;
+  for (const auto& [name, file] : manifest.files) {
+    const MappedFile map = MappedFile::open(checkpoint / name).value();
+    const SafetensorsHeader header = parse_safetensors_header(map.bytes(), (checkpoint / name).string());
+    size_t known = 0;
+    for (const TensorEntry& entry : header.tensors) {
+      const auto bytes = map.bytes().subspan(entry.begin, entry.end - entry.begin);
+      if (const auto checksum = file.tensors.find(entry.name); checksum != file.tensors.end()) {
+        ++known;
+        const uint32_t found = crc32(bytes);
+        if (found != checksum->second) {
+          throw error(Code::kDataLoss, "{}: tensor '{}' is damaged: checksum {:08x}, expected {:08x}; restore the file or continue from an earlier checkpoint",
+                      (checkpoint / name).string(), entry.name, found, checksum->second);
+        }
+      }
+      take(name, entry, bytes);
+      done += bytes.size();
+      if (progress) progress(static_cast<double>(done) / static_cast<double>(std::max<uint64_t>(1, total_bytes(manifest))));
+    }
+    if (known != file.tensors.size()) throw error(Code::kDataLoss, "{}: it holds {} of the {} tensors in the manifest", (checkpoint / name).string(), known, file.tensors.size());
+  }
+}
+
+bool is_moment(const std::string& name, const std::set<std::string>& all) {
+  return (name.ends_with(".m") || name.ends_with(".v")) && all.contains(name.substr(0, name.size() - 2));
+}
+
+}  // namespace
+
+fs::path checkpoint_path(const fs::path& folder, int64_t step) { return folder / fmt::format("{}{:08d}", kPrefix, step); }
+
+fs::path unfinished_path(const fs::path& checkpoint) {
+  fs::path unfinished = checkpoint;
+  return unfinished += kUnfinished;
+}
+
+std::string to_json(const CheckpointManifest& manifest) {
+  json j;
+  j["format"] = kVersion;
+  j["step"] = manifest.step;
+  j["elapsed_seconds"] = manifest.elapsed_seconds;
+  j["tokens"] = manifest.tokens;
+  if (manifest.validation_loss) j["validation_loss"] = *manifest.validation_loss;
+  j["config"] = manifest.config;
+  for (const auto& [name, file] : manifest.files) j["files"][name] = {{"bytes", file.bytes}, {"crc32", file.tensors}};
+  return j.dump(2);
+}
+
+Result<CheckpointManifest> read_manifest(const fs::path& checkpoint) {
+  const fs::path path = checkpoint / kManifest;
+  auto text = read_file(path, kMaxManifestBytes);
+  if (!text) return text.error();
+  const json j = json::parse(*text, nullptr, false);
+  if (!j.is_object() || !j.contains("format") || !is_count(j["format"])) return error(Code::kDataLoss, "{}: not a checkpoint manifest", path.string());
+  if (j["format"] > kVersion) return error(Code::kDataLoss, "{}: format {}, this version reads up to {}", path.string(), j["format"].dump(), kVersion);
+  const auto manifest = parse(j);
+  if (!manifest) return error(Code::kDataLoss, "{}: not a checkpoint manifest", path.string());
+  for (const auto& [name, file] : manifest->files) {
+    std::error_code absent;
+    const auto found = fs::file_size(checkpoint / name, absent);
+    if (absent || file.bytes != found) return error(Code::kDataLoss, "{}: expected {} bytes, found {}", (checkpoint / name).string(), file.bytes, absent ? 0 : found);
+  }
+  return *manifest;
+}
+
+std::vector<fs::path> finished_checkpoints(const fs::path& folder) {
+  std::vector<fs::path> found;
+  std::error_code failed;
+  for (const auto& entry : fs::directory_iterator(folder, failed)) {
+    const std::string name = entry.path().filename().string();
+    if (entry.is_directory() && name.starts_with(kPrefix) && !name.ends_with(kUnfinished)) found.push_back(entry.path());
+  }
+  std::ranges::sort(found);  // steps are written with leading zeros
+  return found;
+}
+
+std::optional<fs::path> newest_checkpoint(const fs::path& folder) {
+  auto all = finished_checkpoints(folder);
+  for (auto it = all.rbegin(); it != all.rend(); ++it) {
+    auto manifest = read_manifest(*it);
+    if (manifest) return *it;
+    spdlog::warn("skipping an incomplete checkpoint: {}", manifest.error().message());
+  }
+  return std::nullopt;
+}
+
+void remove_old_checkpoints(const fs::path& folder, int keep, int keep_best) {
+  const auto all = finished_checkpoints(folder);
+  std::set<fs::path> stay(all.end() - std::min<std::ptrdiff_t>(keep, std::ssize(all)), all.end());
+  std::vector<std::pair<double, fs::path>> by_loss;
+  for (const fs::path& checkpoint : keep_best > 0 ? all : std::vector<fs::path>{}) {
+    auto manifest = read_manifest(checkpoint);
+    if (manifest && manifest->validation_loss) by_loss.emplace_back(*manifest->validation_loss, checkpoint);
+  }
+  std::ranges::sort(by_loss);
+  for (size_t i = 0; i < by_loss.size() && i < static_cast<size_t>(keep_best); ++i) stay.insert(by_loss[i].second);
+  for (const fs::path& checkpoint : all) {
+    if (!stay.contains(checkpoint)) fs::remove_all(checkpoint);
+  }
+  std::error_code failed;
+  for (const auto& entry : fs::directory_iterator(folder, failed)) {
+    const std::string name = entry.path().filename().string();
+    if (entry.is_directory() && name.starts_with(kPrefix) && name.ends_with(kUnfinished)) fs::remove_all(entry.path());
+  }
+}
+
+void verify_checkpoint(const fs::path& checkpoint, const std::function<void(double)>& progress) {
+  const CheckpointManifest manifest = read_manifest(checkpoint).value();
+  for_each_tensor(checkpoint, manifest, progress, [](const std::string&, const TensorEntry&, std::span<const std::byte>) {});
+}
+
+void export_checkpoint(const fs::path& checkpoint, const fs::path& output, const std::function<void(double)>& progress) {
+  const CheckpointManifest manifest = read_manifest(checkpoint).value();
+  if (fs::exists(output)) throw error(Code::kFailedPrecondition, "{} exists; expected a new directory", output.string());
+  if (!fs::exists(checkpoint / kModelDescription / "config.json")) {
+    throw error(Code::kFailedPrecondition, "{}: it has no {}/config.json; was it written by an older version? Continue the run once with --resume", checkpoint.string(), kModelDescription);
+  }
+  // Headers first: which tensors are weights, and how large the file gets. A tied weight is in several files, and equal in all.
+  std::map<std::string, std::pair<std::string, TensorEntry>> by_name;  // with the file that gives it
+  std::set<std::string> names;
+  for (const auto& [file, unused] : manifest.files) {
+    const MappedFile map = MappedFile::open(checkpoint / file).value();
+    for (const TensorEntry& entry : parse_safetensors_header(map.bytes(), (checkpoint / file).string()).tensors) {
+      by_name.emplace(entry.name, std::pair(file, entry));
+      names.insert(entry.name);
+    }
+  }
+  std::vector<TensorEntry> entries;
+  const auto wanted = [&](const std::string& file, const TensorEntry& entry) { return by_name.at(entry.name).first == file && !is_moment(entry.name, names); };
+  for (const auto& [file, unused] : manifest.files) {
+    const MappedFile map = MappedFile::open(checkpoint / file).value();
+    for (const TensorEntry& entry : parse_safetensors_header(map.bytes(), file).tensors) {
+      if (wanted(file, entry)) entries.push_back(entry);
+    }
+  }
+  const fs::path unfinished = unfinished_path(output);
+  fs::remove_all(unfinished);
+  fs::create_directories(unfinished);
+  AtomicFile weights(unfinished / "model.safetensors");
+  weights.write(format_safetensors_header(entries, {{"format", "pt"}}));
+  for_each_tensor(checkpoint, manifest, progress, [&](const std::string& file, const TensorEntry& entry, std::span<const std::byte> bytes) {
+    if (wanted(file, entry)) weights.write({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+  });
+  weights.commit();
+  for (const auto& entry : fs::directory_iterator(checkpoint / kModelDescription)) fs::copy_file(entry.path(), unfinished / entry.path().filename());
+  fs::rename(unfinished, output);
+}
+
+}  // namespace penstock::formats

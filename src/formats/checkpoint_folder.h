@@ -1,0 +1,57 @@
+#pragma once
+// Checkpoints on disk: which there are, what is in them, and whether it is still what was written. Reads no tensor's values.
+//
+// A checkpoint is a folder step-00000050 of stage files (safetensors), manifest.json and hugging_face/ (config.json and the tokenizer's files).
+// Tensors have the names and shapes of the Hugging Face checkpoint, the optimizer's moments with ".m" and ".v" behind: nothing in it depends on how
+// the model was cut. It is written as step-00000050.writing and renamed when all is there: a torn one never has the final name.
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+
+namespace penstock::formats {
+
+struct CheckpointManifest {
+  int64_t step = 0;
+  double elapsed_seconds = 0;
+  int64_t tokens = 0;
+  std::optional<double> validation_loss;  // nats per byte, the last one known when it was written
+  std::string config;                     // of the run, YAML
+  struct File {
+    uint64_t bytes = 0;
+    std::map<std::string, uint32_t> tensors;  // CRC-32 of each; empty in checkpoints of version 1
+  };
+  std::map<std::string, File> files;  // by name
+};
+
+inline constexpr const char* kModelDescription = "hugging_face";  // the folder inside
+
+[[nodiscard]] std::filesystem::path checkpoint_path(const std::filesystem::path& folder, int64_t step);
+// Where it is written before it is complete.
+[[nodiscard]] std::filesystem::path unfinished_path(const std::filesystem::path& checkpoint);
+
+[[nodiscard]] std::string to_json(const CheckpointManifest& manifest);
+// Also checks that every file is there with its length. kDataLoss names the file, what was expected and found.
+[[nodiscard]] Result<CheckpointManifest> read_manifest(const std::filesystem::path& checkpoint);
+
+// Folders with a final name, oldest step first; their manifests are not looked at.
+[[nodiscard]] std::vector<std::filesystem::path> finished_checkpoints(const std::filesystem::path& folder);
+// The newest whose manifest can be read. Others are logged and skipped.
+[[nodiscard]] std::optional<std::filesystem::path> newest_checkpoint(const std::filesystem::path& folder);
+
+// Removes all but the `keep` newest and the `keep_best` with the lowest validation loss, and what unfinished writes left behind.
+void remove_old_checkpoints(const std::filesystem::path& folder, int keep, int keep_best);
+
+// Reads every byte. Throws Error kDataLoss naming file and tensor at the first checksum that differs. `progress`: share of the bytes done.
+void verify_checkpoint(const std::filesystem::path& checkpoint, const std::function<void(double)>& progress);
+
+// The weights without the optimizer's state as a Hugging Face directory, which must not exist. Throws Error kDataLoss (a checksum that differs,
+// a disk that is full), kFailedPrecondition (the directory exists, a checkpoint of version 1 without model description).
+void export_checkpoint(const std::filesystem::path& checkpoint, const std::filesystem::path& output, const std::function<void(double)>& progress);
+
+}  // namespace penstock::formats

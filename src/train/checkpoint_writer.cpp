@@ -1,0 +1,135 @@
+#include "train/checkpoint_writer.h"
+
+#include <sys/resource.h>
+
+#include <nlohmann/json.hpp>
+
+#include "base/crc32.h"
+#include "base/error.h"
+#include "base/file.h"
+#include "model/parameter_io.h"
+
+namespace penstock::train {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+constexpr int kNice = 10;  // of the writing thread: steps go first
+constexpr milliseconds kPoll{20};
+constexpr size_t kMaxNoteBytes = 64 << 20;
+
+std::string stage_file(int stage) { return fmt::format("stage-{:05d}.safetensors", stage); }
+fs::path note_of(const fs::path& file) { return fs::path(file) += ".json"; }
+
+// Copies, as the next step changes the originals. Sharded moments come from all replicas.
+std::vector<weights::NamedTensor> copies_of(const TrainState& state, bool keep, Deadline deadline) {
+  std::vector<weights::NamedTensor> tensors;
+  for (size_t i = 0; i < state.parameters->size(); ++i) {
+    const model::Parameter& p = (*state.parameters)[i];
+    const auto moments = state.optimizer->moments(i, deadline);
+    if (!keep) continue;
+    const auto add = [&](const at::Tensor& whole, const char* ending) {
+      for (auto& [name, part] : model::stored_parts(p, whole.detach().clone())) tensors.emplace_back(name + ending, part);
+    };
+    add(p.value, "");
+    for (size_t k = 0; k < moments.size(); ++k) add(moments[k], state.optimizer->moment_names()[k]);
+  }
+  return tensors;
+}
+
+}  // namespace
+
+CheckpointWriter::~CheckpointWriter() {
+  give_up_ = true;
+  if (thread_.joinable()) thread_.join();
+}
+
+void CheckpointWriter::start(comm::Communicator& world, const TrainState& state, const std::string& config_yaml, std::optional<double> validation_loss,
+                             Deadline deadline) {
+  finish();
+  Job job;
+  job.target = formats::checkpoint_path(options_.place.folder, state.position.step);
+  job.unfinished = formats::unfinished_path(job.target);
+  if (world.rank() == 0) {
+    fs::remove_all(job.unfinished);
+    fs::create_directories(job.unfinished);
+    job.manifest.emplace();
+    job.manifest->step = state.position.step;
+    job.manifest->elapsed_seconds = state.position.elapsed_seconds;
+    job.manifest->tokens = state.position.tokens;
+    job.manifest->config = config_yaml;
+    job.manifest->validation_loss = validation_loss;
+  }
+  world.barrier()->wait(deadline);
+  job.tensors = copies_of(state, options_.place.writes, deadline);
+  if (options_.place.writes) thread_ = std::thread([this, job = std::move(job)]() mutable { run(std::move(job)); });
+}
+
+std::optional<int64_t> CheckpointWriter::poll() {
+  rethrow();
+  MutexLock lock(mutex_);
+  return std::exchange(completed_, std::nullopt);
+}
+
+void CheckpointWriter::finish() {
+  if (thread_.joinable()) thread_.join();
+  rethrow();
+}
+
+void CheckpointWriter::rethrow() {
+  MutexLock lock(mutex_);
+  if (failed_) throw *failed_;
+}
+
+void CheckpointWriter::run(Job job) noexcept {
+  ::setpriority(PRIO_PROCESS, 0, kNice);  // on Linux of this thread alone
+  try {
+    write_own_file(job);
+    job.tensors.clear();
+    if (job.manifest) complete(job);
+  } catch (const Error& e) {
+    MutexLock lock(mutex_);
+    failed_ = error(e.code(), "checkpoint of {}: {}", job.target.filename().string(), e.message());
+  } catch (const std::exception& e) {
+    MutexLock lock(mutex_);
+    failed_ = error(Code::kDataLoss, "checkpoint of {}: {}", job.target.filename().string(), e.what());
+  }
+}
+
+void CheckpointWriter::write_own_file(const Job& job) const {
+  const fs::path file = job.unfinished / stage_file(options_.place.pipe_rank);
+  json checksums = json::object();
+  for (const auto& [name, tensor] : job.tensors) {
+    const at::Tensor bytes = tensor.contiguous();
+    checksums[name] = crc32({static_cast<const std::byte*>(bytes.data_ptr()), bytes.nbytes()});
+  }
+  weights::write_safetensors(file, job.tensors);
+  write_file_atomic(note_of(file), checksums.dump());
+}
+
+// Rank 0, when every pipe rank has left its note.
+void CheckpointWriter::complete(Job& job) {
+  const Deadline deadline = Deadline::after(options_.timeout);
+  for (int pipe_rank = 0; pipe_rank < options_.place.pipe_ranks; ++pipe_rank) {
+    const fs::path file = job.unfinished / stage_file(pipe_rank);
+    while (!fs::exists(note_of(file))) {
+      if (give_up_) throw error(Code::kCancelled, "given up");
+      if (deadline.passed()) throw error(Code::kDeadlineExceeded, "pipe rank {} has not written {} after {} s; do all ranks see this folder?", pipe_rank, file.string(), options_.timeout.count());
+      std::this_thread::sleep_for(kPoll);
+    }
+    job.manifest->files[file.filename()] = {fs::file_size(file), json::parse(read_file(note_of(file), kMaxNoteBytes).value()).get<std::map<std::string, uint32_t>>()};
+    fs::remove(note_of(file));
+  }
+  fs::create_directories(job.unfinished / formats::kModelDescription);
+  if (options_.describe_model) options_.describe_model(job.unfinished / formats::kModelDescription);
+  write_file_atomic(job.unfinished / "manifest.json", formats::to_json(*job.manifest));
+  fs::remove_all(job.target);  // a run that was resumed before this step writes it again
+  fs::rename(job.unfinished, job.target);
+  sync_path(options_.place.folder);
+  formats::remove_old_checkpoints(options_.place.folder, options_.keep, options_.keep_best);
+  MutexLock lock(mutex_);
+  completed_ = job.manifest->step;
+}
+
+}  // namespace penstock::train
