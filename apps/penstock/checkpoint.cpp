@@ -69,7 +69,7 @@ void export_model(const CheckpointOptions& options) {
   ProgressLine line(std::cerr, ProgressLine::for_stderr());
   formats::export_checkpoint(all.back(), options.output, [&](double done) { line.update(done, all.back().filename().string()); });
   line.finish();
-  fmt::print("{}: the weights of {}\n  serve them: penstock serve {}\n", options.output, all.back().string(), options.output);
+  fmt::print("{}: the weights of {}\n  serve them: penstock serve --models NAME={}\n", options.output, all.back().string(), options.output);
 }
 
 CLI::App* add(CLI::App& parent, const char* name, const char* help, const std::shared_ptr<CheckpointOptions>& options, void (*run)(const CheckpointOptions&)) {

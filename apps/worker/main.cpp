@@ -23,6 +23,15 @@ int main(int argc, char** argv) {
   train_command->add_flag("--quiet", train.quiet, "no progress line");
   train_command->callback([&] { exit_code = run_train_rank(train); });
 
+  OverlapRankOptions overlap;
+  CLI::App* overlap_command = app.add_subcommand("overlap", "one rank of `penstock bench overlap`");
+  overlap_command->add_option("config", overlap.config_file, "the training configuration (YAML)")->required();
+  overlap_command->add_option("--set", overlap.overrides, "override a key, e.g. batch.microbatches=8");
+  overlap_command->add_option("--link-gigabytes", overlap.link_gigabytes, "emulated bandwidth between replicas, per second")->check(CLI::NonNegativeNumber);
+  overlap_command->add_option("--link-latency-us", overlap.link_latency_us, "emulated latency between replicas")->check(CLI::NonNegativeNumber);
+  overlap_command->add_option("--steps", overlap.steps, "measured steps")->check(CLI::Range(1, 100000));
+  overlap_command->callback([&] { exit_code = run_overlap_rank(overlap); });
+
   ServeRankOptions serve;
   CLI::App* serve_command = app.add_subcommand("serve", "one rank of a serving group: stage RANK of WORLD_SIZE");
   serve_command->add_option("--model", serve.model, "a Hugging Face directory")->required();

@@ -19,6 +19,15 @@ struct TrainRankOptions {
 // Returns the exit code. Prints what went wrong on stderr.
 int run_train_rank(const TrainRankOptions& options);
 
+struct OverlapRankOptions {
+  std::string config_file;
+  std::vector<std::string> overrides;
+  double link_gigabytes = 0;  // per second, of the emulated link between replicas; 0 = as the network is
+  double link_latency_us = 0;
+  int steps = 12;
+};
+int run_overlap_rank(const OverlapRankOptions& options);
+
 struct ServeRankOptions {
   std::string model;       // a Hugging Face directory
   std::string socket;      // rank 0 listens here

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "comm/c10d_compat.h"
 #include "comm/c10d_work.h"
+#include "comm/host_memory.h"
 #include "comm/network_address.h"
 
 namespace penstock::comm {
@@ -66,6 +67,24 @@ std::shared_ptr<C10dGroup> connect_group(const Network& network, const std::stri
   }
 }
 
+// An operation outside c10d whose failure ends the group all the same.
+class HostWork : public Work {
+ public:
+  HostWork(std::shared_ptr<C10dGroup> group, WorkPtr inner) : group_(std::move(group)), inner_(std::move(inner)) {}
+  void wait(Deadline deadline) override {
+    try {
+      inner_->wait(deadline);
+    } catch (const Error& e) {
+      group_->fail(e);
+    }
+  }
+  bool done() override { return group_->dead() || inner_->done(); }
+
+ private:
+  const std::shared_ptr<C10dGroup> group_;
+  const WorkPtr inner_;
+};
+
 class C10dCommunicator : public Communicator {
  public:
   C10dCommunicator(std::shared_ptr<const Network> network, std::shared_ptr<C10dGroup> group, std::string prefix)
@@ -90,6 +109,9 @@ class C10dCommunicator : public Communicator {
   WorkPtr all_reduce(Tensor& tensor, Reduce op) override {
     const Operation operation = collective(op == Reduce::kSum ? "all_reduce(sum)" : "all_reduce(max)", tensor, -1);
     if (is_trivial(tensor)) return complete_work();
+    for (const auto& memory : shared_) {
+      if (op == Reduce::kSum && memory->holds(tensor)) return std::make_unique<HostWork>(group_, memory->all_reduce(tensor));
+    }
     // bfloat16 is summed in float32, which Gloo of 1.13 needs and which loses less.
     const bool widened = tensor.scalar_type() == at::kBFloat16;
     const at::Tensor operand = widened ? tensor.to(at::kFloat) : tensor.detach();
@@ -120,6 +142,13 @@ class C10dCommunicator : public Communicator {
     group_->throw_if_dead();
     if (size() == 1) return complete_work();
     return collective_work(group_, operation, launch_in(*group_, operation, [&] { return group_->backend().barrier(); }), {});
+  }
+
+  Tensor reduction_buffer(int64_t bytes, Deadline deadline) override {
+    auto memory = size() > 1 ? HostMemory::connect(*this, bytes, deadline) : nullptr;
+    if (!memory) return Communicator::reduction_buffer(bytes, deadline);
+    shared_.push_back(memory);
+    return memory->buffer();
   }
 
   std::unique_ptr<Communicator> split(std::span<const int> ranks, const std::string& name, Deadline deadline) override {
@@ -157,6 +186,7 @@ class C10dCommunicator : public Communicator {
   const std::shared_ptr<const Network> network_;
   const std::shared_ptr<C10dGroup> group_;
   const std::string prefix_;
+  std::vector<std::shared_ptr<HostMemory>> shared_;  // that reduction_buffer() gave out
   int num_splits_ = 0;
 };
 

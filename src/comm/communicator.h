@@ -48,6 +48,10 @@ class Communicator {
   [[nodiscard]] virtual WorkPtr broadcast(Tensor& tensor, int root) = 0;
   [[nodiscard]] virtual WorkPtr barrier() = 0;
 
+  // Zeroed memory, uint8 [bytes] or a little more, in which this group's all_reduce(kSum) of float32 is fastest: shared by processes of one host,
+  // plain elsewhere. Collective: every rank asks for as much, and reduces the same stretches of it. Lives as long as a tensor in it.
+  [[nodiscard]] virtual Tensor reduction_buffer(int64_t bytes, Deadline deadline);
+
   // A group of some of this group's ranks (listed by this group's numbering, ascending); nullptr on ranks that are not in it.
   // Collective over this group: every rank calls it with the same arguments. Blocks until connected or the deadline.
   [[nodiscard]] virtual std::unique_ptr<Communicator> split(std::span<const int> ranks, const std::string& name, Deadline deadline) = 0;

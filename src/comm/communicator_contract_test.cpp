@@ -270,5 +270,49 @@ TEST_P(CommunicatorContract, MisuseIsABug) {
   });
 }
 
+TEST_P(CommunicatorContract, SumsInTheBufferThatItGaveOut) {
+  for (const int size : {1, 2, 3, 4}) {
+    run(size, [&](Communicator& ranks) {
+      constexpr int64_t kElements = 100'003;
+      const at::Tensor memory = ranks.reduction_buffer(kElements * 4 + 64, Deadline::after(kLong));
+      ASSERT_GE(memory.numel(), kElements * 4);
+      EXPECT_EQ(memory.count_nonzero().item<int64_t>(), 0);
+      at::Tensor whole = memory.narrow(0, 0, kElements * 4).view(at::kFloat);
+      for (int round = 0; round < 20; ++round) {
+        whole.copy_(at::arange(kElements, at::kFloat) * (ranks.rank() + 1) + round);
+        std::vector<WorkPtr> works;
+        std::vector<at::Tensor> pieces;
+        for (const auto& [first, count] : {std::pair<int64_t, int64_t>{0, 1}, {1, 15}, {16, 0}, {16, 17}, {64, 50'001}, {50'065, kElements - 50'065}}) {
+          pieces.push_back(whole.narrow(0, first, count));
+          works.push_back(ranks.all_reduce(pieces.back(), Reduce::kSum));
+        }
+        for (const auto& work : works) work->wait(Deadline::after(kLong));
+        const int sum = size * (size + 1) / 2;
+        const at::Tensor expected = at::arange(kElements, at::kFloat) * sum + round * size;
+        at::Tensor got = whole.clone();
+        got.narrow(0, 33, 31).copy_(expected.narrow(0, 33, 31));  // the gap that no piece covers
+        EXPECT_TRUE(at::allclose(got, expected, 1e-6)) << size << " ranks, round " << round;
+      }
+    });
+  }
+}
+
+TEST_P(CommunicatorContract, ASumInItsBufferEndsAtTheDeadlineWhenARankDoesNotCome) {
+  run(2, [&](Communicator& ranks) {
+    const at::Tensor memory = ranks.reduction_buffer(4096, Deadline::after(kLong));
+    at::Tensor mine = memory.narrow(0, 0, 4096).view(at::kFloat);
+    const WorkPtr never = ranks.rank() == 0 ? ranks.all_reduce(mine, Reduce::kSum) : nullptr;
+    if (!never) return;
+    try {
+      never->wait(Deadline::after(milliseconds(200)));
+      ADD_FAILURE() << "it waited for nobody";
+    } catch (const Error& e) {
+      EXPECT_TRUE(e.code() == Code::kDeadlineExceeded || e.code() == Code::kUnavailable) << e.message();
+      EXPECT_NE(e.message().find("rank"), std::string::npos) << e.message();
+    }
+    EXPECT_THROW((void)ranks.all_reduce(mine, Reduce::kSum)->wait(Deadline::after(kLong)), Error) << "the group is dead";
+  });
+}
+
 }  // namespace
 }  // namespace penstock::comm

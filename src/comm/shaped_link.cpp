@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <deque>
+#include <functional>
 #include <optional>
 #include <thread>
 
@@ -85,19 +86,23 @@ class ShapedLink : public Communicator {
   const std::string& name() const override { return inner_.name(); }
 
   WorkPtr send(const Tensor& tensor, int to, int tag) override {
-    const auto departure = std::make_shared<Departure>();
-    MutexLock lock(mutex_);
-    const double transfer = shape_.bytes_per_second > 0 ? static_cast<double>(tensor.nbytes()) / shape_.bytes_per_second : 0;
-    free_at_ = std::max(free_at_, Clock::now()) + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(transfer));
-    queue_.push_back({free_at_ + shape_.latency, tensor, to, tag, departure});
-    changed_.notify_all();
-    return std::make_unique<DepartureWork>(departure);
+    return hold_back(1, static_cast<double>(tensor.nbytes()), [this, tensor, to, tag] { return inner_.send(tensor, to, tag); });
   }
 
   WorkPtr recv(Tensor& tensor, int from, int tag) override { return inner_.recv(tensor, from, tag); }
-  WorkPtr all_reduce(Tensor& tensor, Reduce op) override { return inner_.all_reduce(tensor, op); }
-  WorkPtr broadcast(Tensor& tensor, int root) override { return inner_.broadcast(tensor, root); }
+
+  WorkPtr all_reduce(Tensor& tensor, Reduce op) override {
+    const int messages = 2 * (size() - 1);
+    if (messages == 0) return inner_.all_reduce(tensor, op);
+    return hold_back(messages, messages * static_cast<double>(tensor.nbytes()) / size(), [this, tensor, op]() mutable { return inner_.all_reduce(tensor, op); });
+  }
+
+  WorkPtr broadcast(Tensor& tensor, int root) override {
+    return hold_back(1, static_cast<double>(tensor.nbytes()), [this, tensor, root]() mutable { return inner_.broadcast(tensor, root); });
+  }
+
   WorkPtr barrier() override { return inner_.barrier(); }
+  Tensor reduction_buffer(int64_t bytes, Deadline deadline) override { return inner_.reduction_buffer(bytes, deadline); }
 
   std::unique_ptr<Communicator> split(std::span<const int> ranks, const std::string& name, Deadline deadline) override {
     auto group = inner_.split(ranks, name, deadline);
@@ -108,11 +113,19 @@ class ShapedLink : public Communicator {
  private:
   struct Message {
     Clock::time_point arrives;
-    Tensor tensor;
-    int to = 0;
-    int tag = 0;
+    std::function<WorkPtr()> post;
     std::shared_ptr<Departure> departure;
   };
+
+  WorkPtr hold_back(int messages, double bytes, std::function<WorkPtr()> post) EXCLUDES(mutex_) {
+    const auto departure = std::make_shared<Departure>();
+    MutexLock lock(mutex_);
+    const double transfer = shape_.bytes_per_second > 0 ? bytes / shape_.bytes_per_second : 0;
+    free_at_ = std::max(free_at_, Clock::now()) + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(transfer));
+    queue_.push_back({free_at_ + messages * shape_.latency, std::move(post), departure});
+    changed_.notify_all();
+    return std::make_unique<DepartureWork>(departure);
+  }
 
   // Messages arrive in the order in which they were sent.
   void run() EXCLUDES(mutex_) {
@@ -135,7 +148,7 @@ class ShapedLink : public Communicator {
 
   void deliver(const Message& message) {
     try {
-      message.departure->leave(inner_.send(message.tensor, message.to, message.tag));
+      message.departure->leave(message.post());
     } catch (const Error& failed) {
       message.departure->fail(failed);
     }
@@ -155,5 +168,9 @@ class ShapedLink : public Communicator {
 }  // namespace
 
 std::unique_ptr<Communicator> make_shaped_link(Communicator& inner, const LinkShape& shape) { return std::make_unique<ShapedLink>(inner, shape); }
+
+std::unique_ptr<Communicator> make_shaped_link(std::unique_ptr<Communicator> inner, const LinkShape& shape) {
+  return std::make_unique<ShapedLink>(std::move(inner), shape);
+}
 
 }  // namespace penstock::comm

@@ -19,33 +19,44 @@ struct DataParallelReducer::Bucket {
 };
 
 DataParallelReducer::DataParallelReducer(const std::vector<std::vector<at::Tensor>>& stages, comm::Communicator* replicas,
-                                         const plan::BucketLimits& limits)
+                                         const plan::BucketLimits& limits, Deadline deadline)
     : replicas_(replicas) {
+  // Backward runs through the layers from the last to the first.
+  std::vector<plan::BucketPlan> plans;
+  int64_t total_bytes = 0;
   for (const auto& parameters : stages) {
+    std::vector<int64_t> sizes;
+    for (auto p = parameters.rbegin(); p != parameters.rend(); ++p) sizes.push_back(static_cast<int64_t>(p->nbytes()));
+    plans.push_back(plan::plan_buckets(sizes, limits));
+    for (const plan::Bucket& bucket : plans.back().buckets) total_bytes += bucket.size_bytes;
+  }
+  // Also without replicas the gradients are one piece of memory.
+  at::Tensor memory = replicas != nullptr ? replicas->reduction_buffer(total_bytes, deadline) : at::zeros({total_bytes}, at::kByte);
+  int64_t offset = 0;
+  for (size_t stage = 0; stage < stages.size(); ++stage) {
     const size_t first = buckets_.size();
-    add_stage(parameters, limits);
+    offset = add_stage(stages[stage], plans[stage], memory, offset);
     stage_buckets_.emplace_back(first, buckets_.size());
   }
 }
 
-// Backward runs through the layers from the last to the first.
-void DataParallelReducer::add_stage(const std::vector<at::Tensor>& parameters, const plan::BucketLimits& limits) {
+// Returns where in `memory` the next stage begins.
+int64_t DataParallelReducer::add_stage(const std::vector<at::Tensor>& parameters, const plan::BucketPlan& plan, const at::Tensor& memory, int64_t offset) {
   const size_t first = buckets_.size();
-  std::vector<int64_t> sizes;
-  for (auto p = parameters.rbegin(); p != parameters.rend(); ++p) sizes.push_back(static_cast<int64_t>(p->nbytes()));
-  const plan::BucketPlan plan = plan::plan_buckets(sizes, limits);
   for (const plan::Bucket& b : plan.buckets) {
     buckets_.push_back(std::make_unique<Bucket>());
-    buckets_.back()->flat = at::zeros({b.size_bytes / 4}, at::kFloat);
+    buckets_.back()->flat = memory.narrow(0, offset, b.size_bytes).view(at::kFloat);
     buckets_.back()->num_parameters = static_cast<int>(b.parameters.size());
+    offset += b.size_bytes;
   }
-  for (size_t i = 0; i < sizes.size(); ++i) {
+  for (size_t i = 0; i < plan.slots.size(); ++i) {
     at::Tensor parameter = parameters[parameters.size() - 1 - i];
     const plan::BucketSlot& slot = plan.slots[i];
     const size_t bucket = first + static_cast<size_t>(slot.bucket);
     parameter.mutable_grad() = buckets_[bucket]->flat.narrow(0, slot.offset_bytes / 4, slot.size_bytes / 4).view(parameter.sizes());
     watch(parameter, bucket);
   }
+  return offset;
 }
 
 void DataParallelReducer::watch(const at::Tensor& parameter, size_t bucket) {

@@ -31,8 +31,8 @@ struct ReductionRecord {
 class DataParallelReducer {
  public:
   // `stages`: the parameters that each stage completes, stages in the order of completion, parameters in forward order; each once.
-  // `replicas` may be null: gradients are then only collected.
-  DataParallelReducer(const std::vector<std::vector<at::Tensor>>& stages, comm::Communicator* replicas, const plan::BucketLimits& limits);
+  // `replicas` may be null: gradients are then only collected. Collective over them: they share the memory of the buckets where they can.
+  DataParallelReducer(const std::vector<std::vector<at::Tensor>>& stages, comm::Communicator* replicas, const plan::BucketLimits& limits, Deadline deadline);
   ~DataParallelReducer();
   DataParallelReducer(const DataParallelReducer&) = delete;
   DataParallelReducer& operator=(const DataParallelReducer&) = delete;
@@ -50,7 +50,7 @@ class DataParallelReducer {
 
  private:
   struct Bucket;
-  void add_stage(const std::vector<at::Tensor>& parameters, const plan::BucketLimits& limits);
+  int64_t add_stage(const std::vector<at::Tensor>& parameters, const plan::BucketPlan& plan, const at::Tensor& memory, int64_t offset);
   void watch(const at::Tensor& parameter, size_t bucket);
   void on_hook(size_t bucket);
   void gradient_came(Bucket& bucket);

@@ -204,7 +204,7 @@ void PipelineTrainer::build_reducer() {
       taken.push_back(p.value);
     }
   }
-  reducer_.emplace(parameters, groups_.data.get(), bucket_limits(options_.bucket_mib));
+  reducer_.emplace(parameters, groups_.data.get(), bucket_limits(options_.bucket_mib), deadline());
 }
 
 bool PipelineTrainer::owns(const std::string& parameter) const {
