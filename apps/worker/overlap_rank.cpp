@@ -14,8 +14,8 @@ namespace {
 void print(const config::TrainConfig& config, const train::OverlapReport& r) {
   fmt::print("{} replicas x {} stages, {:.1f} MB of gradients a rank\n", config.mesh.data, config.mesh.pipe, static_cast<double>(r.bytes) * 1e-6);
   fmt::print("  a step without reduction            {:8.1f} ms\n", r.without_us * 1e-3);
-  fmt::print("  reduced after the backward passes   {:8.1f} ms   {:.1f} ms of communication\n", r.after_us * 1e-3, r.communication_us() * 1e-3);
-  fmt::print("  reduced while they run              {:8.1f} ms   {:.1f} ms exposed\n", r.overlapped_us * 1e-3, (r.overlapped_us - r.without_us) * 1e-3);
+  fmt::print("  reduced after the backward passes   {:+8.1f} ms\n", r.communication_us * 1e-3);
+  fmt::print("  reduced while they run              {:+8.1f} ms\n", r.exposed_us * 1e-3);
   fmt::print("  hidden: {:.1f} % of the communication; exposed by timestamps: {:.1f} % of the step\n", 100 * r.hidden_share(), 100 * r.by_timestamps);
 }
 

@@ -81,6 +81,12 @@ double longest(comm::Communicator& world, double us, Deadline deadline) {
   return value.item<double>();
 }
 
+std::vector<double> minus(const std::vector<double>& a, const std::vector<double>& b) {
+  std::vector<double> difference;
+  for (size_t i = 0; i < a.size(); ++i) difference.push_back(a[i] - b[i]);
+  return difference;
+}
+
 double median(std::vector<double> values) {
   std::ranges::sort(values);
   return values[values.size() / 2];
@@ -112,8 +118,8 @@ OverlapReport measure_overlap(const config::TrainConfig& config, comm::Communica
   }
   OverlapReport report;
   report.without_us = median(without.step_us);
-  report.after_us = median(after.step_us);
-  report.overlapped_us = median(overlapped.step_us);
+  report.communication_us = median(minus(after.step_us, without.step_us));
+  report.exposed_us = median(minus(overlapped.step_us, without.step_us));
   double seconds = 0;
   for (const double us : overlapped.step_us) seconds += us * 1e-6;
   report.by_timestamps = overlapped.exposed_seconds / seconds;

@@ -10,19 +10,17 @@ struct OverlapOptions {
   int steps = 12;        // measured, after two of warm-up
 };
 
-// Medians over the steps, of the slowest rank each; the same on every rank.
+// Medians over the rounds, of the slowest rank each; the same on every rank. The machine may be faster in one round than in the next, so differences
+// are taken within a round.
 struct OverlapReport {
-  double without_us = 0;      // the reduction left out: a step's other work
-  double after_us = 0;        // one bucket, reduced when all backward passes are over
-  double overlapped_us = 0;   // as configured
+  double without_us = 0;        // a step's other work: the reduction left out
+  double communication_us = 0;  // longer than that: one bucket, reduced when all backward passes are over ...
+  double exposed_us = 0;        // ... as configured
   double by_timestamps = 0;   // exposed communication / step, of the overlapped steps, from the ranks' own clocks
   int64_t bytes = 0;          // of one rank's gradients
 
-  [[nodiscard]] double communication_us() const { return after_us - without_us; }
   // 1 = all of it; can fall below 0 when overlapping costs more than it hides. 0 when there is nothing to hide.
-  [[nodiscard]] double hidden_share() const {
-    return communication_us() > 0 ? 1 - (overlapped_us - without_us) / communication_us() : 0;
-  }
+  [[nodiscard]] double hidden_share() const { return communication_us > 0 ? 1 - exposed_us / communication_us : 0; }
 };
 
 // Three runs of the configured training take steps by turns, so that a slow moment of the machine meets all three alike: as configured, with one
