@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
@@ -12,6 +13,7 @@
 #include "commands.h"
 #include "base/file.h"
 #include "config/train_config.h"
+#include "formats/checkpoint_folder.h"
 #include "plan/choose_schedule.h"
 #include "plan/partition.h"
 #include "plan/schedule_check.h"
@@ -21,6 +23,8 @@
 
 namespace penstock {
 namespace {
+
+namespace fs = std::filesystem;
 
 // How long ranks have to leave by themselves, each naming the rank that failed, before they are killed.
 constexpr seconds kLeaveTime{10};
@@ -36,6 +40,7 @@ struct TrainOptions {
   bool overwrite = false;
   bool quiet = false;
   bool print_config = false;
+  int max_restarts = 0;
 };
 
 std::vector<std::string> worker_command(const TrainOptions& options) {
@@ -59,7 +64,7 @@ std::vector<std::string> worker_command(const TrainOptions& options) {
 // The ranks of one job and what became of them.
 class Job {
  public:
-  explicit Job(const config::TrainConfig& config, const TrainOptions& options) {
+  explicit Job(const config::TrainConfig& config, const TrainOptions& options) : restarts_(options.max_restarts > 0) {
     cluster::RankGroupOptions group;
     group.num_ranks = config.world_size();
     group.process.argv = worker_command(options);
@@ -67,6 +72,10 @@ class Job {
     group.process.env = {fmt::format("OMP_NUM_THREADS={}", config.omp_threads)};
     ranks_ = cluster::RankGroup::spawn(group).value();
   }
+
+  // "rank 2 was killed by signal 9", of the first that did not end well; for wait() with another result than 0.
+  [[nodiscard]] const std::string& what_failed() const { return what_failed_; }
+  [[nodiscard]] bool asked_to_stop() const { return asked_ > 0; }
 
   // The exit code: 0 when all ranks ended well, else that of the first that did not.
   int wait() {
@@ -88,10 +97,11 @@ class Job {
     if (tells_more) exit_code_ = ended.status.value;
     if (ended.status.success() || exit_code_ != 0) return;
     exit_code_ = ended.status.signalled ? 1 : ended.status.value;
+    what_failed_ = fmt::format("rank {} {}", ended.rank, ended.status.describe());
     give_up_ = Deadline::after(kLeaveTime);
     if (ended.status.signalled) {
-      fmt::print(stderr, "\npenstock train: rank {} {}; the others leave too. `penstock train --resume` continues from the last checkpoint\n",
-                 ended.rank, ended.status.describe());
+      fmt::print(stderr, "\npenstock train: {}; the others leave too{}\n", what_failed_,
+                 restarts_ ? "" : ". `penstock train --resume` continues from the last checkpoint");
     }
   }
 
@@ -107,6 +117,8 @@ class Job {
     give_up_ = Deadline::after(kStopTime);
   }
 
+  const bool restarts_;  // whether another attempt may follow
+  std::string what_failed_;
   StopSignals signals_;
   std::unique_ptr<cluster::RankGroup> ranks_;
   Deadline give_up_ = Deadline::never();
@@ -128,6 +140,31 @@ void check_plan(const config::TrainConfig& config) {
   (void)plan::partition(layers, {config.partition == plan::kProfiled ? "minmax" : config.partition, schedule.num_stages, false, 0}).value();
 }
 
+// A checkpoint that this run, and not an earlier one in the same folder, may go on from.
+std::optional<fs::path> checkpoint_to_resume(const config::TrainConfig& config, bool resumed, fs::file_time_type started) {
+  const auto newest = formats::newest_checkpoint(fs::path(config.output) / "checkpoints");
+  if (!newest) return std::nullopt;
+  std::error_code failed;
+  const auto written = fs::last_write_time(*newest / "manifest.json", failed);
+  return resumed || (!failed && written >= started) ? newest : std::nullopt;
+}
+
+// Exit code 2 is the user's to mend, and a signal to stop is no failure: neither starts again.
+int run_with_restarts(const config::TrainConfig& config, TrainOptions options) {
+  const bool resumed = options.resume;
+  const auto started = fs::file_time_type::clock::now();
+  for (int restart = 0;; ++restart) {
+    options.max_restarts -= restart > 0 ? 1 : 0;
+    Job job(config, options);
+    const int code = job.wait();
+    if (code == 0 || code == 2 || job.asked_to_stop() || options.max_restarts == 0) return code;
+    const auto checkpoint = checkpoint_to_resume(config, resumed, started);
+    options.resume = resumed || checkpoint.has_value();
+    fmt::print(stderr, "penstock train: restart {}, {} left, because {}: {}\n", restart + 1, options.max_restarts - 1, job.what_failed(),
+               checkpoint ? fmt::format("from {}", checkpoint->string()) : "from the beginning");
+  }
+}
+
 void train(const TrainOptions& options) {
   try {
     const auto config = config::load_train_config(options.config_file, options.overrides).value();
@@ -138,8 +175,11 @@ void train(const TrainOptions& options) {
     }
     if (options.print_config) return fmt::print("{}", config::to_yaml(config));
     const auto launched = cluster::rank_from_environment().value();
+    if (launched && options.max_restarts > 0) {
+      throw error(Code::kInvalidArgument, "--max-restarts: this is one rank of {}, and cannot start the others again; let the launcher do it (torchrun --max-restarts)", launched->world_size);
+    }
     if (launched) become_rank(worker_command(options));
-    const int code = Job(config, options).wait();
+    const int code = run_with_restarts(config, options);
     if (code != 0) throw CLI::RuntimeError(code);
   } catch (const Error& e) {
     fail("train", e);
@@ -157,13 +197,17 @@ void add_train_command(CLI::App& app) {
       ->allow_extra_args(false);
   command->add_flag("--resume", options->resume, "Continue from the newest complete checkpoint of the run folder");
   command->add_flag("--overwrite", options->overwrite, "Start anew in a run folder that holds checkpoints (they are removed)");
+  command->add_option("--max-restarts", options->max_restarts,
+                      "When a rank is killed or fails, start all again from the newest checkpoint, so many times (checkpoint.every_steps says how much is lost)")
+      ->check(CLI::Range(0, 1000000));
   command->add_flag("--quiet", options->quiet, "No progress line");
   command->add_flag("--print-config", options->print_config, "Only print the whole configuration: every key with its value and meaning");
   command->footer("Starts mesh.data x mesh.pipe processes here. Under torchrun, mpirun or srun (RANK, OMPI_*, PMI_* or SLURM_* set) it is one rank of theirs.\n"
                   "Examples:\n"
                   "  penstock train examples/quickstart.yaml\n"
                   "  penstock train examples/quickstart.yaml --set data.path=my/texts --set max_seconds=600\n"
-                  "  penstock train examples/quickstart.yaml --resume");
+                  "  penstock train examples/quickstart.yaml --resume\n"
+                  "  penstock train examples/quickstart.yaml --set checkpoint.every_steps=100 --max-restarts 3");
   command->callback([options] { train(*options); });
 }
 

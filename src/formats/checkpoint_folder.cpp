@@ -179,7 +179,7 @@ void verify_checkpoint(const fs::path& checkpoint, const std::function<void(doub
 
 void export_checkpoint(const fs::path& checkpoint, const fs::path& output, const std::function<void(double)>& progress) {
   const CheckpointManifest manifest = read_manifest(checkpoint).value();
-  if (fs::exists(output)) throw error(Code::kFailedPrecondition, "{} exists; expected a new directory", output.string());
+  if (fs::exists(output)) throw error(Code::kAlreadyExists, "{} exists; expected a new directory", output.string());
   if (!fs::exists(checkpoint / kModelDescription / "config.json")) {
     throw error(Code::kFailedPrecondition, "{}: it has no {}/config.json; was it written by an older version? Continue the run once with --resume", checkpoint.string(), kModelDescription);
   }

@@ -51,7 +51,8 @@ void remove_old_checkpoints(const std::filesystem::path& folder, int keep, int k
 void verify_checkpoint(const std::filesystem::path& checkpoint, const std::function<void(double)>& progress);
 
 // The weights without the optimizer's state as a Hugging Face directory, which must not exist. Throws Error kDataLoss (a checksum that differs,
-// a disk that is full), kFailedPrecondition (the directory exists, a checkpoint of version 1 without model description).
+// a disk that is full), kAlreadyExists (the directory), kFailedPrecondition (a checkpoint of version 1
+// without model description).
 void export_checkpoint(const std::filesystem::path& checkpoint, const std::filesystem::path& output, const std::function<void(double)>& progress);
 
 }  // namespace penstock::formats

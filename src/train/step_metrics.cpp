@@ -34,18 +34,22 @@ void StepSums::all_reduce(comm::Communicator& world, Deadline deadline) {
   for (int64_t i = 0; i < count; ++i) *fields[i] = values[i];
 }
 
+std::vector<std::pair<std::string_view, double>> StepReport::scalars() const {
+  std::vector<std::pair<std::string_view, double>> values = {{"elapsed_seconds", elapsed_seconds}, {"loss", loss}};
+  if (validated) values.emplace_back("validation_loss", validation_loss);
+  values.emplace_back("learning_rate", learning_rate);
+  values.emplace_back("gradient_norm", gradient_norm);
+  values.emplace_back("tokens_per_second", tokens_per_second);
+  values.emplace_back("bubble_share", bubble_share);
+  values.emplace_back("exposed_communication_share", exposed_share);
+  if (mfu > 0) values.emplace_back("mfu", mfu);
+  return values;
+}
+
 std::string StepReport::to_json_line() const {
   nlohmann::ordered_json line;
   line["step"] = step;
-  line["elapsed_seconds"] = elapsed_seconds;
-  line["loss"] = loss;
-  if (validated) line["validation_loss"] = validation_loss;
-  line["learning_rate"] = learning_rate;
-  line["gradient_norm"] = gradient_norm;
-  line["tokens_per_second"] = tokens_per_second;
-  line["bubble_share"] = bubble_share;
-  line["exposed_communication_share"] = exposed_share;
-  if (mfu > 0) line["mfu"] = mfu;
+  for (const auto& [name, value] : scalars()) line[std::string(name)] = value;
   return line.dump() + "\n";
 }
 

@@ -4,6 +4,8 @@
 #include <array>
 #include <cstdint>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "comm/communicator.h"
@@ -42,6 +44,8 @@ struct StepReport {
   bool validated = false;      // validation_loss was measured at this step
 
   [[nodiscard]] std::string to_json_line() const;
+  // What is known, by the names of metrics.jsonl and TensorBoard.
+  [[nodiscard]] std::vector<std::pair<std::string_view, double>> scalars() const;
 };
 
 // Averages over the steps since the last report, so that a printed number is not one step's noise.

@@ -6,10 +6,12 @@
 #include <filesystem>
 #include <fstream>
 #include <iostream>
+#include <nlohmann/json.hpp>
 
 #include "base/file.h"
 #include "base/log.h"
 #include "base/progress_line.h"
+#include "base/tensorboard.h"
 #include "kernels/peak_flops.h"
 #include "train/model_export.h"
 #include "plan/simulation.h"
@@ -24,12 +26,27 @@ namespace fs = std::filesystem;
 constexpr double kReportInterval = 0.5;     // seconds between reports, at least
 constexpr double kPeakMeasurement = 0.25;   // seconds
 
+// The lines of steps up to this one. A killed run may have left half a line.
+std::string metrics_until(const fs::path& file, int64_t step) {
+  std::ifstream lines(file);
+  std::string kept;
+  for (std::string line; std::getline(lines, line);) {
+    const auto report = nlohmann::json::parse(line, nullptr, false);
+    if (report.is_object() && report.contains("step") && report["step"].is_number_integer() && report["step"] <= step) kept += line + "\n";
+  }
+  return kept;
+}
+
 // What rank 0 shows and writes down while the run goes on; on other ranks it does nothing.
 class Reporter {
  public:
-  Reporter(const config::TrainConfig& config, bool active, bool append, bool quiet) : config_(config), active_(active) {
+  // `step`: the one that the run goes on from; what was written of later ones is forgotten.
+  Reporter(const config::TrainConfig& config, bool active, int64_t step, bool quiet) : config_(config), active_(active) {
     if (!active) return;
-    metrics_.open(fs::path(config.output) / "metrics.jsonl", append ? std::ios::app : std::ios::trunc);
+    const fs::path file = fs::path(config.output) / "metrics.jsonl";
+    write_file_atomic(file, step > 0 ? metrics_until(file, step) : "");
+    metrics_.open(file, std::ios::app);
+    tensorboard_.emplace(fs::path(config.output) / "tensorboard");
     if (!metrics_) throw error(Code::kDataLoss, "cannot write {}/metrics.jsonl", config.output);
     if (!quiet) line_.emplace(std::cerr, ProgressLine::for_stderr());
   }
@@ -37,6 +54,7 @@ class Reporter {
   void report(const StepReport& report, double progress) {
     if (!active_) return;
     metrics_ << report.to_json_line() << std::flush;
+    tensorboard_->add(report.step, report.scalars());
     reports_.push_back(report);
     if (line_) line_->update(progress, text(report, progress));
   }
@@ -61,6 +79,7 @@ class Reporter {
   const config::TrainConfig& config_;
   const bool active_;
   std::ofstream metrics_;
+  std::optional<TensorboardWriter> tensorboard_;
   std::vector<StepReport> reports_;
   std::optional<ProgressLine> line_;
 };
@@ -120,7 +139,7 @@ class TrainLoop {
     if (options_.resume) resume();
     peak_ = measure_peak(run_.compute(), world_, run_.deadline());
     if (world_.rank() == 0 && !options_.quiet) spdlog::info("{}", describe(run_, peak_));
-    Reporter reporter(config_, world_.rank() == 0, options_.resume, options_.quiet);
+    Reporter reporter(config_, world_.rank() == 0, run_.position().step, options_.quiet);
     run_.start_clock();
     while (!run_.over() && !summary_.stopped) one_step(reporter);
     finish(reporter);

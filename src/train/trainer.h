@@ -40,7 +40,7 @@ struct TrainSummary {
 
 // Runs to the end. Collective over `world`, whose size is mesh.data · mesh.pipe; everything a run needs of the others goes through it.
 //
-// Writes into config.output: config.yaml, metrics.jsonl, loss.svg, timeline.json, model/ and checkpoints/.
+// Writes into config.output: config.yaml, metrics.jsonl, tensorboard/, loss.svg, timeline.json, model/ and checkpoints/.
 // Threads:  the caller's, LibTorch's compute threads, and the communicator's.
 // Blocking: for the whole run; every wait between ranks ends at config.timeout_seconds.
 // Errors:   throws Error; the group is then dead on every rank. A loss or gradient that is not finite stops all ranks at the same step.

@@ -2,8 +2,10 @@
 import json
 import os
 import pathlib
+import random
 import re
 import signal
+import struct
 import subprocess
 import tempfile
 import time
@@ -11,6 +13,44 @@ import unittest
 
 BIN = pathlib.Path(os.environ.get("PENSTOCK_BIN", "build/bin"))
 HERE = pathlib.Path(__file__).resolve().parent
+
+
+def fields_of(message):
+    """(number, value) of a Protocol Buffers message."""
+    at = 0
+
+    def varint():
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = message[at]
+            at += 1
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                return value
+    while at < len(message):
+        number, kind = divmod(varint(), 8)
+        if kind == 0:
+            yield number, varint()
+            continue
+        size = {1: 8, 5: 4}.get(kind) or varint()
+        yield number, message[at:at + size]
+        at += size
+
+
+def scalars_of(content, tag):
+    """The values of a tag in a TensorBoard event file."""
+    values, at = [], 0
+    while at < len(content):
+        size = struct.unpack_from("<Q", content, at)[0]
+        event = dict(fields_of(content[at + 12:at + 12 + size]))
+        at += 16 + size
+        for _, value in fields_of(event.get(5, b"")):
+            value = dict(fields_of(value))
+            if value[1].decode() == tag:
+                values.append(struct.unpack("<f", value[2])[0])
+    return values
 
 
 class TrainTest(unittest.TestCase):
@@ -98,6 +138,90 @@ class TrainTest(unittest.TestCase):
                 resumed = self.train(name, "--resume", **{"mesh.data": 2, "mesh.pipe": 2, "steps": step + 5, "checkpoint.every_steps": 5})
                 self.assertRegex(resumed.stderr, rf"resuming from .*{self.checkpoints(name)[0][:5]}\d+ at step \d+")
                 self.assertIn(f"after {step + 5} steps", resumed.stdout)
+
+    def test_three_kills_change_no_bit_of_the_result(self):
+        shared = {"mesh.data": 2, "mesh.pipe": 2, "steps": 300, "checkpoint.every_steps": 10, "validation.every_steps": 1, "validation.batches": 1}
+        self.train("undisturbed", **shared)
+        # A step of 10 ms or so: kills must fall into the run.
+        process = self.start("disturbed", "--max-restarts", 3, **shared)
+        random.seed(7)
+        killed = []
+        for at_least in (20, 110, 200):
+            self.wait_for(lambda: (self.checkpoints("disturbed") or ["step-0"])[-1] >= f"step-{at_least:08d}", f"checkpoint {at_least}")
+            time.sleep(random.random() * 0.1)
+            victim = random.randrange(4)
+            ranks = self.ranks(process)
+            if victim in ranks:
+                os.kill(ranks[victim], signal.SIGKILL)
+                killed.append(victim)
+            time.sleep(1)  # no new attempt looks like the old one
+        _, errors = process.communicate(timeout=240)
+        self.assertEqual(process.returncode, 0, errors)
+        self.assertEqual(len(killed), 3, errors)
+        self.assertEqual(errors.count("penstock train: restart"), 3, errors)
+        self.assertIn("step-", errors)
+        self.assertEqual(self.losses("disturbed"), self.losses("undisturbed"))
+        self.assertEqual(len(self.losses("disturbed")), 300)
+        for file in sorted((self.folder / "undisturbed" / "model").glob("*.safetensors")):
+            self.assertEqual(file.read_bytes(), (self.folder / "disturbed" / "model" / file.name).read_bytes())
+
+    def test_restarts_end_when_they_are_used_up_and_never_begin_for_a_users_mistake(self):
+        process = self.start("used-up", "--max-restarts", 1, **{"mesh.data": 2, "steps": 1000000})
+        for attempt in range(2):
+            self.wait_for(lambda: len(self.ranks(process)) == 4, "four ranks")
+            time.sleep(1)
+            os.kill(self.ranks(process)[1], signal.SIGKILL)
+            if attempt == 0:
+                self.wait_for(lambda: not self.ranks(process), "the end of the first attempt")
+        _, errors = process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 1, errors)
+        self.assertEqual(errors.count("penstock train: restart 1, 0 left, because rank 1"), 1, errors)
+        self.assertIn("from the beginning", errors)
+        mistake = subprocess.run(self.command("mistake", "--max-restarts", 3, **{"data.path": "/no/such/text"}), capture_output=True, text=True, timeout=60)
+        self.assertEqual(mistake.returncode, 2)
+        self.assertNotIn("restart", mistake.stderr)
+
+    def test_checkpoints_are_listed_verified_and_exported(self):
+        self.train("saved", **{"steps": 20, "checkpoint.every_steps": 10})
+
+        def checkpoint(*arguments):
+            return subprocess.run([BIN / "penstock", "checkpoint", *map(str, arguments)], capture_output=True, text=True, timeout=60)
+        run = self.folder / "saved"
+        listed = checkpoint("ls", run)
+        self.assertEqual(listed.returncode, 0, listed.stderr)
+        self.assertIn("step-00000010", listed.stdout)
+        self.assertIn("step-00000020", listed.stdout)
+        self.assertEqual(checkpoint("verify", run).stdout.count("intact"), 2)
+        self.assertEqual(checkpoint("export", run, "--output", self.folder / "exported").returncode, 0)
+        self.assertTrue((self.folder / "exported" / "config.json").exists())
+        again = checkpoint("export", run, "--output", self.folder / "exported")
+        self.assertEqual(again.returncode, 2)
+        self.assertIn("exists", again.stderr)
+
+        damaged = run / "checkpoints" / "step-00000020" / "stage-00001.safetensors"
+        content = bytearray(damaged.read_bytes())
+        content[-1] ^= 1
+        damaged.write_bytes(content)
+        found = checkpoint("verify", run)
+        self.assertEqual(found.returncode, 1)
+        self.assertRegex(found.stdout, r"step-00000010: intact\n.*step-00000020: DAMAGED: .*stage-00001.safetensors: tensor 'lm_head.weight.v'")
+        self.assertNotEqual(checkpoint("export", run, "--output", self.folder / "again").returncode, 0)
+        self.assertFalse((self.folder / "again").exists())
+        self.assertEqual(checkpoint("ls", self.folder / "nothing").returncode, 2)
+
+    def test_tensorboard_reads_the_same_losses(self):
+        self.train("seen", **{"steps": 5, "validation.every_steps": 1, "validation.batches": 1})
+        [file] = (self.folder / "seen" / "tensorboard").iterdir()
+        self.assertEqual([round(v, 5) for v in scalars_of(file.read_bytes(), "loss")], [round(v, 5) for v in self.losses("seen")])
+
+    def test_overlap_is_measured(self):
+        bench = [BIN / "penstock", "bench", "overlap", HERE / "tiny.yaml", "--set", f"data.path={self.folder / 'text'}", "--set", f"output={self.folder / 'bench'}", "--set", "data.separator='%'", "--steps", "3"]
+        done = subprocess.run([*bench, "--set", "mesh.data=2", "--set", "mesh.pipe=1", "--link-gigabytes", "0.01"], capture_output=True, text=True, timeout=120)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertRegex(done.stdout, r"hidden: -?[0-9.]+ %")
+        alone = subprocess.run(bench, capture_output=True, text=True, timeout=60)
+        self.assertEqual(alone.returncode, 2)
+        self.assertIn("mesh.data", alone.stderr)
 
     def test_a_checkpoint_torn_by_kill_is_never_chosen(self):
         torn = 0
