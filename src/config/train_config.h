@@ -83,6 +83,15 @@ struct ValidationConfig {
   int batches = 8;       // micro-batches per replica
 };
 
+enum class BadStepAction { kStop, kSkip };
+
+// A step whose loss or gradient is not finite, or whose loss is a spike.
+struct BadStepConfig {
+  BadStepAction action = BadStepAction::kStop;
+  double loss_spike = 0;  // standard deviations over the last losses; 0 = no loss is a spike
+  int max_skips = 10;     // in a row
+};
+
 struct CheckpointConfig {
   int every_steps = 0;  // 0 = off
   int keep = 2;         // newest complete checkpoints that stay
@@ -106,6 +115,7 @@ struct TrainConfig {
   int64_t seed = 1;
   ValidationConfig validation;
   CheckpointConfig checkpoint;
+  BadStepConfig bad_step;
   double bucket_mib = 1;    // gradients reduced in one go
   std::string output;       // required; the run folder
   double timeout_seconds = 60;  // deadline of every wait between ranks

@@ -62,6 +62,7 @@ precision: bf16
 seed: 9000000000
 validation: {every_steps: 11, batches: 3}
 checkpoint: {every_steps: 13, keep: 4}
+bad_step: {action: skip, loss_spike: 7, max_skips: 3}
 bucket_mib: 2.5
 output: run/a
 timeout_seconds: 7.5

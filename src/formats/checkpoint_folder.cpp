@@ -49,6 +49,12 @@ std::optional<CheckpointManifest> parse(const json& j) {
   manifest.elapsed_seconds = j["elapsed_seconds"];
   manifest.config = j["config"];
   if (has("validation_loss", number)) manifest.validation_loss = j["validation_loss"].get<double>();
+  if (has("skipped_steps", is_count)) manifest.skipped_steps = j["skipped_steps"];
+  if (has("skipped_in_a_row", is_count)) manifest.skipped_in_a_row = j["skipped_in_a_row"];
+  for (const json& loss : has("recent_losses", [](const json& v) { return v.is_array(); }) ? j["recent_losses"] : json::array()) {
+    if (!loss.is_number()) return std::nullopt;
+    manifest.recent_losses.push_back(loss);
+  }
   for (const auto& [name, value] : j["files"].items()) {
     const auto file = parse_file(value);
     if (!file || name != fs::path(name).filename()) return std::nullopt;
@@ -108,6 +114,9 @@ std::string to_json(const CheckpointManifest& manifest) {
   j["step"] = manifest.step;
   j["elapsed_seconds"] = manifest.elapsed_seconds;
   j["tokens"] = manifest.tokens;
+  j["skipped_steps"] = manifest.skipped_steps;
+  j["skipped_in_a_row"] = manifest.skipped_in_a_row;
+  j["recent_losses"] = manifest.recent_losses;
   if (manifest.validation_loss) j["validation_loss"] = *manifest.validation_loss;
   j["config"] = manifest.config;
   for (const auto& [name, file] : manifest.files) j["files"][name] = {{"bytes", file.bytes}, {"crc32", file.tensors}};

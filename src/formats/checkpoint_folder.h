@@ -20,6 +20,8 @@ struct CheckpointManifest {
   int64_t step = 0;
   double elapsed_seconds = 0;
   int64_t tokens = 0;
+  int64_t skipped_steps = 0, skipped_in_a_row = 0;
+  std::vector<double> recent_losses;      // nats per token, of the last steps, to know a spike by
   std::optional<double> validation_loss;  // nats per byte, the last one known when it was written
   std::string config;                     // of the run, YAML
   struct File {

@@ -51,6 +51,7 @@ void read_checkpoint(const fs::path& checkpoint, TrainState& state) {
     state.optimizer->set_moments(i, moments);
   }
   state.position = {manifest.step, manifest.elapsed_seconds, manifest.tokens};
+  state.guard = {manifest.recent_losses, manifest.skipped_steps, manifest.skipped_in_a_row};
 }
 
 }  // namespace penstock::train

@@ -58,6 +58,9 @@ void CheckpointWriter::start(comm::Communicator& world, const TrainState& state,
     job.manifest->step = state.position.step;
     job.manifest->elapsed_seconds = state.position.elapsed_seconds;
     job.manifest->tokens = state.position.tokens;
+    job.manifest->skipped_steps = state.guard.skipped;
+    job.manifest->skipped_in_a_row = state.guard.in_a_row;
+    job.manifest->recent_losses = state.guard.losses;
     job.manifest->config = config_yaml;
     job.manifest->validation_loss = validation_loss;
   }

@@ -1,6 +1,7 @@
 #include "train/step_metrics.h"
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "base/svg_chart.h"
@@ -42,6 +43,7 @@ std::vector<std::pair<std::string_view, double>> StepReport::scalars() const {
   values.emplace_back("tokens_per_second", tokens_per_second);
   values.emplace_back("bubble_share", bubble_share);
   values.emplace_back("exposed_communication_share", exposed_share);
+  if (skipped_steps > 0) values.emplace_back("skipped_steps", static_cast<double>(skipped_steps));
   if (mfu > 0) values.emplace_back("mfu", mfu);
   return values;
 }
@@ -55,7 +57,10 @@ std::string StepReport::to_json_line() const {
 
 void StepAverages::add(const StepSums& sums, double seconds) {
   ++steps_;
-  loss_ += sums.loss_sum / static_cast<double>(tokens_per_step_);
+  if (std::isfinite(sums.loss_sum)) {
+    ++losses_;
+    loss_ += sums.loss_sum / static_cast<double>(tokens_per_step_);
+  }
   seconds_ += seconds;
   busy_ += sums.busy_seconds;
   span_ += sums.span_seconds;
@@ -63,11 +68,11 @@ void StepAverages::add(const StepSums& sums, double seconds) {
 }
 
 void StepAverages::report_into(StepReport& report) {
-  report.loss = loss_ / steps_;
+  if (losses_ > 0) report.loss = loss_ / losses_;  // of skipped steps only: that of the report before
   report.tokens_per_second = static_cast<double>(tokens_per_step_) * steps_ / seconds_;
   report.bubble_share = span_ > 0 ? std::max(0.0, 1 - busy_ / span_) : 0;
   report.exposed_share = exposed_ / seconds_;
-  steps_ = 0;
+  steps_ = losses_ = 0;
   loss_ = seconds_ = busy_ = span_ = exposed_ = 0;
 }
 

@@ -41,6 +41,7 @@ struct StepReport {
   double bubble_share = 0;     // idle time of the ranks between first and last action / (ranks · step)
   double exposed_share = 0;    // exposed communication / step time
   double mfu = 0;              // of the peak measured at start; 0 = not measured
+  int64_t skipped_steps = 0;   // so far
   bool validated = false;      // validation_loss was measured at this step
 
   [[nodiscard]] std::string to_json_line() const;
@@ -60,7 +61,7 @@ class StepAverages {
  private:
   const int num_ranks_;
   const int64_t tokens_per_step_;
-  int steps_ = 0;
+  int steps_ = 0, losses_ = 0;
   double loss_ = 0, seconds_ = 0, busy_ = 0, span_ = 0, exposed_ = 0;
 };
 

@@ -72,7 +72,8 @@ TrainRun::TrainRun(const config::TrainConfig& config, comm::Communicator& world)
       batch_{config.mesh.data, config.batch.microbatches, config.batch.microbatch_size, config.batch.sequence_length},
       timeout_(whole_seconds(config.timeout_seconds)),
       compute_(choose_compute(config.precision)),
-      model_config_(llama_config(config.model)) {
+      model_config_(llama_config(config.model)),
+      guard_(config.bad_step) {
   const text::Tokenizer tokenizer = text::byte_tokenizer();
   for (int id = 0; id < tokenizer.vocab_size(); ++id) bytes_of_token_.push_back(static_cast<int64_t>(tokenizer.bytes_of(id).size()));
   corpus_ = load_text_corpus(config.data, tokenizer).value();
@@ -102,6 +103,7 @@ void TrainRun::resume_from(const std::filesystem::path& checkpoint) {
   TrainState loaded = state();
   read_checkpoint(checkpoint, loaded);
   position_ = loaded.position;
+  guard_.restore(loaded.guard);
   elapsed_before_ = position_.elapsed_seconds;
 }
 
@@ -129,14 +131,28 @@ void TrainRun::update(Step& step, const pipeline::StepResult& result) {
 
   step.gradient_norm = std::sqrt(step.sums.gradient_square);
   step.learning_rate = learning_rate(config_.optimizer, position_.step, progress());
-  if (!std::isfinite(step.sums.loss_sum) || !std::isfinite(step.gradient_norm)) trainer_->explain_not_finite(position_.step + 1, result);
-  trainer_->update(position_.step + 1, step.learning_rate, step.gradient_norm);
+  if (is_good(step, result)) trainer_->update(position_.step + 1 - guard_.skipped(), step.learning_rate, step.gradient_norm);
   ++position_.step;
   position_.tokens += batch_.tokens_per_step();
   position_.elapsed_seconds = step.sums.elapsed_seconds;
   if (position_.step > kTimelineFirstStep && position_.step <= kTimelineFirstStep + kTimelineSteps) {
     timeline_->add_span("optimizer", start_us, now_us());
   }
+}
+
+bool TrainRun::is_good(Step& step, const pipeline::StepResult& result) {
+  const bool finite = std::isfinite(step.sums.loss_sum) && std::isfinite(step.gradient_norm);
+  const auto [verdict, reason] = guard_.judge(step.sums.loss_sum / static_cast<double>(batch_.tokens_per_step()), finite);
+  if (verdict == StepGuard::Verdict::kTake) return true;
+  const int64_t number = position_.step + 1;
+  try {
+    if (!finite) trainer_->explain_not_finite(number, result);
+    throw error(Code::kInternal, "step {}: {}", number, reason);
+  } catch (const Error& e) {
+    if (verdict == StepGuard::Verdict::kStop) throw finite || reason.empty() ? e : error(e.code(), "{}; {}", e.message(), reason);
+    step.skipped = e.message();
+  }
+  return false;
 }
 
 double TrainRun::validate(int batches) {

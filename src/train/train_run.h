@@ -27,22 +27,24 @@ class TrainRun {
   TrainRun& operator=(const TrainRun&) = delete;
 
   // Forward, backward, reduction, clipping, update. `sums` comes back summed over the ranks. `stop_asked`: by this rank's signal.
-  // Throws Error when loss or gradients are not finite.
+  // Throws Error when loss or gradients are not finite or the loss is a spike, unless such steps are to be skipped.
   struct Step {
     StepSums sums;
     double learning_rate = 0;
     double gradient_norm = 0;
+    std::string skipped;  // why there was no update; empty: there was one
   };
   [[nodiscard]] Step step(bool stop_asked);
 
   // Nats per byte over `batches` micro-batches per replica, spread evenly over the held-out text (0 = all of it). Collective.
   [[nodiscard]] double validate(int batches);
 
-  [[nodiscard]] TrainState state() { return {&trainer_->parameters(), &trainer_->optimizer(), position_}; }
+  [[nodiscard]] TrainState state() { return {&trainer_->parameters(), &trainer_->optimizer(), position_, guard_.state()}; }
   void resume_from(const std::filesystem::path& checkpoint);
   [[nodiscard]] CheckpointPlace checkpoint_place() const;
 
   [[nodiscard]] const RunPosition& position() const { return position_; }
+  [[nodiscard]] int64_t skipped_steps() const { return guard_.skipped(); }
   [[nodiscard]] double progress() const;
   [[nodiscard]] bool over() const { return progress() >= 1; }
   [[nodiscard]] const TextCorpus& corpus() const { return corpus_; }
@@ -58,6 +60,8 @@ class TrainRun {
 
  private:
   void update(Step& step, const pipeline::StepResult& result);
+  // True: the update may be made.
+  [[nodiscard]] bool is_good(Step& step, const pipeline::StepResult& result);
 
   const config::TrainConfig& config_;
   comm::Communicator& world_;
@@ -71,6 +75,7 @@ class TrainRun {
   std::optional<PipelineTrainer> trainer_;
   std::optional<Timeline> timeline_;
   RunPosition position_;
+  StepGuard guard_;
   Clock::time_point clock_start_{};
   double elapsed_before_ = 0;
 };

@@ -5,6 +5,7 @@
 
 #include "model/layer.h"
 #include "train/optimizer.h"
+#include "train/step_guard.h"
 
 namespace penstock::train {
 
@@ -19,6 +20,7 @@ struct TrainState {
   std::vector<model::Parameter>* parameters = nullptr;
   Optimizer* optimizer = nullptr;
   RunPosition position;
+  StepGuard::State guard = {};
 };
 
 }  // namespace penstock::train

@@ -390,6 +390,44 @@ TEST_F(TrainTest, StopsAllRanksAtTheSameStepWhenTheLossIsNotFinite) {
   }
 }
 
+TEST_F(TrainTest, SkipsStepsThatAreNotFiniteAndGivesUpAfterSomeInARow) {
+  auto c = config("skips");
+  c.mesh = {1, 2};
+  c.optimizer.lr = 1e30;
+  c.optimizer.clip_norm = 0;
+  c.optimizer.warmup_steps = 0;
+  c.bad_step = {config::BadStepAction::kSkip, 0, 4};
+  try {
+    run(c);
+    FAIL() << "expected an Error";
+  } catch (const Error& e) {
+    EXPECT_THAT(e.message(), testing::AllOf(testing::HasSubstr("is not finite"), testing::HasSubstr("4 steps before it were skipped")));
+  }
+}
+
+TEST_F(TrainTest, ARunThatSkipsSpikesResumesBitwise) {
+  auto c = config("spikes");
+  c.mesh = {2, 2};
+  c.steps = 170;
+  c.optimizer.schedule = config::LearningRateSchedule::kConstant;
+  c.optimizer.lr = 1e-5;  // losses only scatter
+  c.bad_step = {config::BadStepAction::kSkip, 0.2, 1000};  // every loss that is a little higher than most
+  c.checkpoint = {10, 50, 0};
+  const TrainSummary whole = run(c);
+  const auto manifest = formats::read_manifest(fs::path(c.output) / "checkpoints" / "step-00000170").value();
+  EXPECT_GT(manifest.skipped_steps, 0);
+  EXPECT_EQ(manifest.recent_losses.size(), StepGuard::kWindow);
+
+  auto resumed = c;
+  resumed.output = (dir_.path() / "spikes-resumed").string();
+  fs::copy(c.output, resumed.output, fs::copy_options::recursive);
+  for (const int step : {170, 160, 150}) fs::remove_all(fs::path(resumed.output) / "checkpoints" / fmt::format("step-{:08d}", step));
+  const TrainSummary tail = run(resumed, true);
+  ASSERT_EQ(tail.losses.size(), 30u);
+  for (size_t i = 0; i < 30; ++i) EXPECT_EQ(tail.losses[i], whole.losses[140 + i]) << i;
+  expect_same_model(c, resumed);
+}
+
 TEST_F(TrainTest, StopsAfterAStepWhenAskedAndStillWritesTheModel) {
   auto c = config("stopped");
   const std::atomic<bool> stop{true};

@@ -159,6 +159,7 @@ class TrainLoop {
     const auto start = Clock::now();
     const TrainRun::Step step = run_.step(options_.stop != nullptr && options_.stop->load());
     const double seconds = to_seconds(Clock::now() - start);
+    if (!step.skipped.empty()) reporter.note(fmt::format("skipped {}", step.skipped));
     averages_.add(step.sums, seconds);
     summary_.losses.push_back(step.sums.loss_sum / static_cast<double>(run_.batch().tokens_per_step()));
     summary_.stopped = step.sums.stop > 0;
@@ -195,6 +196,7 @@ class TrainLoop {
   void fill_report(const TrainRun::Step& step) {
     averages_.report_into(report_);
     report_.step = run_.position().step;
+    report_.skipped_steps = run_.skipped_steps();
     report_.elapsed_seconds = run_.position().elapsed_seconds;
     report_.validation_loss = validation_loss_;
     report_.learning_rate = step.learning_rate;
