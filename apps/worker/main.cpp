@@ -19,6 +19,7 @@ int main(int argc, char** argv) {
   train_command->add_option("config", train.config_file, "the training configuration (YAML)")->required();
   train_command->add_option("--set", train.overrides, "override a key, e.g. batch.microbatches=8");
   train_command->add_flag("--resume", train.resume, "continue from the newest complete checkpoint");
+  train_command->add_flag("--auto-resume", train.auto_resume, "the same where there is one, else begin");
   train_command->add_flag("--overwrite", train.overwrite, "start anew in a run folder that holds checkpoints");
   train_command->add_flag("--quiet", train.quiet, "no progress line");
   train_command->callback([&] { exit_code = run_train_rank(train); });

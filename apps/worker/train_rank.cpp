@@ -87,7 +87,7 @@ int run_train_rank(const TrainRankOptions& options) {
     tensor::keep_freed_memory();
     at::set_num_threads(config.omp_threads);
     log_blas(info.rank);
-    train_connected(config, info, {options.resume, options.overwrite, options.quiet, {}, &stop});
+    train_connected(config, info, {options.resume, options.auto_resume, options.overwrite, options.quiet, {}, &stop});
     return 0;
   } catch (const Error& e) {
     std::cerr << fmt::format("penstock-worker train: {}\n", e.message());

@@ -12,6 +12,7 @@ struct TrainRankOptions {
   std::string config_file;
   std::vector<std::string> overrides;  // "key=value"
   bool resume = false;
+  bool auto_resume = false;
   bool overwrite = false;
   bool quiet = false;
 };

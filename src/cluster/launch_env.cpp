@@ -17,6 +17,9 @@ struct Launcher {
 };
 constexpr Launcher kTorchrun = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"};
 constexpr Launcher kOpenMpi = {"OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"};
+// Kubernetes numbers the pods of an Indexed Job; how many there are, the manifest says.
+constexpr Launcher kIndexedJob = {"JOB_COMPLETION_INDEX", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"};
+constexpr const char* kSlurmRank = "SLURM_PROCID";
 constexpr Launcher kMpich = {"PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"};
 
 // Set for the ranks that we start, also inside a launcher's job: they go by our numbers, not by the launcher's.
@@ -24,7 +27,13 @@ constexpr const char* kSpawnedMark = "PENSTOCK_SPAWNED";
 // The same, set by torchrun.
 constexpr const char* kTorchrunMark = "TORCHELASTIC_RUN_ID";
 
+// True where torchrun's agent, and not rank 0, listens on MASTER_PORT.
+constexpr const char* kAgentStore = "TORCHELASTIC_USE_AGENT_STORE";
+constexpr const char* kJobId = "PENSTOCK_JOB_ID";
+
 constexpr int kMaxRanks = 1 << 20;
+// Ports that are made of a job's name: below those that systems hand out by themselves, from 32768 on.
+constexpr uint32_t kFirstJobPort = 20000, kNumJobPorts = 12000;
 
 // What one launcher said; local numbers may be missing.
 struct Claim {
@@ -126,12 +135,12 @@ std::optional<Claim> slurm_claim(const Environment& environment) {
   // In a batch script, outside srun, SLURM_PROCID is 0 too; what tells the two apart is that there is a job but no step.
   if (get(environment, "SLURM_JOB_ID") && !get(environment, "SLURM_STEP_ID")) return std::nullopt;
   const char* world_name = get(environment, "SLURM_STEP_NUM_TASKS") ? "SLURM_STEP_NUM_TASKS" : "SLURM_NTASKS";
-  const auto rank = integer(environment, "SLURM_PROCID", 0, kMaxRanks);
+  const auto rank = integer(environment, kSlurmRank, 0, kMaxRanks);
   const auto world_size = integer(environment, world_name, 1, kMaxRanks);
   if (!rank || world_size == 1) return std::nullopt;  // a single task, such as an interactive shell, may start ranks of its own
-  if (!world_size) throw half_set("SLURM_NTASKS", "SLURM_PROCID");
-  check_order("SLURM_PROCID", *rank, world_name, *world_size);
-  Claim claim{"SLURM_PROCID", world_name, *rank, *world_size, integer(environment, "SLURM_LOCALID", 0, kMaxRanks), std::nullopt};
+  if (!world_size) throw half_set("SLURM_NTASKS", kSlurmRank);
+  check_order(kSlurmRank, *rank, world_name, *world_size);
+  Claim claim{kSlurmRank, world_name, *rank, *world_size, integer(environment, "SLURM_LOCALID", 0, kMaxRanks), std::nullopt};
   const char* tasks_name = get(environment, "SLURM_STEP_TASKS_PER_NODE") ? "SLURM_STEP_TASKS_PER_NODE" : "SLURM_TASKS_PER_NODE";
   if (const auto tasks = get(environment, tasks_name); tasks && claim.local_rank) {
     claim.local_world_size = tasks_of_node(*tasks, integer(environment, "SLURM_NODEID", 0, kMaxRanks).value_or(0));
@@ -152,6 +161,29 @@ void require_agreement(const Environment& environment, const Claim& first, const
   throw error(Code::kInvalidArgument, "environment variables {}={}, {}={} contradict {}={}, {}={}; unset those that do not count",
               first.rank_name, first.rank, first.world_name, first.world_size, other.rank_name, other.rank, other.world_name,
               other.world_size);
+}
+
+std::string job_of(const Environment& environment, const Claim& claim) {
+  if (const auto name = get(environment, kJobId)) return *name;
+  const std::string_view launcher = claim.rank_name;
+  std::optional<std::string> name;
+  if (launcher == kTorchrun.rank) name = get(environment, kTorchrunMark);
+  if (launcher == kOpenMpi.rank) name = get(environment, get(environment, "PMIX_NAMESPACE") ? "PMIX_NAMESPACE" : "OMPI_MCA_ess_base_jobid");
+  if (launcher == kSlurmRank && (name = get(environment, "SLURM_JOB_ID"))) *name += "." + get(environment, "SLURM_STEP_ID").value_or("0");
+  return name && *name != "none" ? *name : "";  // "none": torchrun's default
+}
+
+// FNV-1a: the same on every machine.
+int port_of(const std::string& job) {
+  uint32_t hash = 2166136261;
+  for (const char c : job) hash = (hash ^ static_cast<unsigned char>(c)) * 16777619;
+  return static_cast<int>(kFirstJobPort + hash % kNumJobPorts);
+}
+
+void refuse_agent_store(const Environment& environment) {
+  if (get(environment, kSpawnedMark) || get(environment, kAgentStore) != "True") return;
+  throw error(Code::kUnimplemented, "environment variable {}=True: torchrun listens on MASTER_PORT by itself, where rank 0 has to; start it with "
+              "--rdzv-backend=c10d, and since PyTorch 2.4 with TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1", kAgentStore);
 }
 
 bool is_loopback(const std::string& host) { return host == "localhost" || host == "::1" || host.rfind("127.", 0) == 0; }
@@ -176,7 +208,8 @@ RankInfo complete(const Environment& environment, const Claim& claim) {
     }
     info.master_addr = first_host(*nodes);
   }
-  info.master_port = integer(environment, "MASTER_PORT", 1, 65535).value_or(info.master_port);
+  info.job = job_of(environment, claim);
+  info.master_port = integer(environment, "MASTER_PORT", 1, 65535).value_or(info.job.empty() ? info.master_port : port_of(info.job));
   return info;
 }
 
@@ -184,12 +217,16 @@ RankInfo complete(const Environment& environment, const Claim& claim) {
 
 Result<std::optional<RankInfo>> rank_from_environment(const Environment& environment) {
   try {
-    const auto torchrun = claim_of(environment, kTorchrun);
+    const bool indexed_job = get(environment, kIndexedJob.rank) && !get(environment, kTorchrun.rank);
+    const auto torchrun = indexed_job ? std::nullopt : claim_of(environment, kTorchrun);
+    if (torchrun) refuse_agent_store(environment);
     std::optional<Claim> chosen = torchrun;
     for (const auto& other : {claim_of(environment, kOpenMpi), claim_of(environment, kMpich), slurm_claim(environment)}) {
       if (torchrun && other) require_agreement(environment, *torchrun, *other);
       if (!chosen) chosen = other;
     }
+    // Last, and only with a WORLD_SIZE: a pod of an Indexed Job may as well start all ranks itself.
+    if (!chosen && indexed_job && get(environment, kIndexedJob.world_size)) chosen = claim_of(environment, kIndexedJob);
     if (!chosen) return std::optional<RankInfo>();
     return std::optional<RankInfo>(complete(environment, *chosen));
   } catch (const Error& e) {
@@ -206,6 +243,7 @@ std::vector<std::string> rank_environment(const RankInfo& info) {
       fmt::format("MASTER_ADDR={}", info.master_addr),
       fmt::format("MASTER_PORT={}", info.master_port),
       fmt::format("{}=1", kSpawnedMark),
+      fmt::format("{}={}", kJobId, info.job),
   };
 }
 

@@ -62,6 +62,38 @@ TEST(LaunchEnv, ReadsOpenMpiMpichAndSlurm) {
   EXPECT_EQ(told({{"SLURM_PROCID", "1"}, {"SLURM_NTASKS", "2"}, {"SLURM_LOCALID", "1"}}), "1/2 1/2 127.0.0.1:29500");
 }
 
+TEST(LaunchEnv, ReadsAnIndexedJobOfKubernetesWhoseManifestSaysHowManyThereAre) {
+  EXPECT_EQ(told({{"JOB_COMPLETION_INDEX", "3"}, {"WORLD_SIZE", "4"}, {"MASTER_ADDR", "train-0.train"}}), "3/4 0/1 train-0.train:29500");
+  EXPECT_EQ(told({{"JOB_COMPLETION_INDEX", "0"}}), "none") << "the pod may start all ranks itself";
+  EXPECT_EQ(told({{"JOB_COMPLETION_INDEX", "0"}, {"RANK", "2"}, {"WORLD_SIZE", "4"}, {"MASTER_ADDR", "a"}}), "2/4 0/1 a:29500") << "RANK wins";
+  EXPECT_THAT(told({{"JOB_COMPLETION_INDEX", "4"}, {"WORLD_SIZE", "4"}}), HasSubstr("JOB_COMPLETION_INDEX=4 and WORLD_SIZE=4 contradict"));
+}
+
+TEST(LaunchEnv, KnowsTheLaunchersNameOfTheJobAndMakesAPortOfIt) {
+  const auto rank = [](const Variables& variables) { return rank_from_environment(config::fixed_environment(variables)).value().value(); };
+  Variables slurm = {{"SLURM_PROCID", "0"}, {"SLURM_STEP_NUM_TASKS", "2"}, {"SLURM_LOCALID", "0"}, {"SLURM_JOB_ID", "7"}, {"SLURM_STEP_ID", "1"}};
+  EXPECT_EQ(rank(slurm).job, "7.1");
+  const int port = rank(slurm).master_port;
+  EXPECT_GE(port, 20000);
+  EXPECT_LT(port, 32000);
+  slurm["SLURM_JOB_ID"] = "8";
+  EXPECT_NE(rank(slurm).master_port, port) << "two jobs that share a node";
+  slurm["MASTER_PORT"] = "1234";
+  EXPECT_EQ(rank(slurm).master_port, 1234);
+  slurm["PENSTOCK_JOB_ID"] = "mine";
+  EXPECT_EQ(rank(slurm).job, "mine");
+  EXPECT_EQ(rank({{"OMPI_COMM_WORLD_RANK", "0"}, {"OMPI_COMM_WORLD_SIZE", "2"}, {"OMPI_MCA_ess_base_jobid", "214"}}).job, "214");
+  EXPECT_EQ(rank({{"RANK", "0"}, {"WORLD_SIZE", "2"}, {"TORCHELASTIC_RUN_ID", "run"}}).job, "run");
+  EXPECT_EQ(rank({{"RANK", "0"}, {"WORLD_SIZE", "2"}, {"TORCHELASTIC_RUN_ID", "none"}}).job, "");
+}
+
+TEST(LaunchEnv, SaysHowToStartATorchrunThatHoldsThePortItself) {
+  const auto result = rank_from_environment(config::fixed_environment({{"RANK", "0"}, {"WORLD_SIZE", "2"}, {"TORCHELASTIC_USE_AGENT_STORE", "True"}}));
+  ASSERT_FALSE(result.ok());
+  EXPECT_EQ(result.error().code(), Code::kUnimplemented);
+  EXPECT_THAT(result.error().message(), HasSubstr("--rdzv-backend=c10d"));
+}
+
 TEST(LaunchEnv, FindsSlurmsFirstNode) {
   const auto master = [](const std::string& nodes) {
     return told({{"SLURM_PROCID", "0"}, {"SLURM_NTASKS", "2"}, {"SLURM_LOCALID", "0"}, {"SLURM_JOB_NODELIST", nodes}});
@@ -97,7 +129,7 @@ TEST(LaunchEnv, NamesVariablesThatContradictEachOther) {
 }
 
 TEST(LaunchEnv, LetsTorchrunRunInsideAnotherLauncher) {
-  EXPECT_EQ(told({{"RANK", "0"}, {"WORLD_SIZE", "4"}, {"TORCHELASTIC_RUN_ID", "x"}, {"SLURM_PROCID", "1"}, {"SLURM_NTASKS", "2"}}),
+  EXPECT_EQ(told({{"RANK", "0"}, {"WORLD_SIZE", "4"}, {"TORCHELASTIC_RUN_ID", "x"}, {"MASTER_PORT", "29500"}, {"SLURM_PROCID", "1"}, {"SLURM_NTASKS", "2"}}),
             "0/4 0/4 127.0.0.1:29500");
 }
 
@@ -110,7 +142,7 @@ TEST(LaunchEnv, RefusesWhatIsNoNumber) {
 }
 
 TEST(LaunchEnv, ReadsBackWhatItWritesForASpawnedRankEvenInsideMpirun) {
-  const RankInfo info{.rank = 3, .world_size = 8, .local_rank = 1, .local_world_size = 2, .master_addr = "::1", .master_port = 4242};
+  const RankInfo info{.rank = 3, .world_size = 8, .local_rank = 1, .local_world_size = 2, .master_addr = "::1", .master_port = 4242, .job = "77-1"};
   Variables variables = {{"OMPI_COMM_WORLD_RANK", "1"}, {"OMPI_COMM_WORLD_SIZE", "2"}};
   for (const std::string& variable : rank_environment(info)) {
     const size_t equals = variable.find('=');

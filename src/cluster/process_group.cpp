@@ -41,6 +41,7 @@ Result<std::unique_ptr<RankGroup>> RankGroup::spawn(const RankGroupOptions& opti
     if (!port) return port.error();
     info.master_port = *port;
   }
+  info.job = fmt::format("{}-{}", ::getpid(), Clock::now().time_since_epoch().count());
   const std::vector<int> cores = usable_cores();
   std::vector<std::unique_ptr<ChildProcess>> ranks;
   for (int rank = 0; rank < options.num_ranks; ++rank) {

@@ -47,7 +47,7 @@ class TrainTest : public testing::Test {
   static TrainSummary run(const config::TrainConfig& c, bool resume = false) {
     TrainSummary summary;
     comm::spawn_ranks(c.world_size(), [&](comm::Communicator& world) {
-      const TrainSummary mine = train(c, world, {.resume = resume, .overwrite = false, .quiet = true, .on_finished = {}, .stop = nullptr});
+      const TrainSummary mine = train(c, world, {.resume = resume, .auto_resume = false, .overwrite = false, .quiet = true, .on_finished = {}, .stop = nullptr});
       if (world.rank() == 0) summary = mine;
     });
     return summary;
@@ -432,7 +432,7 @@ TEST_F(TrainTest, StopsAfterAStepWhenAskedAndStillWritesTheModel) {
   auto c = config("stopped");
   const std::atomic<bool> stop{true};
   comm::spawn_ranks(1, [&](comm::Communicator& world) {
-    const auto summary = train(c, world, {.resume = false, .overwrite = false, .quiet = true, .on_finished = {}, .stop = &stop});
+    const auto summary = train(c, world, {.resume = false, .auto_resume = false, .overwrite = false, .quiet = true, .on_finished = {}, .stop = &stop});
     EXPECT_TRUE(summary.stopped);
     EXPECT_EQ(summary.steps, 1);
   });

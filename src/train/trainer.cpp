@@ -88,7 +88,7 @@ class Reporter {
 void open_run_folder(const config::TrainConfig& config, comm::Communicator& world, const TrainOptions& options, Deadline deadline) {
   const fs::path folder = config.output;
   if (world.rank() == 0) {
-    if (!options.resume && formats::newest_checkpoint(folder / "checkpoints")) {
+    if (!options.resume && !options.auto_resume && formats::newest_checkpoint(folder / "checkpoints")) {
       if (!options.overwrite) {
         throw error(Code::kFailedPrecondition, "{} holds checkpoints of an earlier run; continue it with --resume, start anew with --overwrite, "
                     "or choose another `output`", folder.string());
@@ -136,7 +136,7 @@ class TrainLoop {
       : config_(config), world_(world), options_(options), run_(config, world), averages_(run_.mesh().size(), run_.batch().tokens_per_step()), checkpoints_(checkpoint_options()) {}
 
   TrainSummary operator()() {
-    if (options_.resume) resume();
+    if (options_.resume || options_.auto_resume) resume();
     peak_ = measure_peak(run_.compute(), world_, run_.deadline());
     if (world_.rank() == 0 && !options_.quiet) spdlog::info("{}", describe(run_, peak_));
     Reporter reporter(config_, world_.rank() == 0, run_.position().step, options_.quiet);
@@ -150,6 +150,7 @@ class TrainLoop {
  private:
   void resume() {
     const auto checkpoint = formats::newest_checkpoint(run_.checkpoint_place().folder);
+    if (!checkpoint && options_.auto_resume) return;
     if (!checkpoint) throw error(Code::kNotFound, "--resume: no complete checkpoint in {}", run_.checkpoint_place().folder.string());
     run_.resume_from(*checkpoint);
     if (world_.rank() == 0) spdlog::info("resuming from {} at step {}", checkpoint->string(), run_.position().step);

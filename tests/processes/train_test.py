@@ -1,18 +1,13 @@
 """Training by real processes: equal to one process, survives kill -9, never takes a torn checkpoint."""
-import json
 import os
 import pathlib
-import random
-import re
 import signal
 import struct
 import subprocess
-import tempfile
 import time
 import unittest
 
-BIN = pathlib.Path(os.environ.get("PENSTOCK_BIN", "build/bin"))
-HERE = pathlib.Path(__file__).resolve().parent
+from train_case import BIN, HERE, TrainCase
 
 
 def fields_of(message):
@@ -53,61 +48,7 @@ def scalars_of(content, tag):
     return values
 
 
-class TrainTest(unittest.TestCase):
-    def setUp(self):
-        self.temporary = tempfile.TemporaryDirectory(prefix="penstock-train-")
-        self.folder = pathlib.Path(self.temporary.name)
-        text = "\n%\n".join(f"document {i * i} says: the quick brown fox jumps over {i} lazy dogs" for i in range(2000))
-        (self.folder / "text").write_text(text)
-
-    def tearDown(self):
-        self.temporary.cleanup()
-
-    def command(self, name, *arguments, **settings):
-        settings = {"data.path": self.folder / "text", "data.separator": "'%'", "output": self.folder / name, **settings}
-        sets = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
-        return [str(w) for w in [BIN / "penstock", "train", HERE / "tiny.yaml", "--quiet", *sets, *arguments]]
-
-    def train(self, name, *arguments, **settings):
-        done = subprocess.run(self.command(name, *arguments, **settings), capture_output=True, text=True, timeout=120)
-        self.assertEqual(done.returncode, 0, done.stderr)
-        return done
-
-    def losses(self, name):
-        lines = (self.folder / name / "metrics.jsonl").read_text().splitlines()
-        return [json.loads(line)["loss"] for line in lines]
-
-    def start(self, name, *arguments, **settings):
-        """A run in a process group of its own, and the process ids of its ranks."""
-        process = subprocess.Popen(self.command(name, *arguments, **settings), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        self.addCleanup(process.stdout.close)
-        self.addCleanup(process.stderr.close)
-        self.addCleanup(process.kill)
-        return process
-
-    def ranks(self, process):
-        found = {}
-        for entry in pathlib.Path("/proc").iterdir():
-            if entry.name.isdigit():
-                try:
-                    parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
-                    environment = (entry / "environ").read_bytes().split(b"\0")
-                except OSError:
-                    continue
-                if parent == process.pid:
-                    found.update({int(v[5:]): int(entry.name) for v in environment if v.startswith(b"RANK=")})
-        return found
-
-    def wait_for(self, condition, what, limit=60):
-        end = time.monotonic() + limit
-        while not condition():
-            self.assertLess(time.monotonic(), end, f"{what}: not within {limit} s")
-            time.sleep(0.01)
-
-    def checkpoints(self, name):
-        folder = self.folder / name / "checkpoints"
-        return sorted(p.name for p in folder.glob("step-*") if not p.name.endswith(".writing")) if folder.exists() else []
-
+class TrainTest(TrainCase):
     def test_four_processes_follow_one(self):
         # validation.every_steps=1 makes every step a report of its own.
         shared = {"steps": 20, "validation.every_steps": 1, "validation.batches": 1, "batch.microbatch_size": 2}
@@ -138,48 +79,6 @@ class TrainTest(unittest.TestCase):
                 resumed = self.train(name, "--resume", **{"mesh.data": 2, "mesh.pipe": 2, "steps": step + 5, "checkpoint.every_steps": 5})
                 self.assertRegex(resumed.stderr, rf"resuming from .*{self.checkpoints(name)[0][:5]}\d+ at step \d+")
                 self.assertIn(f"after {step + 5} steps", resumed.stdout)
-
-    def test_three_kills_change_no_bit_of_the_result(self):
-        shared = {"mesh.data": 2, "mesh.pipe": 2, "steps": 300, "checkpoint.every_steps": 10, "validation.every_steps": 1, "validation.batches": 1}
-        self.train("undisturbed", **shared)
-        # A step of 10 ms or so: kills must fall into the run.
-        process = self.start("disturbed", "--max-restarts", 3, **shared)
-        random.seed(7)
-        killed = []
-        for at_least in (20, 110, 200):
-            self.wait_for(lambda: (self.checkpoints("disturbed") or ["step-0"])[-1] >= f"step-{at_least:08d}", f"checkpoint {at_least}")
-            time.sleep(random.random() * 0.1)
-            victim = random.randrange(4)
-            ranks = self.ranks(process)
-            if victim in ranks:
-                os.kill(ranks[victim], signal.SIGKILL)
-                killed.append(victim)
-            time.sleep(1)  # no new attempt looks like the old one
-        _, errors = process.communicate(timeout=240)
-        self.assertEqual(process.returncode, 0, errors)
-        self.assertEqual(len(killed), 3, errors)
-        self.assertEqual(errors.count("penstock train: restart"), 3, errors)
-        self.assertIn("step-", errors)
-        self.assertEqual(self.losses("disturbed"), self.losses("undisturbed"))
-        self.assertEqual(len(self.losses("disturbed")), 300)
-        for file in sorted((self.folder / "undisturbed" / "model").glob("*.safetensors")):
-            self.assertEqual(file.read_bytes(), (self.folder / "disturbed" / "model" / file.name).read_bytes())
-
-    def test_restarts_end_when_they_are_used_up_and_never_begin_for_a_users_mistake(self):
-        process = self.start("used-up", "--max-restarts", 1, **{"mesh.data": 2, "steps": 1000000})
-        for attempt in range(2):
-            self.wait_for(lambda: len(self.ranks(process)) == 4, "four ranks")
-            time.sleep(1)
-            os.kill(self.ranks(process)[1], signal.SIGKILL)
-            if attempt == 0:
-                self.wait_for(lambda: not self.ranks(process), "the end of the first attempt")
-        _, errors = process.communicate(timeout=60)
-        self.assertEqual(process.returncode, 1, errors)
-        self.assertEqual(errors.count("penstock train: restart 1, 0 left, because rank 1"), 1, errors)
-        self.assertIn("from the beginning", errors)
-        mistake = subprocess.run(self.command("mistake", "--max-restarts", 3, **{"data.path": "/no/such/text"}), capture_output=True, text=True, timeout=60)
-        self.assertEqual(mistake.returncode, 2)
-        self.assertNotIn("restart", mistake.stderr)
 
     def test_checkpoints_are_listed_verified_and_exported(self):
         self.train("saved", **{"steps": 20, "checkpoint.every_steps": 10})
