@@ -45,7 +45,7 @@ void fill_header(at::Tensor& header, const model::Tensors& tensors) {
 
 }  // namespace
 
-std::vector<TensorLink::Announced> TensorLink::read_header(const at::Tensor& header, int from) {
+std::vector<TensorLink::Announced> TensorLink::read_header(const at::Tensor& header, int from) const {
   const int64_t* field = header.data_ptr<int64_t>();
   const int64_t count = *field++;
   const auto nonsense = [&](const char* what, int64_t value) {
@@ -56,11 +56,11 @@ std::vector<TensorLink::Announced> TensorLink::read_header(const at::Tensor& hea
   for (int64_t i = 0; i < count; ++i, field += kFieldsPerTensor) {
     if (field[0] < 0 || field[0] >= static_cast<int64_t>(at::ScalarType::NumOptions)) throw nonsense("dtype", field[0]);
     if (field[2] < 0 || field[2] > kMaxDims) throw nonsense("a number of dims of", field[2]);
-    const at::IntArrayRef shape(field + 3, static_cast<size_t>(field[2]));
-    for (const int64_t size : shape) {
+    const at::IntArrayRef sizes(field + 3, static_cast<size_t>(field[2]));
+    for (const int64_t size : sizes) {
       if (size < 0 || size > (int64_t{1} << 32)) throw nonsense("a dim of", size);
     }
-    out.push_back({buffers_.take(shape, static_cast<at::ScalarType>(field[0])), field[1] != 0});
+    out.push_back({{sizes.vec(), static_cast<at::ScalarType>(field[0])}, field[1] != 0});
   }
   return out;
 }
@@ -80,28 +80,52 @@ void TensorLink::send_activation(int to, int key, const model::Tensors& tensors)
   PendingSend& message = activations_.emplace_back();
   message.key = key;
   message.post(ranks_, header, to, tag_of(key, Part::kHeader));
+  meet_expected_receives(message, tensors, to);
   for (const at::Tensor& t : tensors) message.post(ranks_, t, to, tag_of(key, Part::kActivation));
+}
+
+void TensorLink::meet_expected_receives(PendingSend& message, const model::Tensors& tensors, int to) {
+  const std::vector<TensorShape>* expected = sent_.expected(message.key);
+  const std::vector<TensorShape> shapes = shapes_of(tensors);
+  if (expected != nullptr && *expected != shapes) {
+    for (const TensorShape& shape : *expected) message.post(ranks_, buffers_.take(shape.sizes, shape.dtype), to, tag_of(message.key, Part::kActivation));
+  }
+  sent_.note(message.key, shapes);
+}
+
+void TensorLink::post_receive(Expected& expected, const TensorShape& shape) {
+  expected.tensors.push_back(buffers_.take(shape.sizes, shape.dtype));
+  at::Tensor wire = on_the_wire(expected.tensors.back());
+  expected.works.push_back(ranks_.recv(wire, expected.from, tag_of(expected.key, Part::kActivation)));
 }
 
 TensorLink::Expected TensorLink::expect_activation(int from, int key) {
   Expected expected{from, key, {buffers_.take({kHeaderSize}, at::kLong)}, {}};
   expected.works.push_back(ranks_.recv(expected.tensors[0], from, tag_of(key, Part::kHeader)));
+  if (const auto* shapes = received_.expected(key)) {
+    for (const TensorShape& shape : *shapes) post_receive(expected, shape);
+  }
   return expected;
 }
 
 model::Tensors TensorLink::wait_activation(Expected expected, bool training, Deadline deadline) {
   expected.works[0]->wait(deadline);
-  std::vector<Announced> announced = read_header(expected.tensors[0], expected.from);
-  std::vector<comm::WorkPtr> works;
-  for (const Announced& a : announced) {
-    at::Tensor wire = on_the_wire(a.tensor);
-    works.push_back(ranks_.recv(wire, expected.from, tag_of(expected.key, Part::kActivation)));
+  const std::vector<Announced> announced = read_header(expected.tensors[0], expected.from);
+  std::vector<TensorShape> shapes;
+  for (const Announced& a : announced) shapes.push_back(a.shape);
+  const std::vector<TensorShape>* foreseen = received_.expected(expected.key);
+  size_t first = 1;  // behind the header
+  if (foreseen == nullptr || *foreseen != shapes) {
+    first = expected.tensors.size();
+    for (const TensorShape& shape : shapes) post_receive(expected, shape);
   }
+  received_.note(expected.key, shapes);
+  for (size_t i = 1; i < expected.works.size(); ++i) expected.works[i]->wait(deadline);
   model::Tensors out;
-  for (size_t i = 0; i < works.size(); ++i) {
-    works[i]->wait(deadline);
-    if (training && announced[i].wants_gradient) announced[i].tensor.requires_grad_(true);
-    out.push_back(announced[i].tensor);
+  for (size_t i = 0; i < announced.size(); ++i) {
+    at::Tensor& tensor = expected.tensors[first + i];
+    if (training && announced[i].wants_gradient) tensor.requires_grad_(true);
+    out.push_back(tensor);
   }
   return out;
 }

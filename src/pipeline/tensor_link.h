@@ -7,12 +7,17 @@
 #include "comm/communicator.h"
 #include "model/layer.h"
 #include "pipeline/buffer_pool.h"
+#include "pipeline/message_shapes.h"
 
 namespace penstock::pipeline {
 
 // Sends without waiting, and posts receives before it needs them. A header of fixed size with count, dtypes, shapes and which tensors want
 // a gradient goes ahead of each activation; gradients need none, the receiver knows their shapes. A message is known by its stage and
 // micro-batch, so receives may be waited for in another order than messages are sent.
+//
+// An activation whose last two messages of this key were alike is expected to be so again, and its receives are posted without waiting for the
+// header: it arrives while the rank computes. Both ends remember the same messages, so the sender knows what is expected; where it has something
+// else to send, it meets those receives with buffers of no meaning first.
 //
 // Threads:   one thread.
 // Buffering: a send keeps its tensors until it is known to be delivered: an activation by its gradient, all by flush() at the end of a step.
@@ -35,7 +40,7 @@ class TensorLink {
   struct Expected {
     int from = 0;
     int key = 0;
-    model::Tensors tensors;           // an activation's header, or gradients
+    model::Tensors tensors;           // an activation's header and what is expected behind it, or gradients
     std::vector<comm::WorkPtr> works;
   };
 
@@ -65,12 +70,15 @@ class TensorLink {
     void wait(Deadline deadline);
   };
   struct Announced {
-    at::Tensor tensor;  // of the announced shape, to be filled
+    TensorShape shape;
     bool wants_gradient = false;
   };
-  [[nodiscard]] std::vector<Announced> read_header(const at::Tensor& header, int from);
+  [[nodiscard]] std::vector<Announced> read_header(const at::Tensor& header, int from) const;
+  void post_receive(Expected& expected, const TensorShape& shape);
+  void meet_expected_receives(PendingSend& message, const model::Tensors& tensors, int to);
 
   comm::Communicator& ranks_;
+  MessageShapes sent_, received_;            // activations
   std::deque<PendingSend> activations_, gradients_;  // on their way
   BufferPool buffers_;
 };
