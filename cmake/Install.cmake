@@ -2,7 +2,7 @@
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
-set(folders base config text formats plan cluster tensor comm kernels weights model pipeline train)
+set(folders base config text formats plan cluster data tensor comm kernels weights model pipeline train)
 list(TRANSFORM folders PREPEND penstock_ OUTPUT_VARIABLE libraries)
 install(TARGETS ${libraries} EXPORT Penstock ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
 install(TARGETS penstock penstock-worker RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})

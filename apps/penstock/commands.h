@@ -8,6 +8,7 @@
 namespace penstock {
 
 void add_train_command(CLI::App& app);
+void add_data_command(CLI::App& app);
 void add_partition_command(CLI::App& app);
 void add_schedule_command(CLI::App& app);
 void add_timeline_command(CLI::App& app);

@@ -31,6 +31,7 @@ int run(int argc, char** argv) {
   app.get_formatter()->column_width(34);
   app.footer("`penstock COMMAND --help` explains a command, with examples.");
   add_train_command(app);
+  add_data_command(app);
   add_serve_command(app);
   add_generate_command(app);
   add_partition_command(app);
