@@ -8,8 +8,12 @@
 #include "base/error.h"
 #include "comm/c10d_compat.h"
 #include "comm/c10d_work.h"
+#include "comm/combine.h"
+#include "comm/direct_exchange.h"
+#include "comm/flat_parts.h"
 #include "comm/host_memory.h"
 #include "comm/network_address.h"
+#include "comm/operation_queue.h"
 
 namespace penstock::comm {
 namespace {
@@ -23,6 +27,8 @@ struct Network {
 };
 
 constexpr milliseconds kPollInterval{10};
+constexpr int64_t kSmallBytes = 16 << 10;     // an all_reduce of at most so many is one hop
+constexpr int kCollectiveTag = 0x7ffffff0;  // messages of the group's own thread; those of callers have smaller tags
 
 // Says in the store that `rank` is here, and waits until all `size` ranks have.
 void meet(::c10d::Store& store, const Network& network, int rank, int size, const std::string& group, Deadline deadline) {
@@ -67,61 +73,80 @@ std::shared_ptr<C10dGroup> connect_group(const Network& network, const std::stri
   }
 }
 
-// An operation outside c10d whose failure ends the group all the same.
-class HostWork : public Work {
- public:
-  HostWork(std::shared_ptr<C10dGroup> group, WorkPtr inner) : group_(std::move(group)), inner_(std::move(inner)) {}
-  void wait(Deadline deadline) override {
-    try {
-      inner_->wait(deadline);
-    } catch (const Error& e) {
-      group_->fail(e);
-    }
-  }
-  bool done() override { return group_->dead() || inner_->done(); }
-
- private:
-  const std::shared_ptr<C10dGroup> group_;
-  const WorkPtr inner_;
-};
-
 class C10dCommunicator : public Communicator {
  public:
   C10dCommunicator(std::shared_ptr<const Network> network, std::shared_ptr<C10dGroup> group, std::string prefix)
       : network_(std::move(network)), group_(std::move(group)), prefix_(std::move(prefix)) {}
 
+  ~C10dCommunicator() override {
+    for (const auto& memory : shared_) memory->leave();
+    if (queue_.idle()) return;
+    try {
+      group_->fail(error(Code::kCancelled, "group '{}' was closed in the middle of a collective", name()));
+    } catch (const Error&) {  // what is under way on the queue fails with it
+    }
+  }
+  C10dCommunicator(const C10dCommunicator&) = delete;
+  C10dCommunicator& operator=(const C10dCommunicator&) = delete;
+
   [[nodiscard]] int rank() const override { return group_->rank(); }
   [[nodiscard]] int size() const override { return group_->size(); }
   [[nodiscard]] const std::string& name() const override { return group_->name(); }
 
-  WorkPtr send(const Tensor& tensor, int to, int tag) override {
-    const Operation operation = message("send", tensor, to, tag);
-    std::vector<at::Tensor> tensors = {tensor};
-    return message_work(group_, operation, launch_in(*group_, operation, [&] { return group_->backend().send(tensors, to, tag); }));
-  }
-
-  WorkPtr recv(Tensor& tensor, int from, int tag) override {
-    const Operation operation = message("recv", tensor, from, tag);
-    std::vector<at::Tensor> tensors = {tensor};
-    return message_work(group_, operation, launch_in(*group_, operation, [&] { return group_->backend().recv(tensors, from, tag); }));
-  }
+  WorkPtr send(const Tensor& tensor, int to, int tag) override { return post_send(message("send", tensor, to, tag), tensor); }
+  WorkPtr recv(Tensor& tensor, int from, int tag) override { return post_recv(message("recv", tensor, from, tag), tensor); }
 
   WorkPtr all_reduce(Tensor& tensor, Reduce op) override {
     const Operation operation = collective(op == Reduce::kSum ? "all_reduce(sum)" : "all_reduce(max)", tensor, -1);
     if (is_trivial(tensor)) return complete_work();
-    for (const auto& memory : shared_) {
-      if (op == Reduce::kSum && memory->holds(tensor)) return std::make_unique<HostWork>(group_, memory->all_reduce(tensor));
-    }
-    // bfloat16 is summed in float32, which Gloo of 1.13 needs and which loses less.
-    const bool widened = tensor.scalar_type() == at::kBFloat16;
-    const at::Tensor operand = widened ? tensor.to(at::kFloat) : tensor.detach();
-    std::vector<at::Tensor> tensors = {operand};
-    ::c10d::AllreduceOptions options;
-    options.reduceOp = op == Reduce::kSum ? ::c10d::ReduceOp::SUM : ::c10d::ReduceOp::MAX;
-    auto work = launch_in(*group_, operation, [&] { return group_->backend().allreduce(tensors, options); });
-    std::function<void()> finish;
-    if (widened) finish = [target = tensor.detach(), operand] { target.copy_(operand); };
-    return collective_work(group_, operation, std::move(work), std::move(finish));
+    const bool small = static_cast<int64_t>(tensor.nbytes()) <= kSmallBytes;
+    return post(operation, tensor, even_parts(tensor.numel(), size()), [this, op, small](const Flat& flat) {
+      if (flat.memory) {
+        flat.memory->reduce(flat.tensor, flat.offsets, op, true);
+      } else if (small) {
+        exchange_whole(flat.peers, flat.tensor, op);
+      } else {
+        DirectExchange(flat.peers, flat.tensor, flat.offsets, scratch_).reduce(op, true);
+      }
+    });
+  }
+
+  WorkPtr all_reduce_rounded(Tensor& tensor, Tensor& residual) override {
+    const Operation operation = collective("all_reduce(rounded sum)", tensor, -1);
+    PENSTOCK_CHECK(tensor.scalar_type() == at::kFloat && residual.scalar_type() == at::kFloat && residual.is_contiguous() && residual.numel() == tensor.numel(), "{}",
+                   operation.describe(*group_));
+    if (is_trivial(tensor)) return complete_work();
+    return post(operation, tensor, even_parts(tensor.numel(), size()), [this, residual = residual.detach().view(-1)](const Flat& flat) {
+      if (flat.memory) return flat.memory->reduce(flat.tensor, flat.offsets, Reduce::kSum, true);
+      const at::Tensor rounded = at::empty(flat.tensor.sizes(), at::kBFloat16);
+      round_with_residual(flat.tensor, residual, rounded);
+      DirectExchange(flat.peers, rounded, flat.offsets, scratch_).reduce(Reduce::kSum, true, residual.data_ptr<float>());
+      flat.tensor.copy_(rounded);
+    });
+  }
+
+  WorkPtr reduce_scatter(Tensor& flat, std::span<const int64_t> offsets) override {
+    const Operation operation = collective("reduce_scatter(sum)", flat, -1, offsets);
+    if (is_trivial(flat)) return complete_work();
+    return post(operation, flat, {offsets.begin(), offsets.end()}, [this](const Flat& given) {
+      if (given.memory) {
+        given.memory->reduce(given.tensor, given.offsets, Reduce::kSum, false);
+      } else {
+        DirectExchange(given.peers, given.tensor, given.offsets, scratch_).reduce(Reduce::kSum, false);
+      }
+    });
+  }
+
+  WorkPtr all_gather(Tensor& flat, std::span<const int64_t> offsets) override {
+    const Operation operation = collective("all_gather", flat, -1, offsets);
+    if (is_trivial(flat)) return complete_work();
+    return post(operation, flat, {offsets.begin(), offsets.end()}, [this](const Flat& given) {
+      if (given.memory) {
+        given.memory->gather(given.tensor, given.offsets);
+      } else {
+        DirectExchange(given.peers, given.tensor, given.offsets, scratch_).gather();
+      }
+    });
   }
 
   WorkPtr broadcast(Tensor& tensor, int root) override {
@@ -145,7 +170,7 @@ class C10dCommunicator : public Communicator {
   }
 
   Tensor reduction_buffer(int64_t bytes, Deadline deadline) override {
-    auto memory = size() > 1 ? HostMemory::connect(*this, bytes, deadline) : nullptr;
+    auto memory = size() > 1 ? HostMemory::connect(*this, bytes, [group = group_] { return group->dead(); }, deadline) : nullptr;
     if (!memory) return Communicator::reduction_buffer(bytes, deadline);
     shared_.push_back(memory);
     return memory->buffer();
@@ -162,8 +187,72 @@ class C10dCommunicator : public Communicator {
     return std::make_unique<C10dCommunicator>(network_, std::move(group), prefix);
   }
 
+  [[nodiscard]] int64_t bytes_sent() const override { return group_->bytes_sent(); }
+
  private:
+  // What a collective of the group's own thread works on.
+  struct Flat {
+    at::Tensor tensor;  // one-dimensional
+    std::vector<int64_t> offsets;
+    std::shared_ptr<HostMemory> memory;  // that the tensor lies in, or null
+    Peers peers;
+  };
+
+  // Runs `run` on the group's own thread, after what was posted before.
+  WorkPtr post(const Operation& operation, const Tensor& tensor, std::vector<int64_t> offsets, std::function<void(const Flat&)> run) {
+    Flat flat{tensor.detach().view(-1), std::move(offsets), nullptr, peers_for(operation)};
+    for (const auto& memory : shared_) {
+      if (memory->holds(tensor)) flat.memory = memory;
+    }
+    auto guarded = [group = group_, operation, run = std::move(run), flat = std::move(flat)] {
+      try {
+        run(flat);
+      } catch (const Error& e) {
+        group->fail(error(e.code(), "{}: {}", operation.describe(*group), e.message()));  // the first error stays
+      }
+    };
+    auto late = [group = group_, operation] {
+      const std::string who = group->awaited() >= 0 ? fmt::format("it waits for rank {}", group->awaited()) : "some rank has not called it";
+      group->fail(error(Code::kDeadlineExceeded, "{} was not complete by its deadline; {}", operation.describe(*group), who));
+    };
+    return queue_.post(std::move(guarded), std::move(late));
+  }
+
+  Peers peers_for(const Operation& operation) {
+    const auto part = [within = operation.name](const char* name, const at::Tensor& tensor, int peer) {
+      return Operation{.name = name, .peer = peer, .num_elements = tensor.numel(), .dtype = tensor.scalar_type(), .within = within, .channel = kCollectiveTag};
+    };
+    Peers peers;
+    peers.rank = rank();
+    peers.size = size();
+    peers.send = [this, part](const at::Tensor& tensor, int to) { return post_send(part("send", tensor, to), tensor); };
+    peers.recv = [this, part](at::Tensor& tensor, int from) { return post_recv(part("recv", tensor, from), tensor); };
+    peers.await = [this](Work& work, int from) {
+      group_->set_awaited(from);
+      work.wait(Deadline::after(network_->options.operation_timeout));
+      group_->set_awaited(-1);
+    };
+    return peers;
+  }
+
+  WorkPtr post_send(const Operation& operation, const Tensor& tensor) {
+    std::vector<at::Tensor> tensors = {tensor};
+    group_->count_sent(static_cast<int64_t>(tensor.nbytes()));
+    return message_work(group_, operation, launch_in(*group_, operation, [&] { return group_->backend().send(tensors, operation.peer, operation.channel); }));
+  }
+
+  WorkPtr post_recv(const Operation& operation, const Tensor& tensor) {
+    std::vector<at::Tensor> tensors = {tensor};
+    return message_work(group_, operation, launch_in(*group_, operation, [&] { return group_->backend().recv(tensors, operation.peer, operation.channel); }));
+  }
+
   // Checks what callers must keep; a Bug otherwise.
+  Operation collective(const char* name, const Tensor& tensor, int root, std::span<const int64_t> offsets) const {
+    const std::string wrong = wrong_parts(offsets, tensor.numel(), size());
+    PENSTOCK_CHECK(wrong.empty(), "{} in group '{}': {}", name, this->name(), wrong);
+    return collective(name, tensor, root);
+  }
+
   Operation collective(const char* name, const Tensor& tensor, int root) const {
     const Operation operation{.name = name, .peer = root, .tag = -1, .num_elements = tensor.numel(), .dtype = tensor.scalar_type()};
     group_->throw_if_dead();
@@ -175,8 +264,8 @@ class C10dCommunicator : public Communicator {
 
   Operation message(const char* name, const Tensor& tensor, int peer, int tag) const {
     Operation operation = collective(name, tensor, peer);
-    operation.tag = tag;
-    PENSTOCK_CHECK(0 <= peer && peer < size() && peer != rank() && tag >= 0 && tag < 0x7fffffff, "{}", operation.describe(*group_));
+    operation.tag = operation.channel = tag;
+    PENSTOCK_CHECK(0 <= peer && peer < size() && peer != rank() && tag >= 0 && tag < kCollectiveTag, "{}", operation.describe(*group_));
     return operation;
   }
 
@@ -187,7 +276,9 @@ class C10dCommunicator : public Communicator {
   const std::shared_ptr<C10dGroup> group_;
   const std::string prefix_;
   std::vector<std::shared_ptr<HostMemory>> shared_;  // that reduction_buffer() gave out
+  at::Tensor scratch_;                               // of the queue's thread
   int num_splits_ = 0;
+  OperationQueue queue_;  // last: its thread uses the others
 };
 
 // Where this rank listens for its peers.

@@ -186,6 +186,7 @@ std::string Operation::describe(const C10dGroup& group) const {
   if (dtype != at::ScalarType::Undefined) text += fmt::format(" of {} x {}", num_elements, c10::toString(dtype));
   if (peer >= 0) text += fmt::format(" {} rank {}", std::string_view(name) == "recv" ? "from" : std::string_view(name) == "send" ? "to" : "of", peer);
   if (tag >= 0) text += fmt::format(", tag {},", tag);
+  if (within != nullptr) text += fmt::format(" for {}", within);
   return fmt::format("{} in group '{}' (this is its rank {} of {})", text, group.name(), group.rank(), group.size());
 }
 

@@ -34,6 +34,11 @@ class C10dGroup {
   void throw_if_dead() const EXCLUDES(mutex_);
   // Makes the group dead with this error unless it is already, closes its connections, and throws the first error.
   [[noreturn]] void fail(Error failure) EXCLUDES(mutex_);
+  // The rank that an operation of this group's own thread waits for; -1: none.
+  void set_awaited(int rank) { awaited_ = rank; }
+  [[nodiscard]] int awaited() const { return awaited_; }
+  void count_sent(int64_t bytes) { bytes_sent_ += bytes; }
+  [[nodiscard]] int64_t bytes_sent() const { return bytes_sent_; }
   // Remembers a collective until it is complete: the backend's destructor waits for each.
   void track(const c10::intrusive_ptr<::c10d::Work>& collective) EXCLUDES(mutex_);
 
@@ -43,6 +48,8 @@ class C10dGroup {
   const int size_;
   const compat::BackendPtr backend_;  // null in a group of one
   std::atomic<bool> dead_ = false;
+  std::atomic<int> awaited_ = -1;
+  std::atomic<int64_t> bytes_sent_ = 0;
   mutable Mutex mutex_;
   std::optional<Error> first_error_ GUARDED_BY(mutex_);
   std::vector<c10::intrusive_ptr<::c10d::Work>> collectives_ GUARDED_BY(mutex_);
@@ -55,6 +62,8 @@ struct Operation {
   int tag = -1;
   int64_t num_elements = 0;
   at::ScalarType dtype = at::ScalarType::Undefined;
+  const char* within = nullptr;  // the collective whose part it is
+  int channel = -1;              // Gloo's tag
 
   // "recv of 4096 x Float from rank 1, tag 7, in group 'pipe[1]' (this is its rank 0 of 2)"
   [[nodiscard]] std::string describe(const C10dGroup& group) const;

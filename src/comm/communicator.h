@@ -46,11 +46,25 @@ class Communicator {
   // In place; every rank gets the same bits. kSum for all dtypes (bfloat16 sums in float32), kMax for float and integer.
   [[nodiscard]] virtual WorkPtr all_reduce(Tensor& tensor, Reduce op) = 0;
   [[nodiscard]] virtual WorkPtr broadcast(Tensor& tensor, int root) = 0;
+  // The two halves of an all_reduce(kSum), in place in a flat tensor that is cut into a part for each rank: that of rank r is [offsets[r], offsets[r + 1]).
+  // offsets: size() + 1 numbers of elements, rising (parts may be empty) from 0 to numel(), the same on every rank. Dtypes as all_reduce.
+  // reduce_scatter: this rank's part becomes the sum, with the bits that an all_reduce would give it; the other parts are scratch afterwards.
+  // all_gather: every part becomes that of its rank. Each sends numel() · (n - 1) / n elements a rank, half of an all_reduce.
+  [[nodiscard]] virtual WorkPtr reduce_scatter(Tensor& flat, std::span<const int64_t> offsets) = 0;
+  [[nodiscard]] virtual WorkPtr all_gather(Tensor& flat, std::span<const int64_t> offsets) = 0;
   [[nodiscard]] virtual WorkPtr barrier() = 0;
 
-  // Zeroed memory, uint8 [bytes] or a little more, in which this group's all_reduce(kSum) of float32 is fastest: shared by processes of one host,
-  // plain elsewhere. Collective: every rank asks for as much, and reduces the same stretches of it. Lives as long as a tensor in it.
+  // Zeroed memory, uint8 [bytes] or a little more, in which this group's reductions and gathers are fastest: shared by processes of one host,
+  // plain elsewhere. Collective: every rank asks for as much, and uses the same stretches of it. Lives as long as a tensor in it.
   [[nodiscard]] virtual Tensor reduction_buffer(int64_t bytes, Deadline deadline);
+
+  // all_reduce(kSum) of float32 that travels as bfloat16, in half the bytes. What rounding takes from this rank's values, and from the sums that it makes, is
+  // added to `residual` (float32, as large, zero before the first call), which the next call adds to this rank's values: nothing is lost in the long
+  // run (error feedback; Seide et al., 1-bit SGD, 2014). Sums that stay in memory shared by all ranks are not rounded. Every rank gets the same bits.
+  [[nodiscard]] virtual WorkPtr all_reduce_rounded(Tensor& tensor, Tensor& residual) = 0;
+
+  // Bytes of tensors that this rank has handed to the network for this group's sends, reductions and gathers; 0 where nothing is sent.
+  [[nodiscard]] virtual int64_t bytes_sent() const { return 0; }
 
   // A group of some of this group's ranks (listed by this group's numbering, ascending); nullptr on ranks that are not in it.
   // Collective over this group: every rank calls it with the same arguments. Blocks until connected or the deadline.

@@ -9,6 +9,8 @@
 #include <tuple>
 
 #include "base/mutex.h"
+#include "comm/combine.h"
+#include "comm/flat_parts.h"
 
 namespace penstock::comm {
 namespace {
@@ -17,7 +19,7 @@ std::string shape_text(const at::Tensor& tensor) {
   return fmt::format("{}[{}]", c10::toString(tensor.scalar_type()), fmt::join(tensor.sizes().vec(), ", "));
 }
 
-enum class Kind { kAllReduce, kBroadcast, kBarrier };
+enum class Kind { kAllReduce, kRoundedSum, kReduceScatter, kAllGather, kBroadcast, kBarrier };
 
 // One collective call of one rank.
 struct Call {
@@ -25,10 +27,15 @@ struct Call {
   Reduce op = Reduce::kSum;
   int root = -1;
   at::Tensor tensor;  // shares the caller's storage; undefined in a barrier
+  std::vector<int64_t> offsets = {};  // of the parts
+  at::Tensor residual = {};
 
   [[nodiscard]] std::string describe() const {
     switch (kind) {
       case Kind::kAllReduce: return fmt::format("all_reduce({}) of {}", op == Reduce::kSum ? "sum" : "max", shape_text(tensor));
+      case Kind::kRoundedSum: return fmt::format("all_reduce(rounded sum) of {}", shape_text(tensor));
+      case Kind::kReduceScatter: return fmt::format("reduce_scatter of {} in parts from [{}]", shape_text(tensor), fmt::join(offsets, ", "));
+      case Kind::kAllGather: return fmt::format("all_gather of {} in parts from [{}]", shape_text(tensor), fmt::join(offsets, ", "));
       case Kind::kBroadcast: return fmt::format("broadcast of {} from rank {}", shape_text(tensor), root);
       case Kind::kBarrier: break;
     }
@@ -41,6 +48,13 @@ at::Tensor compute(const std::vector<Call>& calls) {
   const Call& first = calls.front();
   if (first.kind == Kind::kBarrier) return {};
   if (first.kind == Kind::kBroadcast) return calls[static_cast<size_t>(first.root)].tensor.clone();
+  if (first.kind == Kind::kAllGather) {
+    std::vector<at::Tensor> parts;
+    for (size_t rank = 0; rank < calls.size(); ++rank) {
+      parts.push_back(calls[rank].tensor.view(-1).slice(0, first.offsets[rank], first.offsets[rank + 1]));
+    }
+    return at::cat(parts).view(first.tensor.sizes());
+  }
   const at::ScalarType dtype = first.tensor.scalar_type();
   const at::ScalarType wide = dtype == at::kBFloat16 ? at::kFloat : dtype;
   at::Tensor result = first.tensor.to(wide, /*non_blocking=*/false, /*copy=*/true);
@@ -179,9 +193,10 @@ class CollectiveWork : public Work {
 
   void wait(Deadline deadline) override {
     if (finished_) return;
-    const at::Tensor result = collect(deadline);
+    at::Tensor result = collect(deadline);
     const at::NoGradGuard no_grad;
-    if (result.defined()) call_.tensor.copy_(result);
+    if (call_.kind == Kind::kRoundedSum) keep_residual(result);
+    if (result.defined()) own_part(call_.tensor).copy_(own_part(result));
     finished_ = true;
   }
 
@@ -191,6 +206,22 @@ class CollectiveWork : public Work {
   }
 
  private:
+  // What this rank gets of a tensor.
+  at::Tensor own_part(const at::Tensor& tensor) const {
+    if (call_.kind != Kind::kReduceScatter) return tensor;
+    const auto rank = static_cast<size_t>(place_.rank);
+    return tensor.view(-1).slice(0, call_.offsets[rank], call_.offsets[rank + 1]);
+  }
+
+  // Rounds the sums; what this rank's part of them loses is this rank's to remember.
+  void keep_residual(at::Tensor& sum) const {
+    const at::Tensor rounded = sum.to(at::kBFloat16).to(at::kFloat);
+    const auto rank = static_cast<size_t>(place_.rank);
+    const auto part = [&](const at::Tensor& tensor) { return tensor.view(-1).slice(0, call_.offsets[rank], call_.offsets[rank + 1]); };
+    part(call_.residual).add_(part(sum) - part(rounded));
+    sum = rounded;
+  }
+
   at::Tensor collect(Deadline deadline) {
     Hub& hub = *place_.hub;
     MutexLock lock(hub.mutex);
@@ -255,6 +286,18 @@ class LocalCommunicator : public Communicator {
     return call({.kind = Kind::kBroadcast, .root = root, .tensor = check(tensor)});
   }
   WorkPtr barrier() override { return call({}); }
+  WorkPtr all_reduce_rounded(Tensor& tensor, Tensor& residual) override {
+    PENSTOCK_CHECK(tensor.scalar_type() == at::kFloat && residual.scalar_type() == at::kFloat && residual.is_contiguous() && residual.numel() == tensor.numel(),
+                   "{} and a residual of {}", shape_text(tensor), shape_text(residual));
+    if (size() == 1) return std::make_unique<CompleteWork>();
+    const at::Tensor rounded = at::empty(tensor.sizes(), at::kBFloat16);
+    round_with_residual(check(tensor), residual, rounded);
+    const at::NoGradGuard no_grad;
+    tensor.copy_(rounded);
+    return call({.kind = Kind::kRoundedSum, .tensor = tensor, .offsets = even_parts(tensor.numel(), size()), .residual = residual});
+  }
+  WorkPtr reduce_scatter(Tensor& flat, std::span<const int64_t> offsets) override { return call_in_parts(Kind::kReduceScatter, flat, offsets); }
+  WorkPtr all_gather(Tensor& flat, std::span<const int64_t> offsets) override { return call_in_parts(Kind::kAllGather, flat, offsets); }
 
   std::unique_ptr<Communicator> split(std::span<const int> ranks, const std::string& name, Deadline /*deadline*/) override {
     PENSTOCK_CHECK(!ranks.empty() && std::is_sorted(ranks.begin(), ranks.end(), std::less_equal<>()) && ranks.front() >= 0 && ranks.back() < size(),
@@ -287,6 +330,12 @@ class LocalCommunicator : public Communicator {
   void check_message(const Tensor& tensor, int peer, int tag) const {
     check(tensor);
     PENSTOCK_CHECK(0 <= peer && peer < size() && peer != rank() && tag >= 0, "peer {}, tag {}, {}", peer, tag, place_.describe());
+  }
+
+  WorkPtr call_in_parts(Kind kind, const Tensor& flat, std::span<const int64_t> offsets) {
+    const std::string wrong = wrong_parts(offsets, flat.numel(), size());
+    PENSTOCK_CHECK(wrong.empty(), "{} {}", wrong, place_.describe());
+    return call({.kind = kind, .tensor = check(flat), .offsets = {offsets.begin(), offsets.end()}});
   }
 
   WorkPtr call(Call mine) {

@@ -97,11 +97,34 @@ class ShapedLink : public Communicator {
     return hold_back(messages, messages * static_cast<double>(tensor.nbytes()) / size(), [this, tensor, op]() mutable { return inner_.all_reduce(tensor, op); });
   }
 
+  WorkPtr all_reduce_rounded(Tensor& tensor, Tensor& residual) override {
+    const int messages = 2 * (size() - 1);
+    if (messages == 0) return inner_.all_reduce_rounded(tensor, residual);
+    return hold_back(messages, messages * static_cast<double>(tensor.nbytes()) / 2 / size(),
+                     [this, tensor, residual]() mutable { return inner_.all_reduce_rounded(tensor, residual); });
+  }
+
   WorkPtr broadcast(Tensor& tensor, int root) override {
     return hold_back(1, static_cast<double>(tensor.nbytes()), [this, tensor, root]() mutable { return inner_.broadcast(tensor, root); });
   }
 
+  // Each other rank's part goes to that rank ...
+  WorkPtr reduce_scatter(Tensor& flat, std::span<const int64_t> offsets) override {
+    const int64_t sent = flat.numel() - own_part(offsets);
+    if (sent == 0) return inner_.reduce_scatter(flat, offsets);
+    return hold_back(size() - 1, static_cast<double>(sent * static_cast<int64_t>(flat.element_size())),
+                     [this, flat, parts = copy(offsets)]() mutable { return inner_.reduce_scatter(flat, parts); });
+  }
+  // ... and this rank's part to every other.
+  WorkPtr all_gather(Tensor& flat, std::span<const int64_t> offsets) override {
+    if (size() == 1) return inner_.all_gather(flat, offsets);
+    const int64_t sent = own_part(offsets) * (size() - 1);
+    return hold_back(size() - 1, static_cast<double>(sent * static_cast<int64_t>(flat.element_size())),
+                     [this, flat, parts = copy(offsets)]() mutable { return inner_.all_gather(flat, parts); });
+  }
+
   WorkPtr barrier() override { return inner_.barrier(); }
+  int64_t bytes_sent() const override { return inner_.bytes_sent(); }
   Tensor reduction_buffer(int64_t bytes, Deadline deadline) override { return inner_.reduction_buffer(bytes, deadline); }
 
   std::unique_ptr<Communicator> split(std::span<const int> ranks, const std::string& name, Deadline deadline) override {
@@ -116,6 +139,12 @@ class ShapedLink : public Communicator {
     std::function<WorkPtr()> post;
     std::shared_ptr<Departure> departure;
   };
+
+  static std::vector<int64_t> copy(std::span<const int64_t> offsets) { return {offsets.begin(), offsets.end()}; }
+  [[nodiscard]] int64_t own_part(std::span<const int64_t> offsets) const {
+    PENSTOCK_CHECK(offsets.size() == static_cast<size_t>(size()) + 1, "{} offsets of parts for {} ranks", offsets.size(), size());
+    return offsets[static_cast<size_t>(rank()) + 1] - offsets[static_cast<size_t>(rank())];
+  }
 
   WorkPtr hold_back(int messages, double bytes, std::function<WorkPtr()> post) EXCLUDES(mutex_) {
     const auto departure = std::make_shared<Departure>();

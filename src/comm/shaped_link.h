@@ -13,7 +13,7 @@ struct LinkShape {
 };
 
 // `inner` with every message held back as the shape says; a rank's messages leave one after another. A broadcast counts as one message, an
-// all-reduce as the 2(n-1) messages of a ring, each an n-th of the tensor; barriers pass as they are.
+// all-reduce as the 2(n-1) messages of a ring, each an n-th of the tensor, its halves as the n-1 messages that they are; barriers pass as they are.
 //
 // Threads: as Communicator; owns one thread, which posts the operations of `inner` when their time has come.
 // A Work of send() waits for that moment and for the inner send. The destructor drops what has not left yet.

@@ -95,6 +95,9 @@ class Watched : public comm::Communicator {
   }
   comm::WorkPtr all_reduce(at::Tensor& tensor, comm::Reduce op) override { return inner_.all_reduce(tensor, op); }
   comm::WorkPtr broadcast(at::Tensor& tensor, int root) override { return inner_.broadcast(tensor, root); }
+  comm::WorkPtr reduce_scatter(at::Tensor& flat, std::span<const int64_t> offsets) override { return inner_.reduce_scatter(flat, offsets); }
+  comm::WorkPtr all_gather(at::Tensor& flat, std::span<const int64_t> offsets) override { return inner_.all_gather(flat, offsets); }
+  comm::WorkPtr all_reduce_rounded(at::Tensor& tensor, at::Tensor& residual) override { return inner_.all_reduce_rounded(tensor, residual); }
   comm::WorkPtr barrier() override { return inner_.barrier(); }
   std::unique_ptr<Communicator> split(std::span<const int> ranks, const std::string& name, Deadline deadline) override {
     auto group = inner_.split(ranks, name, deadline);
