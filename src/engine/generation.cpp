@@ -5,18 +5,21 @@
 namespace penstock::engine {
 
 Generation::Generation(const text::Tokenizer& tokenizer, const text::GenerationRequest& request, int prompt_tokens, std::shared_ptr<EventSink> sink)
-    : tokenizer_(tokenizer), sink_(std::move(sink)), stops_(request.sampling.stop) {
+    : end_id_(tokenizer.end_id()),
+      sink_(std::move(sink)),
+      decoder_(tokenizer, text::SpecialTokens::kSkip, /*at_start=*/false),
+      stops_(request.sampling.stop) {
   usage_.prompt_tokens = prompt_tokens;
 }
 
 bool Generation::accept(int32_t token, bool at_limit, double step_ms) {
   ++usage_.completion_tokens;
   step_ms_.push_back(step_ms);
-  const bool ended = token == tokenizer_.end_id();
-  std::string shown = ended ? std::string() : stops_.feed(characters_.feed(tokenizer_.bytes_of(token)));
+  const bool ended = token == end_id_;
+  std::string shown = ended ? std::string() : stops_.feed(decoder_.feed(token));
   if (stops_.matched()) return push(std::move(shown), token, step_ms, FinishReason::kStop);
   if (!ended && !at_limit) return push(std::move(shown), token, step_ms, std::nullopt);
-  shown += stops_.feed(characters_.flush());
+  shown += stops_.feed(decoder_.flush());
   if (!stops_.matched()) shown += stops_.flush();
   return push(std::move(shown), token, step_ms, ended || stops_.matched() ? FinishReason::kStop : FinishReason::kLength);
 }

@@ -7,7 +7,6 @@
 #include "engine/engine.h"
 #include "text/stop_strings.h"
 #include "text/tokenizer.h"
-#include "text/utf8_stream.h"
 
 namespace penstock::engine {
 
@@ -28,9 +27,9 @@ class Generation {
  private:
   [[nodiscard]] bool push(std::string text, int32_t token, double step_ms, std::optional<FinishReason> end);
 
-  const text::Tokenizer& tokenizer_;
+  const int32_t end_id_;
   const std::shared_ptr<EventSink> sink_;
-  text::Utf8Stream characters_;
+  text::StreamDecoder decoder_;
   text::StopStrings stops_;
   Usage usage_;
   std::vector<double> step_ms_;  // of each token, at most max_tokens

@@ -41,7 +41,11 @@ EngineInfo PipelineEngine::info() const {
 
 Result<SequenceInput> PipelineEngine::prepare(const text::GenerationRequest& request) const {
   SequenceInput input;
-  input.prompt = tokenizer_.encode(request.prompt);
+  try {
+    input.prompt = tokenizer_.encode(request.prompt, {.add_special_tokens = true});
+  } catch (const Error& e) {
+    return error(e.code(), "prompt: {}", e.message());
+  }
   const int limit = runner_.max_sequence_tokens();
   if (input.prompt.empty()) return error(Code::kInvalidArgument, "prompt: is empty; expected at least one token");
   if (static_cast<int>(input.prompt.size()) >= limit) {

@@ -1,40 +1,49 @@
 #include "text/byte_alphabet.h"
 
 #include <array>
-#include <map>
 
 #include "base/utf8.h"
+#include "text/characters.h"
 
 namespace penstock::text {
 namespace {
 
-constexpr bool stands_for_itself(int byte) { return (byte >= 0x21 && byte <= 0x7E) || (byte >= 0xA1 && byte <= 0xFF && byte != 0xAD); }
+constexpr char32_t kFirstOther = 0x100;
+constexpr size_t kSymbolEnd = 0x144;  // the last symbol is U+0143
 
-const std::array<std::string, 256>& symbols() {
-  static const std::array<std::string, 256> kSymbols = [] {
-    std::array<std::string, 256> table;
-    char32_t next = 0x100;
-    for (int byte = 0; byte < 256; ++byte) {
-      append_utf8(table[static_cast<size_t>(byte)], stands_for_itself(byte) ? static_cast<char32_t>(byte) : next++);
-    }
-    return table;
-  }();
-  return kSymbols;
-}
+constexpr bool stands_for_itself(size_t byte) { return (byte >= 0x21 && byte <= 0x7E) || (byte >= 0xA1 && byte <= 0xFF && byte != 0xAD); }
+
+constexpr std::array<char32_t, 256> kSymbols = [] {
+  std::array<char32_t, 256> symbols{};
+  char32_t next = kFirstOther;
+  for (size_t byte = 0; byte < 256; ++byte) symbols[byte] = stands_for_itself(byte) ? static_cast<char32_t>(byte) : next++;
+  return symbols;
+}();
+
+constexpr std::array<int, kSymbolEnd> kBytes = [] {
+  std::array<int, kSymbolEnd> bytes{};
+  for (int& byte : bytes) byte = -1;
+  for (size_t byte = 0; byte < 256; ++byte) bytes[kSymbols[byte]] = static_cast<int>(byte);
+  return bytes;
+}();
 
 }  // namespace
 
-std::string byte_symbol(unsigned char byte) { return symbols()[byte]; }
+std::string byte_symbol(unsigned char byte) {
+  std::string symbol;
+  append_utf8(symbol, kSymbols[byte]);
+  return symbol;
+}
 
-std::optional<unsigned char> byte_of_symbol(std::string_view symbol) {
-  static const std::map<std::string, unsigned char, std::less<>> kBytes = [] {
-    std::map<std::string, unsigned char, std::less<>> table;
-    for (size_t byte = 0; byte < 256; ++byte) table.emplace(symbols()[byte], static_cast<unsigned char>(byte));
-    return table;
-  }();
-  const auto found = kBytes.find(symbol);
-  if (found == kBytes.end()) return std::nullopt;
-  return found->second;
+std::optional<std::string> bytes_of_symbols(std::string_view symbols) {
+  std::string bytes;
+  for (size_t at = 0; at < symbols.size();) {
+    const char32_t symbol = next_character(symbols, at);
+    const int byte = symbol < kSymbolEnd ? kBytes[symbol] : -1;
+    if (byte < 0) return std::nullopt;
+    bytes += static_cast<char>(byte);
+  }
+  return bytes;
 }
 
 }  // namespace penstock::text

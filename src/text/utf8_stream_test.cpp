@@ -1,15 +1,7 @@
 #include "text/utf8_stream.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
-
-#include <cstdlib>
-#include <filesystem>
-#include <map>
-#include <nlohmann/json.hpp>
-#include <optional>
-
-#include "base/file.h"
-#include "text/byte_alphabet.h"
 
 namespace penstock::text {
 namespace {
@@ -60,50 +52,6 @@ TEST(Utf8Stream, GivesTheSameTextHoweverTheBytesAreCut) {
       }
     }
   }
-}
-
-// The folder of test data that is not part of the repository.
-std::filesystem::path shared_folder() {
-  const char* folder = std::getenv("PENSTOCK_SHARED");
-  return folder != nullptr ? folder : std::filesystem::path(PENSTOCK_SOURCE_DIR) / "../shared";
-}
-
-// The bytes that a token of a byte-level vocabulary spells.
-std::string bytes_of(std::string_view token) {
-  std::string bytes;
-  while (!token.empty()) {
-    const size_t length = 1 + static_cast<size_t>(utf8_after(static_cast<unsigned char>(token.front())).count);
-    bytes += static_cast<char>(byte_of_symbol(token.substr(0, length)).value());
-    token.remove_prefix(length);
-  }
-  return bytes;
-}
-
-TEST(Utf8Stream, GivesTheReferencePiecesForTokensOfAByteLevelVocabulary) {
-  const std::filesystem::path folder = shared_folder() / "data/tokenizers/gpt2";
-  const Result<std::string> cases = read_file(folder / "incremental.json", 64 << 20);
-  const Result<std::string> vocabulary = read_file(folder / "tokenizer.json", 64 << 20);
-  if (!cases.ok() || !vocabulary.ok()) GTEST_SKIP() << "no test data in " << folder << " (set PENSTOCK_SHARED)";
-  const nlohmann::json tokenizer = nlohmann::json::parse(vocabulary.value());
-  std::map<int, std::string> spelled;
-  for (const auto& [token, id] : tokenizer.at("model").at("vocab").items()) spelled[id.get<int>()] = token;
-  std::map<int, std::string> special;
-  for (const auto& token : tokenizer.at("added_tokens")) special[token.at("id").get<int>()] = token.at("content").get<std::string>();
-
-  int count = 0;
-  for (const auto& example : nlohmann::json::parse(cases.value())) {
-    Utf8Stream stream;
-    const bool skip = example.at("skip_special_tokens").get<bool>();
-    for (size_t i = 0; i < example.at("ids").size(); ++i) {
-      const int id = example.at("ids")[i].get<int>();
-      const auto found = special.find(id);
-      const std::string bytes = found == special.end() ? bytes_of(spelled.at(id)) : skip ? "" : found->second;
-      EXPECT_EQ(stream.feed(bytes), example.at("pieces")[i].get<std::string>()) << example.at("name") << " token " << i;
-    }
-    EXPECT_EQ(stream.flush(), example.at("flush").get<std::string>()) << example.at("name");
-    ++count;
-  }
-  EXPECT_GE(count, 20) << "the file holds fewer cases than it should";
 }
 
 }  // namespace

@@ -48,7 +48,7 @@ void for_each_document(std::string_view text, const std::string& separator, F ta
 void append(TokenStream& stream, std::string_view document, const text::Tokenizer& tokenizer) {
   const auto ids = tokenizer.encode(document);
   stream.ids.insert(stream.ids.end(), ids.begin(), ids.end());
-  stream.ids.push_back(tokenizer.end_id());
+  if (tokenizer.end_id() >= 0) stream.ids.push_back(tokenizer.end_id());
   stream.bytes += static_cast<int64_t>(document.size());
   ++stream.documents;
 }

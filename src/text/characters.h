@@ -1,0 +1,19 @@
+#pragma once
+// Unicode characters of UTF-8 text. Tables: utf8proc's.
+#include <cstddef>
+#include <string_view>
+
+namespace penstock::text {
+
+// The character at `at`, which moves behind it. REQUIRES: valid UTF-8, at < text.size().
+[[nodiscard]] char32_t next_character(std::string_view text, size_t& at);
+// The start of the last character of `text`. REQUIRES: not empty.
+[[nodiscard]] size_t last_character(std::string_view text);
+
+[[nodiscard]] bool is_white_space(char32_t c);  // property White_Space
+[[nodiscard]] bool is_word(char32_t c);         // letters, marks, decimal digits, connecting punctuation: \w of regular expressions
+[[nodiscard]] bool is_mark(char32_t c);         // categories M*
+[[nodiscard]] bool is_number(char32_t c);       // categories N*
+[[nodiscard]] bool is_punctuation(char32_t c);  // categories P*, and the ASCII symbols
+
+}  // namespace penstock::text

@@ -1,0 +1,184 @@
+#include "text/tokenizer_json.h"
+
+#include "text/bpe_model.h"
+#include "text/byte_alphabet.h"
+#include "text/json_node.h"
+#include "text/tokenizer_json_steps.h"
+#include "text/tokenizer_parts.h"
+
+namespace penstock::text {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::json;
+
+class TokenizerJsonReader {
+ public:
+  TokenizerJsonReader(const Json& document, const std::string& file) : root_(document, file) {}
+
+  // Each step throws Error.
+  std::shared_ptr<TokenizerParts> read() {
+    if (!root_["model"]) throw root_.wrong("an object with a 'model'");
+    read_normalizer(root_["normalizer"], parts_->normalizer);
+    parts_->byte_level = read_pre_tokenizer(root_["pre_tokenizer"], parts_->pre_tokenizer);
+    read_post_processor(root_["post_processor"], *parts_);
+    const TokenSpelling spelling = read_decoder(root_["decoder"], parts_->start);
+    if (spelling.byte_level != parts_->byte_level) throw root_["decoder"].unsupported("ByteLevel in one of pre_tokenizer and decoder only");
+    read_model(root_["model"]);
+    parts_->tokens.resize(static_cast<size_t>(vocabulary_->size()));
+    for (int32_t id = 0; id < vocabulary_->size(); ++id) {
+      const std::string& piece = vocabulary_->piece(id);
+      parts_->tokens[static_cast<size_t>(id)].bytes = parts_->byte_level ? piece : spell(spelling, piece);
+    }
+    read_added_tokens(root_["added_tokens"]);
+    for (const auto* side : {&parts_->before, &parts_->after}) {
+      for (const int32_t id : *side) {
+        if (!vocabulary_->has(id)) throw root_["post_processor"].wrong(fmt::format("ids of tokens, and {} is none", id));
+      }
+    }
+    return std::move(parts_);
+  }
+
+ private:
+  void read_model(const JsonNode& model) {
+    const std::string type = model["type"] ? model["type"].text() : model["merges"] ? "BPE" : "unnamed";
+    if (type != "BPE") throw model.unsupported(fmt::format("model type '{}'", type));
+    for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
+      if (model[key] && !model[key].text().empty()) throw model[key].unsupported("anything but an empty text");
+    }
+    if (model["dropout"] && model["dropout"].real() != 0) throw model["dropout"].unsupported("dropout");
+    read_vocabulary(model["vocab"]);
+    BpeOptions options{.bytes = parts_->byte_level,
+                       .byte_fallback = model["byte_fallback"].flag(false),
+                       .ignore_merges = model["ignore_merges"].flag(false),
+                       .fuse_unknown = model["fuse_unk"].flag(false)};
+    if (model["unk_token"] && (options.unknown = find(model["unk_token"].text())) == kNoToken) throw model["unk_token"].wrong("a token of model.vocab");
+    if (options.bytes && options.unknown == kNoToken) require_all_bytes(model["vocab"]);
+    const std::vector<BpeMerge> merges = read_merges(model["merges"]);
+    parts_->vocabulary = vocabulary_;
+    parts_->model = std::make_unique<BpeModel>(vocabulary_, merges, options);
+  }
+
+  void read_vocabulary(const JsonNode& node) {
+    for (const auto& [token, id] : node.object().items()) {
+      if (!id.is_number_integer()) throw node.wrong(fmt::format("an integer as the id of \"{}\"", token));
+      const int64_t number = id.is_number_unsigned() && id.get<uint64_t>() > INT64_MAX ? INT64_MAX : id.get<int64_t>();
+      auto piece = parts_->byte_level ? bytes_of_symbols(token) : token;
+      if (piece) vocabulary_->add(number, std::move(*piece), node.where());
+      else vocabulary_->add_unmatched(number, token, node.where());
+    }
+  }
+
+  // Bytes that UTF-8 does not have may be missing.
+  void require_all_bytes(const JsonNode& node) const {
+    for (int byte = 0; byte < 256; ++byte) {
+      const char value = static_cast<char>(byte);
+      if (byte == 0xC0 || byte == 0xC1 || byte >= 0xF5 || vocabulary_->find({&value, 1}) != kNoToken) continue;
+      throw error(Code::kDataLoss, "{}: byte 0x{:02x} has no token", node.where(), byte);
+    }
+  }
+
+  // A token as the file writes it.
+  int32_t find(const std::string& token) const {
+    const auto piece = parts_->byte_level ? bytes_of_symbols(token) : token;
+    return piece ? vocabulary_->find(*piece) : kNoToken;
+  }
+
+  std::vector<BpeMerge> read_merges(const JsonNode& list) const {
+    std::vector<BpeMerge> merges;
+    const size_t count = list.list_size();
+    merges.reserve(count);
+    for (size_t i = 0; i < count; ++i) {
+      const Json& merge = list.value()[i];
+      std::string left, right;
+      if (merge.is_string()) {  // "left right"
+        const auto& text = merge.get_ref<const std::string&>();
+        const size_t space = text.find(' ');
+        if (space == std::string::npos || text.find(' ', space + 1) != std::string::npos) throw list[i].wrong("two tokens with a space between them");
+        left = text.substr(0, space);
+        right = text.substr(space + 1);
+      } else if (merge.is_array() && merge.size() == 2 && merge[0].is_string() && merge[1].is_string()) {
+        left = merge[0].get<std::string>();
+        right = merge[1].get<std::string>();
+      } else {
+        throw list[i].wrong("two tokens");
+      }
+      const BpeMerge rule{find(left), find(right), find(left + right)};
+      if (rule.left == kNoToken || rule.right == kNoToken || rule.result == kNoToken) {
+        throw list[i].wrong("two tokens of model.vocab that together are another one");
+      }
+      merges.push_back(rule);
+    }
+    return merges;
+  }
+
+  void read_added_tokens(const JsonNode& list) {
+    if (!list) return;
+    for (size_t i = 0, count = list.list_size(); i < count; ++i) {
+      const JsonNode token = list[i];
+      if (!token["content"].is_string() || !token["id"]) throw token.wrong("an 'id' and a 'content'");
+      AddedToken added{.content = token["content"].text(),
+                       .special = token["special"].flag(false),
+                       .single_word = token["single_word"].flag(false),
+                       .left_strip = token["lstrip"].flag(false),
+                       .right_strip = token["rstrip"].flag(false)};
+      if (added.content.empty()) throw token["content"].wrong("a text that is not empty");
+      added.id = place(token["id"], added.content);
+      parts_->tokens[static_cast<size_t>(added.id)] = {added.content, added.special, false};
+      parts_->added_ids[added.content] = added.id;
+      if (!token["normalized"].flag(!added.special)) {
+        parts_->raw_added.add(std::move(added));
+        continue;
+      }
+      std::string storage;
+      added.content = parts_->normalizer.normalize(added.content, storage);
+      if (!added.content.empty()) parts_->normalized_added.add(std::move(added));
+    }
+  }
+
+  // The id of an added token; it may be one that the vocabulary has for the same text.
+  int32_t place(const JsonNode& id, const std::string& content) {
+    const int64_t number = id.number();
+    if (vocabulary_->has(number)) {
+      const std::string& piece = vocabulary_->piece(static_cast<int32_t>(number));
+      if (piece == content || (parts_->byte_level && bytes_of_symbols(content) == piece)) return static_cast<int32_t>(number);
+    }
+    vocabulary_->add_unmatched(number, content, id.where());
+    parts_->tokens.resize(static_cast<size_t>(vocabulary_->size()));
+    return static_cast<int32_t>(number);
+  }
+
+  JsonNode root_;
+  std::shared_ptr<TokenizerParts> parts_ = std::make_shared<TokenizerParts>();
+  std::shared_ptr<Vocabulary> vocabulary_ = std::make_shared<Vocabulary>();
+};
+
+// The token that `key` of tokenizer_config.json or special_tokens_map.json names; kNoToken when neither does.
+int32_t named_token(const fs::path& folder, const char* key, const TokenizerParts& parts) {
+  for (const char* name : {"tokenizer_config.json", "special_tokens_map.json"}) {
+    const Result<Json> document = read_json_file(folder / name);
+    if (!document && document.error().code() == Code::kNotFound) continue;
+    const JsonNode root(document.value(), (folder / name).string());
+    const JsonNode node = root[key].is_object() ? root[key]["content"] : root[key];
+    if (!node) continue;
+    if (const auto added = parts.added_ids.find(node.text()); added != parts.added_ids.end()) return added->second;
+    const auto piece = parts.byte_level ? bytes_of_symbols(node.text()) : node.text();
+    const int32_t id = piece ? parts.vocabulary->find(*piece) : kNoToken;
+    if (id == kNoToken) throw node.wrong("a token of tokenizer.json");
+    return id;
+  }
+  return kNoToken;
+}
+
+}  // namespace
+
+std::shared_ptr<const TokenizerParts> read_tokenizer_json(const fs::path& folder) {
+  const fs::path file = folder / "tokenizer.json";
+  const Result<Json> document = read_json_file(file);
+  std::shared_ptr<TokenizerParts> parts = TokenizerJsonReader(document.value(), file.string()).read();
+  parts->begin_id = named_token(folder, "bos_token", *parts);
+  parts->end_id = named_token(folder, "eos_token", *parts);
+  return parts;
+}
+
+}  // namespace penstock::text
