@@ -6,7 +6,7 @@
 #include "base/error.h"
 #include "cluster/process_group.h"
 #include "comm/run_job.h"
-#include "model/llama.h"
+#include "model/families.h"
 #include "pipeline/executor.h"
 #include "plan/replay.h"
 #include "plan/schedule_check.h"
@@ -21,7 +21,7 @@ constexpr int kBlocks = 16;
 constexpr int kMostActions = 4096;
 
 std::vector<model::LayerSpec> decoder_blocks(int stages) {
-  model::LlamaConfig config;
+  model::TransformerConfig config;
   config.vocab_size = 1;
   config.hidden_size = 256;
   config.num_layers = kBlocks;
@@ -29,7 +29,7 @@ std::vector<model::LayerSpec> decoder_blocks(int stages) {
   config.head_size = 32;
   config.intermediate_size = 704;
   config.max_position_embeddings = 128;
-  std::vector<model::LayerSpec> all = model::llama_layers(config);
+  std::vector<model::LayerSpec> all = model::transformer_layers(config);
   PENSTOCK_CHECK(kBlocks % stages == 0, "{} blocks on {} stages", kBlocks, stages);
   return {all.begin() + 1, all.end() - 1};
 }

@@ -7,7 +7,7 @@
 
 #include "comm/run_job.h"
 #include "kernels/cross_entropy.h"
-#include "model/llama.h"
+#include "model/families.h"
 #include "train/pipeline_trainer.h"
 
 using namespace penstock;
@@ -15,8 +15,8 @@ using model::Tensors;
 
 constexpr int64_t kLength = 64;
 
-model::LlamaConfig small_llama() {
-  model::LlamaConfig config;
+model::TransformerConfig small_llama() {
+  model::TransformerConfig config;
   config.vocab_size = 256;  // bytes
   config.hidden_size = 64;
   config.num_layers = 4;
@@ -46,7 +46,7 @@ int main() {
   options.microbatches = 8;
   try {
     comm::run_job(options.mesh.size(), [&](comm::Communicator& world) {
-      train::PipelineTrainer trainer(world, model::llama_layers(small_llama()), options);
+      train::PipelineTrainer trainer(world, model::transformer_layers(small_llama()), options);
       for (int step = 0; step <= 60; ++step) {
         const at::Tensor ids = batch(step);
         const auto outcome = trainer.train_batch({ids.narrow(1, 0, kLength)}, {ids.narrow(1, 1, kLength).contiguous()}, loss, 5e-3);

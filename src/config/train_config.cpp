@@ -1,6 +1,8 @@
 #include "config/train_config.h"
 
+#include <algorithm>
 #include <charconv>
+#include <set>
 
 #include "base/file.h"
 #include "config/fields.h"
@@ -16,6 +18,7 @@ std::vector<Field> fields_of(TrainConfig& c) {
   TrainModelConfig& m = c.model;
   OptimizerConfig& o = c.optimizer;
   return {
+      text_field("model.path", m.path, "a Hugging Face directory to start from, which then says the shape; empty = a new model"),
       integer_field("model.hidden_size", m.hidden_size, {1, 1 << 20}, "width of the model"),
       integer_field("model.num_layers", m.num_layers, {1, 4096}, "transformer blocks"),
       integer_field("model.num_heads", m.num_heads, {1, 4096}, "attention heads; divides hidden_size"),
@@ -80,6 +83,9 @@ std::vector<Field> fields_of(TrainConfig& c) {
       real_field("bad_step.loss_spike", c.bad_step.loss_spike, {.min = 0},
                  "a loss that stands so many standard deviations over the last 128 is a spike; 0 = none is"),
       integer_field("bad_step.max_skips", c.bad_step.max_skips, {1}, "in a row; one more stops the run"),
+      choice_field<ExportDtype>("export.dtype", c.model_export.dtype,
+                                {{"auto", ExportDtype::kAuto}, {"fp32", ExportDtype::kFloat32}, {"bf16", ExportDtype::kBfloat16}},
+                                "of the weights that are written at the end; auto = as in model.path, fp32 for a new model"),
       real_field("bucket_mib", c.bucket_mib, {.min = 0.001, .max = 65536}, "MiB of gradients that are reduced in one go"),
       text_field("output", c.output, "the run folder"),
       real_field("timeout_seconds", c.timeout_seconds, {.min = 0.1, .max = 1e7}, "deadline of every wait between ranks"),
@@ -93,10 +99,11 @@ Error wrong(const char* key, fmt::format_string<Args...> format, Args&&... args)
 }
 
 std::optional<Error> check_required(const TrainConfig& c) {
+  const bool shaped = !c.model.path.empty();
   const std::pair<const char*, bool> required[] = {
-      {"model.hidden_size", c.model.hidden_size > 0}, {"model.num_layers", c.model.num_layers > 0},
-      {"model.num_heads", c.model.num_heads > 0},     {"model.intermediate_size", c.model.intermediate_size > 0},
-      {"data.path", !c.data.paths.empty()},           {"output", !c.output.empty()},
+      {"model.hidden_size", shaped || c.model.hidden_size > 0}, {"model.num_layers", shaped || c.model.num_layers > 0},
+      {"model.num_heads", shaped || c.model.num_heads > 0},     {"model.intermediate_size", shaped || c.model.intermediate_size > 0},
+      {"data.path", !c.data.paths.empty()},                     {"output", !c.output.empty()},
   };
   for (const auto& [key, given] : required) {
     if (!given) return wrong(key, "required, but not given");
@@ -154,8 +161,10 @@ std::optional<Error> apply_override(TrainConfig& config, std::string_view assign
   return std::nullopt;
 }
 
-std::optional<Error> check_train_config(const TrainConfig& c) {
-  if (auto missing = check_required(c)) return missing;
+namespace {
+
+// Of a new model; that of a directory is checked where the directory is read.
+std::optional<Error> check_shape(const TrainConfig& c) {
   const TrainModelConfig& m = c.model;
   if (m.hidden_size % m.num_heads != 0)
     return wrong("model.num_heads", "expected a divisor of hidden_size {}, found {}", m.hidden_size, m.num_heads);
@@ -166,7 +175,6 @@ std::optional<Error> check_train_config(const TrainConfig& c) {
   const int kv_heads = m.num_kv_heads > 0 ? m.num_kv_heads : m.num_heads;
   if (m.num_heads % kv_heads != 0)
     return wrong("model.num_kv_heads", "expected a divisor of num_heads {}, found {}", m.num_heads, kv_heads);
-  if (const auto groups = parse_decay_groups(c.optimizer.decay_groups); !groups) return wrong("optimizer.decay_groups", "{}", groups.error().message());
   const int longest = m.max_position_embeddings > 0 ? m.max_position_embeddings : c.batch.sequence_length;
   if (c.batch.sequence_length > longest) {
     return wrong("batch.sequence_length", "expected at most model.max_position_embeddings {}, found {}", longest, c.batch.sequence_length);
@@ -177,6 +185,20 @@ std::optional<Error> check_train_config(const TrainConfig& c) {
                  c.mesh.pipe);
   }
   return std::nullopt;
+}
+
+constexpr std::string_view kShapeKeys[] = {"model.hidden_size",        "model.num_layers",  "model.num_heads",
+                                           "model.num_kv_heads",       "model.intermediate_size", "model.max_position_embeddings",
+                                           "model.rope_theta",         "model.rms_norm_eps",      "model.tie_word_embeddings"};
+
+bool is_shape_key(std::string_view key) { return std::ranges::find(kShapeKeys, key) != std::end(kShapeKeys); }
+
+}  // namespace
+
+std::optional<Error> check_train_config(const TrainConfig& c) {
+  if (auto missing = check_required(c)) return missing;
+  if (const auto groups = parse_decay_groups(c.optimizer.decay_groups); !groups) return wrong("optimizer.decay_groups", "{}", groups.error().message());
+  return c.model.path.empty() ? check_shape(c) : std::nullopt;
 }
 
 Result<TrainConfig> parse_train_config(std::string_view yaml, const std::string& file, const std::vector<std::string>& overrides) {
@@ -192,6 +214,13 @@ Result<TrainConfig> parse_train_config(std::string_view yaml, const std::string&
     // The line of the key that the message names is not known when it is missing or was overridden; the file's name always helps.
     return error(problem->code(), "{}: {}", file, problem->message());
   }
+  if (!config.model.path.empty()) {
+    std::set<std::string> given;
+    for (const auto& [key, line] : filled->lines) given.insert(key);
+    for (const std::string& assignment : overrides) given.insert(assignment.substr(0, assignment.find('=')));
+    std::ranges::copy_if(given, std::back_inserter(config.model.given), is_shape_key);
+    return config;
+  }
   if (config.model.num_kv_heads == 0) config.model.num_kv_heads = config.model.num_heads;
   if (config.model.max_position_embeddings == 0) config.model.max_position_embeddings = config.batch.sequence_length;
   return config;
@@ -205,7 +234,11 @@ Result<TrainConfig> load_train_config(const std::filesystem::path& path, const s
 
 std::string to_yaml(const TrainConfig& config) {
   TrainConfig copy = config;
-  return print_yaml(fields_of(copy));
+  std::vector<Field> fields = fields_of(copy);
+  // The shape of a directory stands in the directory.
+  const std::vector<std::string>& given = config.model.given;
+  if (!config.model.path.empty()) std::erase_if(fields, [&](const Field& f) { return is_shape_key(f.key) && std::ranges::find(given, f.key) == given.end(); });
+  return print_yaml(fields);
 }
 
 }  // namespace penstock::config

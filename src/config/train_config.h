@@ -15,7 +15,8 @@ namespace penstock::config {
 
 enum class Precision { kAuto, kFloat32, kBfloat16 };  // auto = bfloat16 where the processor computes in it
 
-struct TrainModelConfig {           // a Llama-family model
+// A new Llama model of this shape, or with `path` the model of a Hugging Face directory, whose shape it then has.
+struct TrainModelConfig {
   int hidden_size = 0;              // required
   int num_layers = 0;               // required
   int num_heads = 0;                // required
@@ -25,6 +26,8 @@ struct TrainModelConfig {           // a Llama-family model
   double rope_theta = 10000;
   double rms_norm_eps = 1e-5;
   bool tie_word_embeddings = true;
+  std::string path;                 // a Hugging Face directory to start from; empty = a new model
+  std::vector<std::string> given;   // with `path`: keys of the shape that were given all the same, and must agree with the directory
 
   bool operator==(const TrainModelConfig&) const = default;
 };
@@ -98,6 +101,13 @@ struct CheckpointConfig {
   int keep_best = 0;    // and those with the lowest validation loss
 };
 
+enum class ExportDtype { kAuto, kFloat32, kBfloat16 };
+
+// How the trained model is written.
+struct ExportConfig {
+  ExportDtype dtype = ExportDtype::kAuto;  // of the weights; auto = as those of model.path, fp32 for a new model
+};
+
 struct TrainConfig {
   TrainModelConfig model;
   TrainDataConfig data;
@@ -116,6 +126,7 @@ struct TrainConfig {
   ValidationConfig validation;
   CheckpointConfig checkpoint;
   BadStepConfig bad_step;
+  ExportConfig model_export;  // keys `export`
   double bucket_mib = 1;    // gradients reduced in one go
   std::string output;       // required; the run folder
   double timeout_seconds = 60;  // deadline of every wait between ranks

@@ -63,6 +63,7 @@ seed: 9000000000
 validation: {every_steps: 11, batches: 3}
 checkpoint: {every_steps: 13, keep: 4}
 bad_step: {action: skip, loss_spike: 7, max_skips: 3}
+export: {dtype: bf16}
 bucket_mib: 2.5
 output: run/a
 timeout_seconds: 7.5
@@ -73,6 +74,30 @@ TEST(TrainConfig, RefusesDecayGroupsThatAreNone) {
   for (const char* group : {"norm", "=1", "norm=", "norm=-1", "norm=1x", "norm=nan", "(=1"}) {
     EXPECT_THAT(refusal(kSmallest, {std::string("optimizer.decay_groups=") + group}), HasSubstr("optimizer.decay_groups")) << group;
   }
+}
+
+constexpr const char* kFineTuning = R"(
+model: {path: some/model}
+data: {path: text}
+steps: 10
+output: run
+)";
+
+TEST(TrainConfig, AModelToStartFromNeedsNoShape) {
+  const TrainConfig config = parse_train_config(kFineTuning, "t").value();
+  EXPECT_EQ(config.model.path, "some/model");
+  EXPECT_TRUE(config.model.given.empty());
+  EXPECT_EQ(config.model_export.dtype, ExportDtype::kAuto);
+  const std::string printed = to_yaml(config);
+  EXPECT_EQ(printed.find("hidden_size"), std::string::npos) << printed;
+  EXPECT_EQ(to_yaml(parse_train_config(printed, "again").value()), printed);
+}
+
+TEST(TrainConfig, RemembersWhichShapeKeysStandBesideAModelToStartFrom) {
+  const TrainConfig config = parse_train_config(kFineTuning, "t", {"model.num_layers=3", "model.tie_word_embeddings=false", "batch.sequence_length=64"}).value();
+  EXPECT_THAT(config.model.given, ElementsAre("model.num_layers", "model.tie_word_embeddings"));
+  const TrainConfig again = parse_train_config(to_yaml(config), "again").value();
+  EXPECT_TRUE(again.model == config.model);
 }
 
 TEST(TrainConfig, PrintsTheWholeTreeSoThatItReadsBackTheSame) {

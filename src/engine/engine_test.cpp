@@ -8,7 +8,7 @@
 #include "comm/spawn_ranks.h"
 #include "engine/pipeline_engine.h"
 #include "engine/stage_loop.h"
-#include "model/llama.h"
+#include "model/families.h"
 #include "model/parameter_io.h"
 #include "weights/hf_directory.h"
 #include "weights/hf_writer.h"
@@ -180,7 +180,7 @@ class EngineTest : public testing::Test {
     config_.max_position_embeddings = kLength;
     config_.initializer_range = 0.3;  // lively logits: greedy choices without near ties
     config_.eos_token_id = 256;
-    const auto specs = model::llama_layers(config_);
+    const auto specs = model::transformer_layers(config_);
     whole_ = std::make_unique<pipeline::Stage>(specs, std::vector<int>{0, static_cast<int>(specs.size())}, 0);
     std::vector<weights::NamedTensor> tensors;
     for (auto& p : whole_->parameters()) {
@@ -226,7 +226,7 @@ class EngineTest : public testing::Test {
   }
 
   TempDir dir_;
-  model::LlamaConfig config_;
+  model::TransformerConfig config_;
   std::unique_ptr<pipeline::Stage> whole_;
 };
 

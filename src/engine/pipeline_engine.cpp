@@ -36,7 +36,7 @@ PipelineEngine::~PipelineEngine() {
 }
 
 EngineInfo PipelineEngine::info() const {
-  return {"LlamaForCausalLM", runner_.max_sequence_tokens(), options_.max_sequences, stages_.size()};
+  return {runner_.config().architecture, runner_.max_sequence_tokens(), options_.max_sequences, stages_.size()};
 }
 
 Result<SequenceInput> PipelineEngine::prepare(const text::GenerationRequest& request) const {

@@ -3,16 +3,16 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
-#include "model/llama.h"
-#include "model/parameter_io.h"
+#include "model/families.h"
+#include "model/stored_weights.h"
 #include "plan/partition.h"
 #include "weights/hf_directory.h"
 
 namespace penstock::engine {
 namespace {
 
-model::LlamaConfig read_config(const std::filesystem::path& folder) {
-  return model::parse_llama_config(weights::read_config_json(folder).dump(), (folder / "config.json").string()).value();
+model::TransformerConfig read_config(const std::filesystem::path& folder) {
+  return model::parse_transformer_config(weights::read_config_json(folder).dump(), (folder / "config.json").string()).value();
 }
 
 plan::Boundaries cut(const std::vector<model::LayerSpec>& specs, int num_stages) {
@@ -22,7 +22,7 @@ plan::Boundaries cut(const std::vector<model::LayerSpec>& specs, int num_stages)
 }
 
 // The decoder blocks among the layers [first, first + count): layer 0 is the embedding, the last one the head.
-model::KvCache::Shape cache_shape(const model::LlamaConfig& config, const pipeline::Stage& stage, int64_t slots, int64_t max_length) {
+model::KvCache::Shape cache_shape(const model::TransformerConfig& config, const pipeline::Stage& stage, int64_t slots, int64_t max_length) {
   const int first = std::max(stage.first_layer(), 1), end = std::min(stage.first_layer() + stage.num_layers(), static_cast<int>(config.num_layers) + 1);
   return {first - 1, std::max(0, end - first), slots, config.num_kv_heads, max_length, config.head_size};
 }
@@ -30,18 +30,20 @@ model::KvCache::Shape cache_shape(const model::LlamaConfig& config, const pipeli
 }  // namespace
 
 StageRunner::StageRunner(const StageOptions& options) : options_(options), config_(read_config(options.model)) {
-  const auto limit = static_cast<int>(config_.max_position_embeddings);
+  const auto limit = static_cast<int>(config_.max_sequence());
   max_sequence_tokens_ = options.max_sequence_tokens == 0 ? limit : options.max_sequence_tokens;
   if (max_sequence_tokens_ > limit) {
-    throw error(Code::kInvalidArgument, "handler.max_sequence_tokens: {} is more than the model's max_position_embeddings {}", max_sequence_tokens_, limit);
+    throw error(Code::kInvalidArgument, "handler.max_sequence_tokens: {} is more than the {} that this model can take (max_position_embeddings {}, sliding_window {})",
+                max_sequence_tokens_, limit, config_.max_position_embeddings, config_.sliding_window);
   }
-  const auto specs = model::llama_layers(config_);
+  const auto specs = model::transformer_layers(config_);
   stage_ = std::make_unique<pipeline::Stage>(specs, cut(specs, options.num_stages), options.stage);
-  const auto weights = weights::HfDirectory::open(options.model);
+  const model::StoredWeights weights(options.model, config_);
   for (model::Parameter& p : stage_->parameters()) {
-    model::load_parameter(p, p.value, [&](const std::string& name) { return weights.tensor(name); });
+    weights.load(p);
     p.value.requires_grad_(false);
   }
+  weights.require_all_used(stage_->parameters());
   cache_ = std::make_unique<model::KvCache>(cache_shape(config_, *stage_, options.max_sequences, max_sequence_tokens_));
 }
 

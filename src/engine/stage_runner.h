@@ -7,7 +7,7 @@
 
 #include "engine/step_plan.h"
 #include "model/kv_cache.h"
-#include "model/llama_config.h"
+#include "model/transformer_config.h"
 #include "pipeline/stage.h"
 
 namespace penstock::engine {
@@ -32,13 +32,13 @@ class StageRunner {
   // last stage logits [S, V] of the S rows that are sampled (S may be 0).
   [[nodiscard]] at::Tensor forward(const StepPlan& plan, const at::Tensor& input);
 
-  [[nodiscard]] const model::LlamaConfig& config() const { return config_; }
+  [[nodiscard]] const model::TransformerConfig& config() const { return config_; }
   [[nodiscard]] int max_sequence_tokens() const { return max_sequence_tokens_; }
   [[nodiscard]] const pipeline::Stage& stage() const { return *stage_; }
 
  private:
   const StageOptions options_;
-  model::LlamaConfig config_;
+  model::TransformerConfig config_;
   int max_sequence_tokens_ = 0;
   std::unique_ptr<pipeline::Stage> stage_;
   std::unique_ptr<model::KvCache> cache_;

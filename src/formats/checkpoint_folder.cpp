@@ -4,10 +4,10 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "base/atomic_file.h"
 #include "base/crc32.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "formats/float_narrowing.h"
 #include "formats/safetensors_header.h"
 
 namespace penstock::formats {
@@ -93,6 +93,17 @@ void for_each_tensor(const fs::path& checkpoint, const CheckpointManifest& manif
     }
     if (known != file.tensors.size()) throw error(Code::kDataLoss, "{}: it holds {} of the {} tensors in the manifest", (checkpoint / name).string(), known, file.tensors.size());
   }
+}
+
+// Of the weights, as the model's description says: training itself keeps float32.
+std::string exported_dtype(const fs::path& config) {
+  const json object = json::parse(read_file(config, kMaxManifestBytes).value(), nullptr, false);
+  const char* key = object.is_object() && object.contains("dtype") ? "dtype" : "torch_dtype";
+  const json name = object.is_object() ? object.value(key, json()) : json();
+  if (name == "float32") return "F32";
+  if (name == "bfloat16") return "BF16";
+  if (name == "float16") return "F16";
+  throw error(Code::kDataLoss, "{}: {}: expected float32, bfloat16 or float16, found {}", config.string(), key, name.dump());
 }
 
 bool is_moment(const std::string& name, const std::set<std::string>& all) {
@@ -186,7 +197,7 @@ void verify_checkpoint(const fs::path& checkpoint, const std::function<void(doub
   for_each_tensor(checkpoint, manifest, progress, [](const std::string&, const TensorEntry&, std::span<const std::byte>) {});
 }
 
-void export_checkpoint(const fs::path& checkpoint, const fs::path& output, const std::function<void(double)>& progress) {
+void export_checkpoint(const fs::path& checkpoint, const fs::path& output, const std::function<void(double)>& progress, uint64_t max_shard_bytes) {
   const CheckpointManifest manifest = read_manifest(checkpoint).value();
   if (fs::exists(output)) throw error(Code::kAlreadyExists, "{} exists; expected a new directory", output.string());
   if (!fs::exists(checkpoint / kModelDescription / "config.json")) {
@@ -213,12 +224,15 @@ void export_checkpoint(const fs::path& checkpoint, const fs::path& output, const
   const fs::path unfinished = unfinished_path(output);
   fs::remove_all(unfinished);
   fs::create_directories(unfinished);
-  AtomicFile weights(unfinished / "model.safetensors");
-  weights.write(format_safetensors_header(entries, {{"format", "pt"}}));
+  const std::string dtype = exported_dtype(checkpoint / kModelDescription / "config.json");
+  for (TensorEntry& entry : entries) entry.dtype = dtype;
+  WeightStream weights(unfinished, entries, max_shard_bytes);
   for_each_tensor(checkpoint, manifest, progress, [&](const std::string& file, const TensorEntry& entry, std::span<const std::byte> bytes) {
-    if (wanted(file, entry)) weights.write({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+    if (!wanted(file, entry)) return;
+    if (dtype == "F32") return weights.add(bytes);
+    weights.add(narrowed(bytes, dtype));
   });
-  weights.commit();
+  weights.finish();
   for (const auto& entry : fs::directory_iterator(checkpoint / kModelDescription)) fs::copy_file(entry.path(), unfinished / entry.path().filename());
   fs::rename(unfinished, output);
 }

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "formats/weight_stream.h"
 
 namespace penstock::formats {
 
@@ -52,9 +53,10 @@ void remove_old_checkpoints(const std::filesystem::path& folder, int keep, int k
 // Reads every byte. Throws Error kDataLoss naming file and tensor at the first checksum that differs. `progress`: share of the bytes done.
 void verify_checkpoint(const std::filesystem::path& checkpoint, const std::function<void(double)>& progress);
 
-// The weights without the optimizer's state as a Hugging Face directory, which must not exist. Throws Error kDataLoss (a checksum that differs,
-// a disk that is full), kAlreadyExists (the directory), kFailedPrecondition (a checkpoint of version 1
-// without model description).
-void export_checkpoint(const std::filesystem::path& checkpoint, const std::filesystem::path& output, const std::function<void(double)>& progress);
+// The weights without the optimizer's state as a Hugging Face directory, which must not exist; rounded to the dtype that config.json of the model's
+// description names. Throws Error kDataLoss (a checksum that differs, a disk that is full), kAlreadyExists (the directory), kFailedPrecondition (a
+// checkpoint of version 1 without model description).
+void export_checkpoint(const std::filesystem::path& checkpoint, const std::filesystem::path& output, const std::function<void(double)>& progress,
+                       uint64_t max_shard_bytes = kMaxShardBytes);
 
 }  // namespace penstock::formats

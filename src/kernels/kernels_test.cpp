@@ -5,9 +5,11 @@
 #include "kernels/optimizers.h"
 #include "kernels/attention.h"
 #include "kernels/cross_entropy.h"
+#include "kernels/head_norm.h"
 #include "kernels/linear.h"
 #include "kernels/rms_norm.h"
 #include "kernels/swiglu.h"
+#include "kernels/weight_grad_queue.h"
 
 namespace penstock::kernels {
 namespace {
@@ -62,6 +64,40 @@ TEST(Linear, GivesNoGradientToWhatNeedsNone) {
   linear(x, w, {Compute::kFp32, nullptr}).sum().backward();
   EXPECT_FALSE(x.grad().defined());
   EXPECT_LT(difference(w.grad(), x.sum(0).expand({2, 8})), 1e-5);
+}
+
+TEST(Linear, WithABiasEqualsTheReferenceWithGradients) {
+  expect_same({leaf({3, 5, 17}, 1), leaf({9, 17}, 2), leaf({9}, 3)}, [](auto& in) { return linear(in[0], in[1], in[2], {}); },
+              [](auto& in) { return at::linear(in[0], in[1], in[2]); }, 1e-5);
+  at::NoGradGuard no_grad;
+  const Tensor x = at::randn({4, 17}), w = at::randn({9, 17}), b = at::randn({9});
+  EXPECT_LT(difference(linear(x, w, b, {}), at::linear(x, w, b)), 1e-5);
+  EXPECT_TRUE(linear(x, w, Tensor(), {}).equal(kernels::linear(x, w)));
+}
+
+TEST(Linear, PutsOffTheWeightsGradientAndNotTheBiass) {
+  const Tensor x = leaf({6, 5}, 1), w = leaf({3, 5}, 2), b = leaf({3}, 3);
+  WeightGradQueue queue;
+  linear(x, w, b, {Compute::kFp32, &queue}).sum().backward();
+  EXPECT_TRUE(b.grad().equal(at::full({3}, 6.0f)));
+  EXPECT_FALSE(w.grad().defined());
+  queue.run({});
+  EXPECT_LT(difference(w.grad(), x.detach().sum(0).expand({3, 5})), 1e-5);
+}
+
+TEST(HeadNorm, EqualsTheReferenceWithGradients) {
+  const AttentionShape shape{4, 2, 6};
+  expect_same({leaf({2, 37, shape.row()}, 1), leaf({6}, 2), leaf({6}, 3)}, [&](auto& in) { return head_norm(in[0], shape, in[1], in[2], 1e-6); },
+              [&](auto& in) { return head_norm_reference(in[0], shape, in[1], in[2], 1e-6); }, 1e-5);
+}
+
+TEST(Rotary, AScaledTableTurnsAndStretches) {
+  const RotaryTable plain(8, rotary_frequencies(6, 100)), scaled(8, rotary_frequencies(6, 100), 1.5);
+  const std::vector<float> x{1, 2, 3, 4, 5, 6};
+  std::vector<float> a(6), b(6);
+  rotate_heads(x.data(), a.data(), 1, 3, plain.cos(5), plain.sin(5), Rotation::kForward, 1.5f);
+  rotate_heads(x.data(), b.data(), 1, 3, scaled.cos(5), scaled.sin(5), Rotation::kForward, 1.0f);
+  for (size_t i = 0; i < 6; ++i) EXPECT_NEAR(a[i], b[i], 1e-5);
 }
 
 TEST(RmsNorm, EqualsTheReferenceWithGradients) {

@@ -100,4 +100,11 @@ Tensor linear(const Tensor& x, const Tensor& weight, const LinearOptions& option
   return LinearFunction::apply(x, weight, compute);
 }
 
+Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, const LinearOptions& options) {
+  Tensor y = linear(x, weight, options);
+  if (!bias.defined()) return y;
+  PENSTOCK_CHECK(bias.dim() == 1 && bias.size(0) == weight.size(0), "linear: bias of {}, weight has {} rows", bias.numel(), weight.size(0));
+  return y.requires_grad() || bias.requires_grad() ? y + bias : y.add_(bias);
+}
+
 }  // namespace penstock::kernels

@@ -1,5 +1,5 @@
 #pragma once
-// y = x · Wᵀ, with gradients.
+// y = x · Wᵀ + b, with gradients.
 #include "kernels/compute.h"
 #include "tensor/tensor_fwd.h"
 
@@ -16,5 +16,8 @@ struct LinearOptions {
 
 // x [..., D] float32, weight [O, D] float32 -> [..., O] float32. Records a gradient for what requires one.
 Tensor linear(const Tensor& x, const Tensor& weight, const LinearOptions& options = {});
+
+// With `bias` [O] added, or none where it is undefined. Its gradient is never put off: it is a sum over rows, as cheap as a norm's.
+Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, const LinearOptions& options);
 
 }  // namespace penstock::kernels

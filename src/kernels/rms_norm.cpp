@@ -3,15 +3,10 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "kernels/rms_norm_rows.h"
 #include "kernels/simd.h"
 
 namespace penstock::kernels {
-namespace {
-
-using torch::autograd::AutogradContext;
-using torch::autograd::variable_list;
-
-constexpr int64_t kRowsPerTask = 16;
 
 PENSTOCK_CLONES void normalise_rows(const float* x, const float* weight, float* y, float* inverse, int64_t rows, int64_t width, float eps) {
   for (int64_t r = 0; r < rows; ++r, x += width, y += width) {
@@ -25,9 +20,8 @@ PENSTOCK_CLONES void normalise_rows(const float* x, const float* weight, float* 
   }
 }
 
-// With s = 1/rms: dx = s·(w·dy) − x·s³/D·Σ(w·dy·x), and dw = Σ over rows of dy·x·s.
-PENSTOCK_CLONES void backward_rows(const float* x, const float* weight, const float* dy, const float* inverse, float* dx, float* dw,
-                                   int64_t rows, int64_t width) {
+PENSTOCK_CLONES void normalise_rows_backward(const float* x, const float* weight, const float* dy, const float* inverse, float* dx, float* dw,
+                                             int64_t rows, int64_t width) {
   for (int64_t r = 0; r < rows; ++r, x += width, dy += width, dx += width) {
     const float s = inverse[r];
     float dot = 0;
@@ -41,6 +35,13 @@ PENSTOCK_CLONES void backward_rows(const float* x, const float* weight, const fl
     }
   }
 }
+
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+constexpr int64_t kRowsPerTask = 16;
 
 Tensor forward_rows(const Tensor& x, const Tensor& weight, double eps, Tensor& inverse) {
   const int64_t width = x.size(-1), rows = x.numel() / width;
@@ -76,7 +77,7 @@ struct RmsNormFunction : torch::autograd::Function<RmsNormFunction> {
     at::parallel_for(0, parts, 1, [&](int64_t begin, int64_t end) {
       for (int64_t part = begin; part < end; ++part) {
         const int64_t first = part * rows_per_part, count = std::min(rows_per_part, rows - first);
-        backward_rows(xp + first * width, wp, gp + first * width, ip + first, dxp + first * width, pp + part * width, count, width);
+        normalise_rows_backward(xp + first * width, wp, gp + first * width, ip + first, dxp + first * width, pp + part * width, count, width);
       }
     });
     return {dx, partial.sum(0), Tensor()};

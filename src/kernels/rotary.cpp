@@ -6,17 +6,22 @@
 
 namespace penstock::kernels {
 
-RotaryTable::RotaryTable(int64_t max_positions, int64_t head_size, double theta)
+std::vector<double> rotary_frequencies(int64_t head_size, double theta) {
+  std::vector<double> frequencies(static_cast<size_t>(head_size / 2));
+  for (size_t i = 0; i < frequencies.size(); ++i) frequencies[i] = std::pow(theta, -2.0 * static_cast<double>(i) / static_cast<double>(head_size));
+  return frequencies;
+}
+
+RotaryTable::RotaryTable(int64_t max_positions, const std::vector<double>& frequencies, double scale)
     : max_positions_(max_positions),
-      half_(head_size / 2),
+      half_(static_cast<int64_t>(frequencies.size())),
       cos_(static_cast<size_t>(max_positions * half_)),
       sin_(static_cast<size_t>(max_positions * half_)) {
   for (int64_t i = 0; i < half_; ++i) {
-    const double frequency = std::pow(theta, -2.0 * static_cast<double>(i) / static_cast<double>(head_size));
     for (int64_t position = 0; position < max_positions; ++position) {
-      const double angle = static_cast<double>(position) * frequency;
-      cos_[static_cast<size_t>(position * half_ + i)] = static_cast<float>(std::cos(angle));
-      sin_[static_cast<size_t>(position * half_ + i)] = static_cast<float>(std::sin(angle));
+      const double angle = static_cast<double>(position) * frequencies[static_cast<size_t>(i)];
+      cos_[static_cast<size_t>(position * half_ + i)] = static_cast<float>(scale * std::cos(angle));
+      sin_[static_cast<size_t>(position * half_ + i)] = static_cast<float>(scale * std::sin(angle));
     }
   }
 }

@@ -7,11 +7,15 @@
 
 namespace penstock::kernels {
 
+// theta^(−2i/K) for i in [0, K/2): radians by which one position turns pair i.
+[[nodiscard]] std::vector<double> rotary_frequencies(int64_t head_size, double theta);
+
 // cos and sin of every position times every frequency; computed in float64, stored in float32.
 class RotaryTable {
  public:
-  // Frequencies theta^(−2i/K) for i in [0, K/2).
-  RotaryTable(int64_t max_positions, int64_t head_size, double theta);
+  // One frequency for each pair of a head. `scale` multiplies every cos and sin, and so the scores by its square (YaRN).
+  RotaryTable(int64_t max_positions, const std::vector<double>& frequencies, double scale = 1);
+  RotaryTable(int64_t max_positions, int64_t head_size, double theta) : RotaryTable(max_positions, rotary_frequencies(head_size, theta)) {}
 
   [[nodiscard]] int64_t max_positions() const { return max_positions_; }
   [[nodiscard]] int64_t half() const { return half_; }
@@ -27,7 +31,7 @@ class RotaryTable {
 enum class Rotation { kForward, kInverse };
 
 // Rotates `heads` heads of K = 2·half elements that lie one after another, all at one position, from `in` to `out`
-// (may be the same), and multiplies by `scale`. The inverse rotation is also the gradient of the forward one.
+// (may be the same), and multiplies by `scale`. kInverse is the gradient of kForward: with tables of scale 1 also its inverse.
 void rotate_heads(const float* in, float* out, int64_t heads, int64_t half, const float* cos, const float* sin, Rotation direction,
                   float scale);
 

@@ -17,7 +17,7 @@ uint64_t hash(const std::string& text) {
 void initialize(Parameter& parameter, uint64_t seed) {
   at::NoGradGuard no_grad;
   if (parameter.init_std == 0) {
-    parameter.value.fill_(1);
+    parameter.value.fill_(parameter.init_constant);
     return;
   }
   const auto generator = at::detail::createCPUGenerator(hash(parameter.name) ^ (seed * 0x9E3779B97F4A7C15ull));

@@ -35,14 +35,16 @@ struct StoredRows {
   std::string name;  // as in the Hugging Face checkpoint, e.g. "model.layers.0.self_attn.q_proj.weight"
   int64_t begin = 0;
   int64_t end = 0;
+  bool transposed = false;  // the checkpoint holds these rows as columns
 };
 
 struct Parameter {
   std::string name;                // unique in the model
   at::Tensor value;                // a leaf, float32, [rows, ...]; `value.grad()` is its gradient
   std::vector<StoredRows> stored;  // cover all rows, in order
-  double init_std = 0;             // normal with this deviation; 0 = all ones
+  double init_std = 0;             // normal with this deviation; 0 = all init_constant
   bool decay = true;               // weight decay applies
+  double init_constant = 1;
 };
 
 // One layer. Users derive from this to train models of their own.

@@ -13,7 +13,10 @@ std::string shape_text(const at::Tensor& tensor) { return fmt::format("[{}]", fm
 
 std::vector<std::pair<std::string, at::Tensor>> stored_parts(const Parameter& parameter, const at::Tensor& values) {
   std::vector<std::pair<std::string, at::Tensor>> parts;
-  for (const StoredRows& rows : parameter.stored) parts.emplace_back(rows.name, values.detach().narrow(0, rows.begin, rows.end - rows.begin));
+  for (const StoredRows& rows : parameter.stored) {
+    const at::Tensor part = values.detach().narrow(0, rows.begin, rows.end - rows.begin);
+    parts.emplace_back(rows.name, rows.transposed ? part.t() : part);
+  }
   return parts;
 }
 

@@ -6,7 +6,7 @@
 #include "base/mutex.h"
 #include "comm/spawn_ranks.h"
 #include "kernels/cross_entropy.h"
-#include "model/llama.h"
+#include "model/families.h"
 #include "pipeline/microbatch.h"
 #include "plan/partition.h"
 #include "plan/schedule_check.h"
@@ -16,8 +16,8 @@ namespace {
 
 constexpr int kMicrobatches = 4;
 
-model::LlamaConfig small_model() {
-  model::LlamaConfig c;
+model::TransformerConfig small_model() {
+  model::TransformerConfig c;
   c.vocab_size = 19;
   c.hidden_size = 16;
   c.num_layers = 6;
@@ -67,7 +67,7 @@ Outcome run(const Options& o) {
   const plan::Schedule schedule = make(o);
   auto config = small_model();
   config.tie_word_embeddings = o.tied;
-  const auto specs = model::llama_layers(config);
+  const auto specs = model::transformer_layers(config);
   const auto boundaries = cut(static_cast<int>(specs.size()), schedule.num_stages);
   const auto microbatches = batch(o.microbatches, o.uneven);
   Outcome outcome;
@@ -163,7 +163,7 @@ TEST(Executor, RunsMoreChunksThanAScheduleHasByItself) {
 }
 
 TEST(Executor, GoesOnAfterAStepThatFailed) {
-  const auto specs = model::llama_layers(small_model());
+  const auto specs = model::transformer_layers(small_model());
   const auto schedule = make({});
   const Outcome whole = run({});
   comm::spawn_ranks(1, [&](comm::Communicator& pipe) {
@@ -271,7 +271,7 @@ TEST(Executor, TakesMicrobatchesOfDifferentShapes) {
 TEST(Executor, RunsForwardOnlyAndKeepsNoGraph) {
   const Outcome whole = run({.schedule = "gpipe"});
   const auto schedule = make({.schedule = "forward", .ranks = 2});
-  const auto specs = model::llama_layers(small_model());
+  const auto specs = model::transformer_layers(small_model());
   const auto microbatches = batch(kMicrobatches, false);
   double loss = 0;
   comm::spawn_ranks(2, [&](comm::Communicator& pipe) {
@@ -291,7 +291,7 @@ TEST(Executor, RunsForwardOnlyAndKeepsNoGraph) {
 }
 
 TEST(Executor, AnnouncesTheLastBackwardOfAStageOnce) {
-  const auto specs = model::llama_layers(small_model());
+  const auto specs = model::transformer_layers(small_model());
   const auto schedule = make({});
   comm::spawn_ranks(1, [&](comm::Communicator& pipe) {
     Stage stage(specs, std::vector<int>{0, 8}, 0);
@@ -311,7 +311,7 @@ TEST(Executor, AnnouncesTheLastBackwardOfAStageOnce) {
 }
 
 TEST(Executor, NamesRankStageActionAndMicrobatchWhenAPeerIsGone) {
-  const auto specs = model::llama_layers(small_model());
+  const auto specs = model::transformer_layers(small_model());
   const auto schedule = make({.ranks = 2, .microbatches = 2});
   std::string message;
   comm::spawn_ranks(2, [&](comm::Communicator& pipe) {
@@ -360,7 +360,7 @@ class BrokenLink : public comm::Communicator {
 };
 
 TEST(Executor, NamesRankStageActionAndMicrobatchOfASendThatFailsOnEveryRank) {
-  const auto specs = model::llama_layers(small_model());
+  const auto specs = model::transformer_layers(small_model());
   const auto schedule = make({.ranks = 2, .microbatches = 4});
   std::vector<std::string> messages(2);
   try {
@@ -393,16 +393,16 @@ TEST(Executor, NamesRankStageActionAndMicrobatchOfASendThatFailsOnEveryRank) {
 TEST(Stage, SharesATiedWeightWithinAStageAndCountsItOnce) {
   auto config = small_model();
   config.tie_word_embeddings = true;
-  Stage whole(model::llama_layers(config), std::vector<int>{0, 8}, 0);
+  Stage whole(model::transformer_layers(config), std::vector<int>{0, 8}, 0);
   int64_t count = 0;
   for (const auto& p : whole.parameters()) count += p.value.numel();
-  EXPECT_EQ(count, config.parameters());
-  Stage last(model::llama_layers(config), std::vector<int>{0, 3, 8}, 1);
+  EXPECT_EQ(count, model::num_parameters(config));
+  Stage last(model::transformer_layers(config), std::vector<int>{0, 3, 8}, 1);
   EXPECT_EQ(last.parameters().back().name, "model.embed_tokens.weight") << "the last stage has a copy of its own";
 }
 
 TEST(Stage, RefusesBoundariesThatLeaveLayersOut) {
-  EXPECT_THROW(Stage(model::llama_layers(small_model()), std::vector<int>{0, 2, 4}, 0), Bug);
+  EXPECT_THROW(Stage(model::transformer_layers(small_model()), std::vector<int>{0, 2, 4}, 0), Bug);
 }
 
 }  // namespace

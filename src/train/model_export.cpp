@@ -1,10 +1,8 @@
 #include "train/model_export.h"
 
-#include <nlohmann/json.hpp>
-
 #include "base/file.h"
+#include "formats/weight_stream.h"
 #include "model/parameter_io.h"
-#include "text/tokenizer.h"
 #include "weights/hf_writer.h"
 
 namespace penstock::train {
@@ -12,51 +10,58 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::string generation_config(const model::LlamaConfig& config) {
-  nlohmann::ordered_json out;
-  out["eos_token_id"] = config.eos_token_id;
-  out["pad_token_id"] = config.eos_token_id;
-  out["do_sample"] = true;
-  out["temperature"] = 0.8;
-  out["top_p"] = 0.95;
-  return out.dump(2) + "\n";
+// What this rank writes, in the order of its layers.
+std::vector<weights::NamedTensor> own_tensors(PipelineTrainer& trainer, at::ScalarType dtype) {
+  std::vector<weights::NamedTensor> tensors;
+  if (trainer.replica() != 0) return tensors;
+  for (const model::Parameter& p : trainer.parameters()) {
+    if (!trainer.owns(p.name)) continue;
+    for (auto& [name, part] : model::stored_parts(p, p.value)) tensors.emplace_back(name, part.to(dtype));
+  }
+  return tensors;
+}
+
+struct ShardNumbers {
+  int first = 0;  // of this rank
+  int all = 0;
+};
+
+// Shards are numbered by pipe rank.
+ShardNumbers number_shards(comm::Communicator& world, PipelineTrainer& trainer, size_t own) {
+  at::Tensor counts = at::zeros({trainer.mesh().pipe}, at::kLong);
+  int64_t* count = counts.data_ptr<int64_t>();
+  count[trainer.pipe_rank()] = static_cast<int64_t>(own);
+  world.all_reduce(counts, comm::Reduce::kSum)->wait(trainer.deadline());
+  ShardNumbers numbers;
+  for (int rank = 0; rank < trainer.mesh().pipe; ++rank) {
+    if (rank < trainer.pipe_rank()) numbers.first += static_cast<int>(count[rank]);
+    numbers.all += static_cast<int>(count[rank]);
+  }
+  return numbers;
 }
 
 }  // namespace
 
-void write_model_description(const fs::path& folder, const model::LlamaConfig& config) {
-  write_file_atomic(folder / "config.json", model::to_config_json(config));
-  write_file_atomic(folder / "generation_config.json", generation_config(config));
-  text::write_tokenizer_files(folder);
-}
-
-void export_model(comm::Communicator& world, const fs::path& folder, const model::LlamaConfig& config,
-                  PipelineTrainer& trainer) {
-  const Deadline deadline = trainer.deadline();
+void export_model(comm::Communicator& world, const fs::path& folder, const RunModel& model, PipelineTrainer& trainer) {
   fs::path unfinished = folder;
   unfinished += ".writing";
   if (world.rank() == 0) {
     fs::remove_all(unfinished);
     fs::create_directories(unfinished);
   }
-  world.barrier()->wait(deadline);
-  if (trainer.replica() == 0) {
-    std::vector<weights::NamedTensor> tensors;
-    for (const model::Parameter& p : trainer.parameters()) {
-      if (!trainer.owns(p.name)) continue;
-      for (auto& [name, part] : model::stored_parts(p, p.value)) tensors.emplace_back(name, part);
-    }
-    weights::write_shard(unfinished, trainer.pipe_rank(), trainer.mesh().pipe, tensors);
-  }
-  world.barrier()->wait(deadline);
+  const std::vector<weights::NamedTensor> tensors = own_tensors(trainer, model.dtype);
+  const auto shards = tensors.empty() ? std::vector<std::vector<weights::NamedTensor>>() : weights::cut_into_shards(tensors, formats::kMaxShardBytes);
+  const ShardNumbers numbers = number_shards(world, trainer, shards.size());  // no rank returns before the folder is there
+  for (size_t i = 0; i < shards.size(); ++i) weights::write_shard(unfinished, numbers.first + static_cast<int>(i), numbers.all, shards[i]);
+  world.barrier()->wait(trainer.deadline());
   if (world.rank() == 0) {
-    weights::write_index(unfinished, trainer.mesh().pipe);
-    write_model_description(unfinished, config);
+    weights::finish_shards(unfinished, numbers.all, formats::kMaxShardBytes);
+    model.description.write(unfinished);
     fs::remove_all(folder);
     fs::rename(unfinished, folder);
     sync_path(folder.parent_path());
   }
-  world.barrier()->wait(deadline);
+  world.barrier()->wait(trainer.deadline());
 }
 
 }  // namespace penstock::train

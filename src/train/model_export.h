@@ -3,18 +3,15 @@
 #include <filesystem>
 
 #include "comm/communicator.h"
-#include "model/llama_config.h"
 #include "train/pipeline_trainer.h"
+#include "train/run_model.h"
 
 namespace penstock::train {
 
-// config.json, generation_config.json and the byte tokenizer's files. Throws Error kDataLoss.
-void write_model_description(const std::filesystem::path& folder, const model::LlamaConfig& config);
-
-// Collective over `world` (barriers). The first replica's ranks write a shard each; rank 0 writes the index and the model
-// description. Written beside `folder` and renamed when whole.
+// Collective over `world`. The first replica's ranks write their weights in the dtype of `model`, in shards; rank 0 joins them where the whole is
+// small, or writes the index, and the model's description. Written beside `folder` and renamed when whole. The same model gives the same
+// model.safetensors, whatever the layout.
 // All ranks must see the same file system. Throws Error.
-void export_model(comm::Communicator& world, const std::filesystem::path& folder, const model::LlamaConfig& config,
-                  PipelineTrainer& trainer);
+void export_model(comm::Communicator& world, const std::filesystem::path& folder, const RunModel& model, PipelineTrainer& trainer);
 
 }  // namespace penstock::train

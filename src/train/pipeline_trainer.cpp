@@ -168,7 +168,9 @@ void PipelineTrainer::build_stages(const std::vector<model::LayerSpec>& layers) 
     }
   }
   check_tied(layers, shared);
-  for (model::Parameter& p : parameters_) model::initialize(p, options_.seed);
+  for (model::Parameter& p : parameters_) {
+    options_.initialize ? options_.initialize(p) : model::initialize(p, options_.seed);
+  }
 }
 
 // What specs say of shared weights against what layers did.

@@ -37,6 +37,8 @@ struct TrainerOptions {
   bool shard_optimizer = false;      // ZeRO stage 1: each replica keeps a part of the optimizer's state
   double bucket_mib = 1;             // gradients that are reduced in one go
   uint64_t seed = 1;                 // of the initial weights
+  // Sets a parameter of this rank before the first step; empty: model::initialize() with the seed. A tied copy on another rank must come out the same.
+  std::function<void(model::Parameter&)> initialize = {};
   seconds timeout{60};               // deadline of every wait between ranks
   std::optional<pipeline::ProfileRequest> sample;  // a micro-batch of the usual shape and the loss, to measure layers with
 };

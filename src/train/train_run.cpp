@@ -3,7 +3,7 @@
 #include <cmath>
 
 #include "kernels/cross_entropy.h"
-#include "model/llama.h"
+#include "model/families.h"
 #include "tensor/cpu_features.h"
 #include "train/checkpoint.h"
 #include "train/lr_schedule.h"
@@ -46,43 +46,25 @@ TrainerOptions trainer_options(const config::TrainConfig& config, kernels::Compu
 
 }  // namespace
 
-model::LlamaConfig llama_config(const config::TrainModelConfig& m) {
-  const text::Tokenizer tokenizer = text::byte_tokenizer();
-  model::LlamaConfig c;
-  c.vocab_size = tokenizer.vocab_size();
-  c.hidden_size = m.hidden_size;
-  c.num_layers = m.num_layers;
-  c.num_heads = m.num_heads;
-  c.num_kv_heads = m.num_kv_heads;
-  c.head_size = m.hidden_size / m.num_heads;
-  c.intermediate_size = m.intermediate_size;
-  c.max_position_embeddings = m.max_position_embeddings;
-  c.rope_theta = m.rope_theta;
-  c.rms_norm_eps = m.rms_norm_eps;
-  c.tie_word_embeddings = m.tie_word_embeddings;
-  c.eos_token_id = tokenizer.end_id();
-  // Keeps the size of activations from layer to layer; the fixed 0.02 of larger models makes narrow ones start slowly.
-  c.initializer_range = 1 / std::sqrt(static_cast<double>(m.hidden_size));
-  return c;
-}
-
 TrainRun::TrainRun(const config::TrainConfig& config, comm::Communicator& world)
     : config_(config),
       world_(world),
       batch_{config.mesh.data, config.batch.microbatches, config.batch.microbatch_size, config.batch.sequence_length},
       timeout_(whole_seconds(config.timeout_seconds)),
       compute_(choose_compute(config.precision)),
-      model_config_(llama_config(config.model)),
+      model_(open_run_model(config)),
       guard_(config.bad_step) {
-  const text::Tokenizer tokenizer = text::byte_tokenizer();
-  for (int id = 0; id < tokenizer.vocab_size(); ++id) bytes_of_token_.push_back(static_cast<int64_t>(tokenizer.bytes_of(id).size()));
-  corpus_ = load_text_corpus(config.data, tokenizer).value();
+  for (int id = 0; id < model_.tokenizer.vocab_size(); ++id) bytes_of_token_.push_back(static_cast<int64_t>(model_.tokenizer.bytes_of(id).size()));
+  corpus_ = load_text_corpus(config.data, model_.tokenizer).value();
   if (static_cast<int64_t>(corpus_.train.ids.size()) <= batch_.sequence_length || corpus_.validation.ids.size() < 2) {
     throw error(Code::kInvalidArgument, "data.path: {} tokens to train on and {} to validate on; expected more than {} and at least 2",
                 corpus_.train.ids.size(), corpus_.validation.ids.size(), batch_.sequence_length);
   }
   loader_.emplace(corpus_.train, batch_, static_cast<uint64_t>(config.seed));
-  trainer_.emplace(world, model::llama_layers(model_config_), trainer_options(config, compute_, loader_->step(0, 0).at(0)));
+  TrainerOptions options = trainer_options(config, compute_, loader_->step(0, 0).at(0));
+  if (model_.weights) options.initialize = [&](model::Parameter& parameter) { model_.weights->load(parameter); };
+  trainer_.emplace(world, model::transformer_layers(model_.config), options);
+  if (model_.weights) model_.weights->require_all_used(trainer_->parameters());
   timeline_.emplace(trainer_->mesh(), trainer_->schedule(), world.rank());
 }
 

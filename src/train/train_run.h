@@ -5,11 +5,11 @@
 #include <vector>
 
 #include "config/train_config.h"
-#include "model/llama_config.h"
 #include "pipeline/executor.h"
 #include "train/checkpoint_writer.h"
 #include "train/data_loader.h"
 #include "train/pipeline_trainer.h"
+#include "train/run_model.h"
 #include "train/step_metrics.h"
 #include "train/text_corpus.h"
 #include "train/timeline.h"
@@ -48,7 +48,7 @@ class TrainRun {
   [[nodiscard]] double progress() const;
   [[nodiscard]] bool over() const { return progress() >= 1; }
   [[nodiscard]] const TextCorpus& corpus() const { return corpus_; }
-  [[nodiscard]] const model::LlamaConfig& model_config() const { return model_config_; }
+  [[nodiscard]] const RunModel& run_model() const { return model_; }
   [[nodiscard]] const plan::Topology& mesh() const { return trainer_->mesh(); }
   [[nodiscard]] PipelineTrainer& trainer() { return *trainer_; }
   [[nodiscard]] const BatchShape& batch() const { return batch_; }
@@ -68,7 +68,7 @@ class TrainRun {
   const BatchShape batch_;
   const seconds timeout_;
   const kernels::Compute compute_;
-  const model::LlamaConfig model_config_;
+  const RunModel model_;
   TextCorpus corpus_;
   std::vector<int64_t> bytes_of_token_;
   std::optional<DataLoader> loader_;
@@ -79,8 +79,5 @@ class TrainRun {
   Clock::time_point clock_start_{};
   double elapsed_before_ = 0;
 };
-
-// The model that a configuration describes, with the byte tokenizer's vocabulary.
-[[nodiscard]] model::LlamaConfig llama_config(const config::TrainModelConfig& model);
 
 }  // namespace penstock::train

@@ -13,6 +13,7 @@
 #include "base/progress_line.h"
 #include "base/tensorboard.h"
 #include "kernels/peak_flops.h"
+#include "model/families.h"
 #include "train/model_export.h"
 #include "plan/simulation.h"
 #include "train/checkpoint_writer.h"
@@ -102,8 +103,8 @@ void open_run_folder(const config::TrainConfig& config, comm::Communicator& worl
 }
 
 // Forward and backward operations per token: 6 per weight, and 6·L·C·T for attention (as llm.c counts).
-double operations_per_token(const model::LlamaConfig& m, int64_t sequence_length) {
-  return 6.0 * static_cast<double>(m.parameters()) + 6.0 * static_cast<double>(m.num_layers * m.num_heads * m.head_size * sequence_length);
+double operations_per_token(const model::TransformerConfig& m, int64_t sequence_length) {
+  return 6.0 * static_cast<double>(model::num_parameters(m)) + 6.0 * static_cast<double>(m.num_layers * m.num_heads * m.head_size * sequence_length);
 }
 
 // All ranks measure at the same time, so that ranks which share cores share the peak too.
@@ -120,11 +121,11 @@ double planned_bubble(const plan::Schedule& schedule) {
 }
 
 std::string describe(TrainRun& run, double peak) {
-  const auto& m = run.model_config();
+  const auto& m = run.run_model().config;
   const plan::Schedule& schedule = run.trainer().schedule();
   return fmt::format("{:.2f} M parameters, {} layers x {}, {} replicas x {} stages ({}, layers cut at {}), {} tokens a step, {}, peak {:.0f} GFLOP/s; {:.2f} M tokens "
                      "of text in {} documents",
-                     static_cast<double>(m.parameters()) * 1e-6, m.num_layers, m.hidden_size, run.mesh().data, schedule.num_stages, schedule.name,
+                     static_cast<double>(model::num_parameters(m)) * 1e-6, m.num_layers, m.hidden_size, run.mesh().data, schedule.num_stages, schedule.name,
                      fmt::join(run.trainer().boundaries(), ","),
                      run.batch().tokens_per_step(), run.compute() == kernels::Compute::kBf16 ? "bf16" : "fp32", peak * 1e-9,
                      static_cast<double>(run.corpus().train.ids.size()) * 1e-6, run.corpus().train.documents);
@@ -190,7 +191,7 @@ class TrainLoop {
     options.keep = config_.checkpoint.keep;
     options.keep_best = config_.checkpoint.keep_best;
     options.timeout = seconds(static_cast<int64_t>(10 * config_.timeout_seconds) + 1);  // files are slower than messages
-    options.describe_model = [config = run_.model_config()](const fs::path& folder) { write_model_description(folder, config); };
+    options.describe_model = [this](const fs::path& folder) { run_.run_model().description.write(folder); };
     return options;
   }
 
@@ -202,7 +203,7 @@ class TrainLoop {
     report_.validation_loss = validation_loss_;
     report_.learning_rate = step.learning_rate;
     report_.gradient_norm = step.gradient_norm;
-    report_.mfu = report_.tokens_per_second * operations_per_token(run_.model_config(), config_.batch.sequence_length) / peak_;
+    report_.mfu = report_.tokens_per_second * operations_per_token(run_.run_model().config, config_.batch.sequence_length) / peak_;
     mean_.add(report_);
   }
 
@@ -210,7 +211,7 @@ class TrainLoop {
     report_.validated = true;
     report_.validation_loss = run_.validate(0);
     reporter.report(report_, run_.progress());
-    export_model(world_, fs::path(config_.output) / "model", run_.model_config(), run_.trainer());
+    export_model(world_, fs::path(config_.output) / "model", run_.run_model(), run_.trainer());
     const std::string trace = run_.timeline().gather(world_, run_.deadline());
     if (world_.rank() == 0) write_file_atomic(fs::path(config_.output) / "timeline.json", trace);
     reporter.finish();

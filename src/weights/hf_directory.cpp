@@ -28,6 +28,8 @@ nlohmann::json parse_json_object(const std::filesystem::path& path, size_t limit
     return json;
   } catch (const nlohmann::json::parse_error& failed) {
     throw error(code, "{}: it is not JSON: error at byte {}", path.string(), failed.byte);
+  } catch (const nlohmann::json::exception& failed) {  // a number that no double holds
+    throw error(code, "{}: it is not JSON: {}", path.string(), failed.what());
   }
 }
 

@@ -54,19 +54,25 @@ TEST(HfDirectory, MapsOnlyTheShardsItIsAskedFor) {
 }
 
 TEST(HfDirectory, ShardsOfSeveralWritersMakeOneModel) {
-  const TempDir dir;
-  write_safetensors(dir.path() / "model.safetensors", {{"old", at::ones({1})}});
-  write_shard(dir.path(), 1, 2, {model()[2], model()[3]});
-  write_shard(dir.path(), 0, 2, {model()[0], model()[1]});
-  write_index(dir.path(), 2);
-  expect_same(HfDirectory::open(dir.path()), model());
+  for (const uint64_t max_shard_bytes : {111, 112}) {
+    const TempDir dir;
+    write_safetensors(dir.path() / "model.safetensors", {{"old", at::ones({1})}});
+    write_file_atomic(dir.path() / "model.safetensors.index.json", "of an old model");
+    write_shard(dir.path(), 1, 2, {model()[2], model()[3]});
+    write_shard(dir.path(), 0, 2, {model()[0], model()[1]});
+    finish_shards(dir.path(), 2, max_shard_bytes);
+    expect_same(HfDirectory::open(dir.path()), model());
+    EXPECT_EQ(std::filesystem::exists(dir.path() / "model.safetensors.index.json"), max_shard_bytes < 112) << "all tensors have 112 bytes";
+    EXPECT_EQ(std::filesystem::exists(dir.path() / "model.safetensors"), max_shard_bytes >= 112);
+    EXPECT_EQ(std::distance(std::filesystem::directory_iterator(dir.path()), {}), max_shard_bytes < 112 ? 3 : 1);
+  }
 }
 
 TEST(HfDirectory, ATensorInTwoShardsIsRefusedNamingBoth) {
   const TempDir dir;
   write_shard(dir.path(), 0, 2, {model()[0]});
   write_shard(dir.path(), 1, 2, {model()[0]});
-  const std::string message = message_of([&] { write_index(dir.path(), 2); });
+  const std::string message = message_of([&] { finish_shards(dir.path(), 2, 1); });
   EXPECT_NE(message.find("'embed' is in model-00001-of-00002.safetensors and in model-00002-of-00002.safetensors"), std::string::npos) << message;
 }
 
@@ -107,6 +113,10 @@ TEST(HfDirectory, ABadIndexOrConfigIsRefusedWithTheFilesName) {
   EXPECT_NE(message_of([&] { (void)read_config_json(dir.path()); }).find("config.json"), std::string::npos);
   write_file_atomic(dir.path() / "config.json", "{\"a\": }");
   EXPECT_NE(message_of([&] { (void)read_config_json(dir.path()); }).find("error at byte 7"), std::string::npos);
+  for (const char* number : {"NaN", "Infinity", "1e999"}) {  // Python writes the first two
+    write_file_atomic(dir.path() / "config.json", fmt::format("{{\"a\": {}}}", number));
+    EXPECT_NE(message_of([&] { (void)read_config_json(dir.path()); }).find("config.json: it is not JSON"), std::string::npos) << number;
+  }
 }
 
 // Real files, where they are at hand: PENSTOCK_SHARED names the folder that holds data/models.

@@ -2,17 +2,25 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <set>
 
 #include "base/error.h"
 #include "base/file.h"
+#include "formats/weight_stream.h"
 
 namespace penstock::weights {
+
+using formats::shard_file_name;
+
 namespace {
 
 // What Hugging Face's loader asks of a safetensors file.
 const std::map<std::string, std::string> kMetadata = {{"format", "pt"}};
+
+constexpr const char* kSingleFile = "model.safetensors";
+constexpr const char* kIndexFile = "model.safetensors.index.json";
 
 bool is_weight_file(const std::string& name) { return name.starts_with("model") && name.ends_with(".safetensors"); }
 
@@ -33,6 +41,8 @@ void require_unique_names(const std::vector<NamedTensor>& tensors) {
   }
 }
 
+}  // namespace
+
 std::vector<std::vector<NamedTensor>> cut_into_shards(const std::vector<NamedTensor>& tensors, uint64_t max_shard_bytes) {
   std::vector<std::vector<NamedTensor>> shards(1);
   uint64_t shard_bytes = 0;
@@ -48,20 +58,13 @@ std::vector<std::vector<NamedTensor>> cut_into_shards(const std::vector<NamedTen
   return shards;
 }
 
-}  // namespace
-
-std::string shard_file_name(int shard, int num_shards) {
-  PENSTOCK_CHECK(0 <= shard && shard < num_shards && num_shards <= 99999, "shard {} of {}", shard, num_shards);
-  return fmt::format("model-{:05}-of-{:05}.safetensors", shard + 1, num_shards);
-}
-
 void write_hf_weights(const std::filesystem::path& folder, const std::vector<NamedTensor>& tensors, uint64_t max_shard_bytes) {
   if (tensors.empty()) throw error(Code::kInvalidArgument, "no tensors to write to {}", folder.string());
   require_unique_names(tensors);
   const std::vector<std::vector<NamedTensor>> shards = cut_into_shards(tensors, max_shard_bytes);
   const int num_shards = static_cast<int>(shards.size());
   for (int shard = 0; shard < num_shards; ++shard) write_shard(folder, shard, num_shards, shards[static_cast<size_t>(shard)]);
-  write_index(folder, num_shards);
+  finish_shards(folder, num_shards, max_shard_bytes);
 }
 
 void write_shard(const std::filesystem::path& folder, int shard, int num_shards, const std::vector<NamedTensor>& tensors) {
@@ -69,7 +72,8 @@ void write_shard(const std::filesystem::path& folder, int shard, int num_shards,
   write_safetensors(folder / shard_file_name(shard, num_shards), tensors, kMetadata);
 }
 
-void write_index(const std::filesystem::path& folder, int num_shards) {
+void finish_shards(const std::filesystem::path& folder, int num_shards, uint64_t max_shard_bytes) {
+  std::vector<NamedTensor> tensors;  // views of the mapped shards
   std::map<std::string, std::string> weight_map;
   std::set<std::string> files;
   uint64_t total_bytes = 0;
@@ -84,10 +88,18 @@ void write_index(const std::filesystem::path& folder, int num_shards) {
                     folder.string());
       }
       total_bytes += file.bytes(tensor);
+      tensors.emplace_back(tensor, file.tensor(tensor));
     }
   }
+  if (total_bytes <= max_shard_bytes) {
+    std::ranges::sort(tensors, {}, &NamedTensor::first);
+    write_safetensors(folder / kSingleFile, tensors, kMetadata);
+    remove_other_weight_files(folder, {kSingleFile});
+    std::filesystem::remove(folder / kIndexFile);
+    return;
+  }
   const nlohmann::ordered_json index = {{"metadata", {{"total_size", total_bytes}}}, {"weight_map", weight_map}};
-  write_file_atomic(folder / "model.safetensors.index.json", index.dump(2) + "\n");
+  write_file_atomic(folder / kIndexFile, index.dump(2) + "\n");
   remove_other_weight_files(folder, files);
 }
 

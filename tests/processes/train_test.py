@@ -148,7 +148,7 @@ class TrainTest(TrainCase):
         self.assertEqual(process.returncode, 0, stderr)
         self.assertIn("Stopped after", stdout)
         self.assertEqual(len(self.checkpoints("stopped")), 1)
-        self.assertTrue((self.folder / "stopped" / "model" / "model.safetensors.index.json").exists())
+        self.assertTrue((self.folder / "stopped" / "model" / "model.safetensors").exists())
 
     def test_bad_configuration_exits_2_and_names_file_line_and_key(self):
         config = self.folder / "bad.yaml"

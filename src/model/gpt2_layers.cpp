@@ -1,0 +1,161 @@
+#include "model/gpt2_layers.h"
+
+#include <cmath>
+
+#include "base/error.h"
+#include "kernels/attention.h"
+#include "kernels/rotary.h"
+#include "model/kv_cache.h"
+#include "model/new_parameter.h"
+
+namespace penstock::model {
+namespace {
+
+constexpr const char* kTokens = "transformer.wte.weight";
+
+// The weight and bias of one linear map, [O, D] and [O]; in the file the weight lies transposed.
+struct Linear {
+  Linear(int64_t out, int64_t in) : weight(new_weight({out, in})), bias(new_weight({out})) {}
+  [[nodiscard]] at::Tensor operator()(const at::Tensor& x, const ForwardContext& context) const { return kernels::linear(x, weight, bias, context.linear); }
+  void list(const std::string& name, double init_std, std::vector<Parameter>& all) const {
+    all.push_back({name + ".weight", weight, {{name + ".weight", 0, weight.size(0), true}}, init_std, true});
+    all.push_back(bias_of(name + ".bias", bias));
+  }
+  at::Tensor weight, bias;
+};
+
+struct LayerNorm {
+  explicit LayerNorm(const TransformerConfig& config) : weight(new_weight({config.hidden_size})), bias(new_weight({config.hidden_size})), eps(config.norm_eps) {}
+  [[nodiscard]] at::Tensor operator()(const at::Tensor& x) const { return at::layer_norm(x, weight.sizes(), weight, bias, eps); }
+  void list(const std::string& name, std::vector<Parameter>& all) const {
+    all.push_back(whole(name + ".weight", weight, 0));
+    all.push_back(bias_of(name + ".bias", bias));
+  }
+  at::Tensor weight, bias;
+  double eps;
+};
+
+// The position of each token: [T] for all rows of a training batch, [N] for the rows of a serving step.
+at::Tensor positions_of(const at::Tensor& ids, const ForwardContext& context) {
+  if (context.cache == nullptr && context.sequences.empty()) return at::arange(ids.size(-1), ids.options());
+  std::vector<int64_t> positions;
+  for (const kernels::SequenceRows& rows : context.sequences) {
+    for (int i = 0; i < rows.count; ++i) positions.push_back(rows.start + i);
+  }
+  return at::tensor(positions, at::kLong).to(ids.device());
+}
+
+class Embedding : public Layer {
+ public:
+  Embedding(const TransformerConfig& config, SharedWeights& shared) : init_std_(config.initializer_range), places_(new_weight({config.max_position_embeddings, config.hidden_size})) {
+    const auto make = [&] { return new_weight({config.vocab_size, config.hidden_size}); };
+    tokens_ = config.tie_word_embeddings ? shared.get(kTokens, make) : make();
+  }
+  Tensors forward(const Tensors& inputs, const ForwardContext& context) override {
+    const at::Tensor& ids = inputs.at(0);
+    return {at::embedding(tokens_, ids) + at::embedding(places_, positions_of(ids, context))};
+  }
+  std::vector<Parameter> parameters() override { return {whole(kTokens, tokens_, init_std_), whole("transformer.wpe.weight", places_, init_std_)}; }
+
+ private:
+  double init_std_;
+  at::Tensor places_;  // [positions, D]
+  at::Tensor tokens_;  // [V, D]
+};
+
+// x + attention(norm(x)), then + feed-forward(norm(·)).
+class Block : public Layer {
+ public:
+  Block(const TransformerConfig& c, int index, std::shared_ptr<const kernels::RotaryTable> no_rotation)
+      : config_(c),
+        shape_(c.attention()),
+        index_(index),
+        no_rotation_(std::move(no_rotation)),
+        attention_norm_(c),
+        feed_forward_norm_(c),
+        qkv_(shape_.row(), c.hidden_size),
+        attention_out_(c.hidden_size, c.hidden_size),
+        up_(c.intermediate_size, c.hidden_size),
+        down_(c.hidden_size, c.intermediate_size) {}
+
+  Tensors forward(const Tensors& inputs, const ForwardContext& context) override {
+    const at::Tensor& x = inputs.at(0);  // [B, T, D] or [N, D]
+    const at::Tensor h = x + attention_out_(attention(qkv_(attention_norm_(x), context), context), context);
+    return {h + down_(at::gelu(up_(feed_forward_norm_(h), context), "tanh"), context)};
+  }
+
+  std::vector<Parameter> parameters() override {
+    const std::string prefix = fmt::format("transformer.h.{}.", index_);
+    const double std = config_.initializer_range, residual_std = std / std::sqrt(2.0 * static_cast<double>(config_.num_layers));
+    std::vector<Parameter> all;
+    attention_norm_.list(prefix + "ln_1", all);
+    qkv_.list(prefix + "attn.c_attn", std, all);
+    attention_out_.list(prefix + "attn.c_proj", residual_std, all);
+    feed_forward_norm_.list(prefix + "ln_2", all);
+    up_.list(prefix + "mlp.c_fc", std, all);
+    down_.list(prefix + "mlp.c_proj", residual_std, all);
+    return all;
+  }
+
+  static int64_t num_parameters(const TransformerConfig& c) {
+    const int64_t d = c.hidden_size, i = c.intermediate_size;
+    return 4 * d * d + 4 * d + 2 * i * d + i + d + 4 * d;
+  }
+
+ private:
+  at::Tensor attention(const at::Tensor& qkv, const ForwardContext& context) const {
+    if (context.cache == nullptr) return kernels::causal_attention(qkv, shape_, *no_rotation_);
+    return kernels::cached_attention(qkv, shape_, *no_rotation_, context.sequences, context.cache->keys(index_), context.cache->values(index_));
+  }
+
+  const TransformerConfig config_;
+  const kernels::AttentionShape shape_;
+  const int index_;
+  const std::shared_ptr<const kernels::RotaryTable> no_rotation_;
+  const LayerNorm attention_norm_, feed_forward_norm_;
+  const Linear qkv_, attention_out_, up_, down_;
+};
+
+class Head : public Layer {
+ public:
+  Head(const TransformerConfig& config, SharedWeights& shared) : init_std_(config.initializer_range), tied_(config.tie_word_embeddings), norm_(config) {
+    const auto make = [&] { return new_weight({config.vocab_size, config.hidden_size}); };
+    table_ = tied_ ? shared.get(kTokens, make) : make();
+  }
+  Tensors forward(const Tensors& inputs, const ForwardContext& context) override {
+    const at::Tensor x = context.output_rows.defined() ? inputs.at(0).index_select(0, context.output_rows) : inputs.at(0);
+    return {kernels::linear(norm_(x), table_, context.linear)};
+  }
+  std::vector<Parameter> parameters() override {
+    std::vector<Parameter> all;
+    norm_.list("transformer.ln_f", all);
+    all.push_back(whole(tied_ ? kTokens : "lm_head.weight", table_, init_std_));
+    return all;
+  }
+
+ private:
+  double init_std_;
+  bool tied_;
+  const LayerNorm norm_;
+  at::Tensor table_;  // [V, D]
+};
+
+}  // namespace
+
+std::vector<LayerSpec> gpt2_layers(const TransformerConfig& config) {
+  const std::vector<std::string> tied = config.tie_word_embeddings ? std::vector<std::string>{kTokens} : std::vector<std::string>{};
+  // Attention always rotates; by zero, queries and keys stay what they are.
+  const auto no_rotation = std::make_shared<const kernels::RotaryTable>(config.max_position_embeddings, std::vector<double>(static_cast<size_t>(config.head_size / 2)));
+  std::vector<LayerSpec> layers;
+  layers.push_back({"transformer.wte", "Embedding", (config.vocab_size + config.max_position_embeddings) * config.hidden_size,
+                    [config](SharedWeights& shared) { return std::make_unique<Embedding>(config, shared); }, tied});
+  for (int i = 0; i < config.num_layers; ++i) {
+    layers.push_back({fmt::format("transformer.h.{}", i), "DecoderBlock", Block::num_parameters(config),
+                      [config, i, no_rotation](SharedWeights&) { return std::make_unique<Block>(config, i, no_rotation); }, {}});
+  }
+  layers.push_back({"lm_head", "Head", (config.vocab_size + 2) * config.hidden_size,
+                    [config](SharedWeights& shared) { return std::make_unique<Head>(config, shared); }, tied});
+  return layers;
+}
+
+}  // namespace penstock::model

@@ -1,0 +1,13 @@
+#pragma once
+// The layers of all families whose blocks are Llama's: RMSNorm, rotary positions, grouped-query attention, SwiGLU; by option biases and norms of
+// query and key heads. Private to src/model; families.h is the door.
+#include <vector>
+
+#include "model/layer.h"
+#include "model/transformer_config.h"
+
+namespace penstock::model {
+
+[[nodiscard]] std::vector<LayerSpec> llama_layers(const TransformerConfig& config);
+
+}  // namespace penstock::model

@@ -1,0 +1,38 @@
+#pragma once
+// The weights of a Hugging Face directory, parameter by parameter.
+#include <filesystem>
+#include <map>
+#include <span>
+#include <string>
+
+#include "model/layer.h"
+#include "model/transformer_config.h"
+#include "weights/hf_directory.h"
+
+namespace penstock::model {
+
+// Maps a file when the first of its tensors is asked for: a stage reads only its own.
+//
+// Threads: any.
+// Errors:  throws Error naming folder or file, tensor, what was expected and what was found: kNotFound, kDataLoss (a shape, a file cut short),
+//          kUnimplemented (a dtype, a tensor of a block that this architecture has no use for).
+class StoredWeights {
+ public:
+  StoredWeights(const std::filesystem::path& folder, const TransformerConfig& config);
+
+  // Fills the value of a parameter from its stored parts, converted to float32: exact for F32, F16 and BF16.
+  void load(Parameter& parameter) const;
+  // Refuses tensors of the blocks that these parameters are in which none of them uses, and blocks that the configuration does not have.
+  void require_all_used(std::span<const Parameter> parameters) const;
+  // What the input table is stored in: "F32", "F16", "BF16".
+  [[nodiscard]] std::string dtype() const;
+
+ private:
+  [[nodiscard]] std::string stored_name(const std::string& name) const;
+
+  const TransformerConfig config_;
+  const weights::HfDirectory files_;
+  const std::string left_out_;  // tensor_prefix() where the files leave it out, else empty
+};
+
+}  // namespace penstock::model
