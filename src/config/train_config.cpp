@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <set>
+#include <utility>
 
 #include "base/file.h"
 #include "config/fields.h"
@@ -66,7 +67,7 @@ std::vector<Field> fields_of(TrainConfig& c) {
       real_field("optimizer.weight_decay", o.weight_decay, {.min = 0}, "of matrices, times the learning rate; adamw and lamb: decoupled"),
       text_list_field("optimizer.decay_groups", o.decay_groups, "[PATTERN=VALUE, …]: weight decay of parameters in whose name the expression is found; the first that fits wins"),
       real_field("optimizer.clip_norm", o.clip_norm, {.min = 0}, "largest norm of the whole gradient; 0 = no clipping"),
-      boolean_field("optimizer.shard", o.shard, "ZeRO stage 1: each replica keeps a part of the optimizer's state"),
+      boolean_field("optimizer.shard", o.shard, "older word for `sharding: optimizer`"),
       integer_field("steps", c.steps, {0}, "0 = until max_seconds"),
       real_field("max_seconds", c.max_seconds, {.min = 0}, "training time; 0 = no limit"),
       choice_field<Precision>("precision", c.precision,
@@ -87,6 +88,11 @@ std::vector<Field> fields_of(TrainConfig& c) {
                                 {{"auto", ExportDtype::kAuto}, {"fp32", ExportDtype::kFloat32}, {"bf16", ExportDtype::kBfloat16}},
                                 "of the weights that are written at the end; auto = as in model.path, fp32 for a new model"),
       real_field("bucket_mib", c.bucket_mib, {.min = 0.001, .max = 65536}, "MiB of gradients that are reduced in one go"),
+      choice_field<Sharding>("sharding", c.sharding,
+                             {{"none", Sharding::kNone}, {"optimizer", Sharding::kOptimizer}, {"gradients", Sharding::kGradients}, {"parameters", Sharding::kParameters}},
+                             "what each replica keeps only a part of: ZeRO stages 1, 2 and 3, each with what stands before it"),
+      choice_field<UnusedParameters>("unused_parameters", c.unused_parameters, {{"zero", UnusedParameters::kZero}, {"error", UnusedParameters::kError}},
+                                     "that get no gradient in a step: their gradient is zero, or the run stops and names one"),
       text_field("output", c.output, "the run folder"),
       real_field("timeout_seconds", c.timeout_seconds, {.min = 0.1, .max = 1e7}, "deadline of every wait between ranks"),
       integer_field("omp_threads", c.omp_threads, {1, 1024}, "threads of each rank"),
@@ -214,6 +220,7 @@ Result<TrainConfig> parse_train_config(std::string_view yaml, const std::string&
     // The line of the key that the message names is not known when it is missing or was overridden; the file's name always helps.
     return error(problem->code(), "{}: {}", file, problem->message());
   }
+  if (std::exchange(config.optimizer.shard, false) && config.sharding == Sharding::kNone) config.sharding = Sharding::kOptimizer;
   if (!config.model.path.empty()) {
     std::set<std::string> given;
     for (const auto& [key, line] : filled->lines) given.insert(key);

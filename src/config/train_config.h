@@ -73,7 +73,7 @@ struct OptimizerConfig {
   double weight_decay = 0.1;
   std::vector<std::string> decay_groups;  // "PATTERN=VALUE", the first that fits wins
   double clip_norm = 1.0;     // of the whole gradient; 0 = no clipping
-  bool shard = false;         // ZeRO stage 1: each replica keeps a part of the state
+  bool shard = false;         // older files' word for sharding: optimizer; false after loading
 };
 
 inline constexpr auto kDecayExpression = std::regex::ECMAScript | std::regex_constants::__polynomial;  // no backtracking
@@ -94,6 +94,12 @@ struct BadStepConfig {
   double loss_spike = 0;  // standard deviations over the last losses; 0 = no loss is a spike
   int max_skips = 10;     // in a row
 };
+
+// What each replica keeps a part of only (ZeRO stages 1, 2 and 3), each with what stands before it.
+enum class Sharding { kNone, kOptimizer, kGradients, kParameters };
+
+// What becomes of a parameter that got no gradient in a step, as a branch of the model was not taken.
+enum class UnusedParameters { kZero, kError };
 
 struct CheckpointConfig {
   int every_steps = 0;  // 0 = off
@@ -128,6 +134,8 @@ struct TrainConfig {
   BadStepConfig bad_step;
   ExportConfig model_export;  // keys `export`
   double bucket_mib = 1;    // gradients reduced in one go
+  Sharding sharding = Sharding::kNone;
+  UnusedParameters unused_parameters = UnusedParameters::kZero;
   std::string output;       // required; the run folder
   double timeout_seconds = 60;  // deadline of every wait between ranks
   int omp_threads = 1;      // of each rank

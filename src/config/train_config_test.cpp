@@ -65,10 +65,21 @@ checkpoint: {every_steps: 13, keep: 4}
 bad_step: {action: skip, loss_spike: 7, max_skips: 3}
 export: {dtype: bf16}
 bucket_mib: 2.5
+sharding: parameters
+unused_parameters: error
 output: run/a
 timeout_seconds: 7.5
 omp_threads: 2
 )";
+
+TEST(TrainConfig, ReadsTheOlderWordForAShardedOptimizer) {
+  EXPECT_EQ(parse_train_config(kSmallest, "t").value().sharding, Sharding::kNone);
+  const TrainConfig config = parse_train_config(kSmallest, "t", {"optimizer.shard=true"}).value();
+  EXPECT_EQ(config.sharding, Sharding::kOptimizer);
+  EXPECT_FALSE(config.optimizer.shard);
+  EXPECT_EQ(parse_train_config(kSmallest, "t", {"optimizer.shard=true", "sharding=parameters"}).value().sharding, Sharding::kParameters);
+  EXPECT_THAT(refusal(kSmallest, {"sharding=zero3"}), HasSubstr("'sharding'"));
+}
 
 TEST(TrainConfig, RefusesDecayGroupsThatAreNone) {
   for (const char* group : {"norm", "=1", "norm=", "norm=-1", "norm=1x", "norm=nan", "(=1"}) {

@@ -9,16 +9,17 @@ namespace penstock::pipeline {
 
 // Not movable once a forward has run: the graph points to `weight_grads`.
 struct Activation {
-  // Some consecutive layers that are computed again in the backward pass: only their input is kept.
+  // Some consecutive layers whose backward pass is one of its own.
   struct Segment {
     int first_layer = 0, last_layer = 0;  // within the stage, [first, last)
-    model::Tensors inputs;
-    at::Tensor random_state;              // of the generator before the segment, so that dropout draws the same again
+    model::Tensors inputs;                // leaves
+    model::Tensors outputs;               // with their graph; empty: they are computed again, and only their inputs are kept
+    at::Tensor random_state;              // then: of the generator before the segment, so that dropout draws the same again
   };
 
   model::Tensors inputs;           // as they arrived: leaves
-  model::Tensors outputs;          // with their graph; leaves when the stage recomputes
-  std::vector<Segment> segments;   // empty when nothing is computed again
+  model::Tensors outputs;          // with their graph; leaves when there are segments
+  std::vector<Segment> segments;   // empty when the stage's backward pass is one
   kernels::WeightGradQueue weight_grads;
 
   void clear() {

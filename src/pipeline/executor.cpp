@@ -203,13 +203,15 @@ void Executor::drop(Cell& c) {
 }
 
 void Executor::compute_loss(const Action& action, Cell& c) {
-  if (request_->keep_outputs) {
+  const Microbatch& microbatch = request_->microbatches[static_cast<size_t>(action.microbatch)];
+  if (request_->keep_outputs && microbatch.counts) {
     for (const at::Tensor& t : c.activation.outputs) result_.outputs[action.microbatch].push_back(t.detach());
   }
   if (!request_->loss) return;
   const at::AutoGradMode grad_mode(request_->training);
   c.loss_inputs = as_leaves(c.activation.outputs);
-  c.loss = request_->loss(c.loss_inputs, request_->microbatches[static_cast<size_t>(action.microbatch)].targets);
+  c.loss = request_->loss(c.loss_inputs, microbatch.targets);
+  if (!microbatch.counts) return;
   const double loss = c.loss.item<double>();
   if (!std::isfinite(loss) && result_.first_not_finite < 0) result_.first_not_finite = action.microbatch;
   result_.loss_sum += loss;
@@ -229,7 +231,8 @@ void Executor::backward(const Action& action) {
   const bool hooks_tell = !splits_[static_cast<size_t>(action.stage)] && !here.recomputes();
   if (hooks_tell) announce_last(action.stage, nullptr);
   if (here.is_last()) {
-    torch::autograd::backward({c.loss}, {at::full_like(c.loss, request_->loss_scale)});
+    const bool counts = request_->microbatches[static_cast<size_t>(action.microbatch)].counts;
+    torch::autograd::backward({c.loss}, {at::full_like(c.loss, counts ? request_->loss_scale : 0)});
     c.gradients = gradients_of(c.loss_inputs);
   }
   here.backward(c.activation, take(c.gradients, action, "output gradient"), context_for(action.stage, c));
@@ -250,7 +253,8 @@ void Executor::weight_grad(const Action& action) {
   const bool last = weights_left_[static_cast<size_t>(action.stage)] == 1;
   const std::vector<at::Tensor> pending = last ? queue.weights() : std::vector<at::Tensor>{};
   announce_last(action.stage, &pending);
-  queue.run(last ? request_->weight_grad_complete : nullptr);
+  queue.run(request_->weight_grad_complete);
+  if (splits_[static_cast<size_t>(action.stage)] && request_->after_weight_grads) request_->after_weight_grads(action.stage);
 }
 
 }  // namespace penstock::pipeline

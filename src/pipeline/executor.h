@@ -17,6 +17,7 @@ namespace penstock::pipeline {
 struct Microbatch {
   model::Tensors inputs;
   model::Tensors targets;
+  bool counts = true;  // false: runs because the schedule has it, and adds nothing to loss, gradients and outputs
 };
 
 // The loss of one micro-batch as a scalar *sum* over its items (tokens); the executor scales its gradient.
@@ -42,7 +43,8 @@ struct StepRequest {
   // Called before the gradients of a stage get their last addition: from then on they may be reduced. `pending` are the parameters that
   // weight_grad_complete will tell one by one; null: autograd's hooks tell, for every parameter.
   std::function<void(int stage, const std::vector<at::Tensor>* pending)> before_last_backward;
-  std::function<void(const at::Tensor& parameter)> weight_grad_complete;
+  std::function<void(const at::Tensor& parameter)> weight_grad_complete;  // of every micro-batch
+  std::function<void(int stage)> after_weight_grads;  // where the schedule splits a stage's backward passes: each time its weight gradients were added
 };
 
 struct StepResult {

@@ -1,5 +1,7 @@
 #include "pipeline/microbatch.h"
 
+#include <algorithm>
+
 #include "base/error.h"
 
 namespace penstock::pipeline {
@@ -69,9 +71,18 @@ model::Tensors merge_outputs(std::span<const model::Tensors> parts, std::span<co
 
 std::vector<Microbatch> split_batch(const model::Tensors& inputs, const model::Tensors& targets, int count, bool with_inputs, bool with_targets) {
   std::vector<Microbatch> microbatches(static_cast<size_t>(count));
-  const auto input_parts = with_inputs ? split(inputs, count) : std::vector<model::Tensors>(microbatches.size());
-  const auto target_parts = with_targets ? split(targets, count) : std::vector<model::Tensors>(microbatches.size());
-  for (size_t i = 0; i < microbatches.size(); ++i) microbatches[i] = {input_parts[i], target_parts[i]};
+  const auto deal_out = [&](const model::Tensors& tensors, model::Tensors Microbatch::*part) {
+    const bool has_rows = !tensors.empty() && tensors[0].dim() > 0;
+    const int rows = has_rows ? static_cast<int>(std::min<int64_t>(count, tensors[0].size(0))) : count;
+    const auto parts = split(tensors, rows);
+    for (int i = 0; i < count; ++i) {
+      Microbatch& microbatch = microbatches[static_cast<size_t>(i)];
+      microbatch.*part = parts[i < rows ? static_cast<size_t>(i) : 0];
+      microbatch.counts = i < rows;
+    }
+  };
+  if (with_inputs) deal_out(inputs, &Microbatch::inputs);
+  if (with_targets) deal_out(targets, &Microbatch::targets);
   return microbatches;
 }
 

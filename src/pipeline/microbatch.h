@@ -28,7 +28,8 @@ struct MergeRule {
 // The inverse. `parts` are the outputs of each micro-batch, in order, equally many. No parts give no tensors.
 [[nodiscard]] model::Tensors merge_outputs(std::span<const model::Tensors> parts, std::span<const MergeRule> rules = {});
 
-// Micro-batches of inputs and targets along dim 0; what a rank does not need (`with_*` false) is left out.
+// Micro-batches of inputs and targets along dim 0; what a rank does not need (`with_*` false) is left out. Fewer rows than micro-batches: one row
+// each, and the first row again, which does not count, in those that are left. REQUIRES: at least one row of what the rank needs.
 [[nodiscard]] std::vector<Microbatch> split_batch(const model::Tensors& inputs, const model::Tensors& targets, int count, bool with_inputs,
                                                   bool with_targets);
 

@@ -73,7 +73,9 @@ Stage::Stage(std::span<const model::LayerSpec> specs, std::span<const int> bound
   model::SharedWeights own;
   for (int i = first_layer_; i < boundaries[static_cast<size_t>(index) + 1]; ++i) {
     layers_.push_back(specs[static_cast<size_t>(i)].build(shared != nullptr ? *shared : own));
+    layer_values_.emplace_back();
     for (model::Parameter& p : layers_.back()->parameters()) {
+      layer_values_.back().push_back(p.value);
       const bool known = std::any_of(parameters_.begin(), parameters_.end(), [&](const auto& q) { return q.value.is_same(p.value); });
       if (!known) parameters_.push_back(std::move(p));
     }
@@ -85,22 +87,40 @@ model::Tensors Stage::run(int first_layer, int last_layer, model::Tensors inputs
   return inputs;
 }
 
-model::Tensors Stage::forward(model::Tensors inputs, const model::ForwardContext& context) { return run(0, num_layers(), std::move(inputs), context); }
+// Layer by layer, each announced.
+model::Tensors Stage::visit(int first_layer, int last_layer, model::Tensors inputs, const model::ForwardContext& context) {
+  for (int i = first_layer; i < last_layer; ++i) {
+    visited(visits_.before, i, i + 1);
+    inputs = run(i, i + 1, std::move(inputs), context);
+    visited(visits_.after, i, i + 1);
+  }
+  return inputs;
+}
+
+void Stage::visited(const std::function<void(int, int)>& visit, int first_layer, int last_layer) const {
+  if (visit) visit(first_layer_ + first_layer, first_layer_ + last_layer);
+}
+
+model::Tensors Stage::forward(model::Tensors inputs, const model::ForwardContext& context) { return visit(0, num_layers(), std::move(inputs), context); }
 
 void Stage::forward(Activation& activation, const model::ForwardContext& context) {
   const at::AutoGradMode grad_mode(true);
-  if (checkpoint_layers_ == 0) {
+  if (checkpoint_layers_ == 0 && !visits_.before) {
     activation.outputs = run(0, num_layers(), activation.inputs, context);
     return;
   }
+  const int length = std::max(1, checkpoint_layers_);
   // The graph of a segment is made, so that it is known which outputs want a gradient, and dropped when the next segment has its leaves.
   model::ForwardContext throw_away = context;
   throw_away.linear.weight_grads = nullptr;
   model::Tensors tensors = activation.inputs;
-  for (int first = 0; first < num_layers(); first += checkpoint_layers_) {
-    const int last = std::min(first + checkpoint_layers_, num_layers());
-    activation.segments.push_back({first, last, tensors, random_state()});
-    tensors = as_leaves(run(first, last, std::move(tensors), throw_away));
+  for (int first = 0; first < num_layers(); first += length) {
+    const int last = std::min(first + length, num_layers());
+    Activation::Segment& segment = activation.segments.emplace_back(Activation::Segment{first, last, tensors, {}, {}});
+    if (recomputes()) segment.random_state = random_state();
+    model::Tensors outputs = visit(first, last, std::move(tensors), recomputes() ? throw_away : context);
+    tensors = as_leaves(outputs);
+    if (!recomputes()) segment.outputs = std::move(outputs);
   }
   activation.outputs = std::move(tensors);
 }
@@ -110,10 +130,17 @@ void Stage::backward(Activation& activation, const model::Tensors& output_gradie
   if (activation.segments.empty()) return run_backward(activation.outputs, output_gradients);
   model::Tensors gradients = output_gradients;
   for (auto segment = activation.segments.rbegin(); segment != activation.segments.rend(); ++segment) {
-    const ReplayedRandomness again(segment->random_state);
-    run_backward(run(segment->first_layer, segment->last_layer, segment->inputs, context), gradients);
+    visited(visits_.before, segment->first_layer, segment->last_layer);
+    if (segment->outputs.empty()) {
+      const ReplayedRandomness again(segment->random_state);
+      run_backward(run(segment->first_layer, segment->last_layer, segment->inputs, context), gradients);
+    } else {
+      run_backward(segment->outputs, gradients);
+    }
     gradients = gradients_of(segment->inputs);
     segment->inputs.clear();
+    segment->outputs.clear();
+    visited(visits_.after, segment->first_layer, segment->last_layer);
   }
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 // Consecutive layers of a model on one device.
+#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
@@ -8,6 +9,11 @@
 #include "pipeline/activation.h"
 
 namespace penstock::pipeline {
+
+// Told of every use of layers [first, last) of the model, right before and right after it, for weights that are not always there.
+struct LayerVisits {
+  std::function<void(int first, int last)> before, after;
+};
 
 // Layers [first_layer, first_layer + count) of the model; builds these and no others. Parameters are allocated, not set.
 //
@@ -20,6 +26,9 @@ class Stage {
   // `shared`: weights that the layers of one rank have in common, over all its stages; null when this is the only one.
   Stage(std::span<const model::LayerSpec> specs, std::span<const int> boundaries, int index, int checkpoint_layers = 0,
         model::SharedWeights* shared = nullptr);
+
+  // Backward passes then go layer by layer, or segment by segment where layers are computed again.
+  void set_visits(LayerVisits visits) { visits_ = std::move(visits); }
 
   // Without a graph of its own: records what the caller's grad mode says.
   [[nodiscard]] model::Tensors forward(model::Tensors inputs, const model::ForwardContext& context);
@@ -34,6 +43,8 @@ class Stage {
 
   // Each tensor once, in forward order.
   [[nodiscard]] std::vector<model::Parameter>& parameters() { return parameters_; }
+  // Of one layer of this stage, by its index in the model.
+  [[nodiscard]] const std::vector<at::Tensor>& values_of(int layer) const { return layer_values_.at(static_cast<size_t>(layer - first_layer_)); }
   [[nodiscard]] bool recomputes() const { return checkpoint_layers_ > 0; }
   [[nodiscard]] int index() const { return index_; }
   [[nodiscard]] int num_stages() const { return num_stages_; }
@@ -44,10 +55,14 @@ class Stage {
 
  private:
   [[nodiscard]] model::Tensors run(int first_layer, int last_layer, model::Tensors inputs, const model::ForwardContext& context);
+  [[nodiscard]] model::Tensors visit(int first_layer, int last_layer, model::Tensors inputs, const model::ForwardContext& context);
+  void visited(const std::function<void(int, int)>& visit, int first_layer, int last_layer) const;
 
   const int index_, num_stages_, first_layer_, checkpoint_layers_;
   std::vector<std::unique_ptr<model::Layer>> layers_;
   std::vector<model::Parameter> parameters_;
+  std::vector<std::vector<at::Tensor>> layer_values_;  // by layer
+  LayerVisits visits_;
 };
 
 }  // namespace penstock::pipeline

@@ -45,9 +45,11 @@ void read_checkpoint(const fs::path& checkpoint, TrainState& state) {
   };
   for (size_t i = 0; i < state.parameters->size(); ++i) {
     model::Parameter& p = (*state.parameters)[i];
-    model::load_parameter(p, p.value, lookup_with(""));
+    at::Tensor value = at::empty(p.value.sizes(), at::kFloat);
+    model::load_parameter(p, value, lookup_with(""));
+    state.shards->set_value(i, value);
     std::vector<at::Tensor> moments;
-    for (const char* name : state.optimizer->moment_names()) model::load_parameter(p, moments.emplace_back(at::empty_like(p.value)), lookup_with(name));
+    for (const char* name : state.optimizer->moment_names()) model::load_parameter(p, moments.emplace_back(at::empty_like(value)), lookup_with(name));
     state.optimizer->set_moments(i, moments);
   }
   state.position = {manifest.step, manifest.elapsed_seconds, manifest.tokens};

@@ -2,6 +2,7 @@
 
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "base/crc32.h"
@@ -19,20 +20,36 @@ constexpr int kNice = 10;  // of the writing thread: steps go first
 constexpr milliseconds kPoll{20};
 constexpr size_t kMaxNoteBytes = 64 << 20;
 
-std::string stage_file(int stage) { return fmt::format("stage-{:05d}.safetensors", stage); }
+std::string file_of(int pipe_rank, int replica) {
+  return replica == 0 ? fmt::format("stage-{:05d}.safetensors", pipe_rank) : fmt::format("stage-{:05d}-replica-{:05d}.safetensors", pipe_rank, replica);
+}
 fs::path note_of(const fs::path& file) { return fs::path(file) += ".json"; }
 
-// Copies, as the next step changes the originals. Sharded moments come from all replicas.
-std::vector<weights::NamedTensor> copies_of(const TrainState& state, bool keep, Deadline deadline) {
+// Which replica writes each parameter: the one that has least to write so far.
+std::vector<int> writers_of(const std::vector<model::Parameter>& parameters, int replicas) {
+  std::vector<int64_t> load(static_cast<size_t>(replicas));
+  std::vector<int> writers;
+  for (const model::Parameter& p : parameters) {
+    const auto least = std::ranges::min_element(load);
+    *least += p.value.numel();
+    writers.push_back(static_cast<int>(least - load.begin()));
+  }
+  return writers;
+}
+
+// Copies, as the next step changes the originals. What is sharded comes from all replicas.
+std::vector<weights::NamedTensor> copies_of(const TrainState& state, const CheckpointPlace& place, Deadline deadline) {
   std::vector<weights::NamedTensor> tensors;
+  const std::vector<int> writers = writers_of(*state.parameters, place.replicas);
   for (size_t i = 0; i < state.parameters->size(); ++i) {
     const model::Parameter& p = (*state.parameters)[i];
+    const at::Tensor value = state.shards->whole_value(i, deadline);
     const auto moments = state.optimizer->moments(i, deadline);
-    if (!keep) continue;
+    if (writers[i] != place.replica) continue;
     const auto add = [&](const at::Tensor& whole, const char* ending) {
       for (auto& [name, part] : model::stored_parts(p, whole.detach().clone())) tensors.emplace_back(name + ending, part);
     };
-    add(p.value, "");
+    add(value, "");
     for (size_t k = 0; k < moments.size(); ++k) add(moments[k], state.optimizer->moment_names()[k]);
   }
   return tensors;
@@ -65,8 +82,8 @@ void CheckpointWriter::start(comm::Communicator& world, const TrainState& state,
     job.manifest->validation_loss = validation_loss;
   }
   world.barrier()->wait(deadline);
-  job.tensors = copies_of(state, options_.place.writes, deadline);
-  if (options_.place.writes) thread_ = std::thread([this, job = std::move(job)]() mutable { run(std::move(job)); });
+  job.tensors = copies_of(state, options_.place, deadline);
+  thread_ = std::thread([this, job = std::move(job)]() mutable { run(std::move(job)); });
 }
 
 std::optional<int64_t> CheckpointWriter::poll() {
@@ -101,7 +118,7 @@ void CheckpointWriter::run(Job job) noexcept {
 }
 
 void CheckpointWriter::write_own_file(const Job& job) const {
-  const fs::path file = job.unfinished / stage_file(options_.place.pipe_rank);
+  const fs::path file = job.unfinished / file_of(options_.place.pipe_rank, options_.place.replica);
   json checksums = json::object();
   for (const auto& [name, tensor] : job.tensors) {
     const at::Tensor bytes = tensor.contiguous();
@@ -111,14 +128,15 @@ void CheckpointWriter::write_own_file(const Job& job) const {
   write_file_atomic(note_of(file), checksums.dump());
 }
 
-// Rank 0, when every pipe rank has left its note.
+// Rank 0, when every rank has left its note.
 void CheckpointWriter::complete(Job& job) {
   const Deadline deadline = Deadline::after(options_.timeout);
-  for (int pipe_rank = 0; pipe_rank < options_.place.pipe_ranks; ++pipe_rank) {
-    const fs::path file = job.unfinished / stage_file(pipe_rank);
+  for (int rank = 0; rank < options_.place.pipe_ranks * options_.place.replicas; ++rank) {
+    const int pipe_rank = rank / options_.place.replicas, replica = rank % options_.place.replicas;
+    const fs::path file = job.unfinished / file_of(pipe_rank, replica);
     while (!fs::exists(note_of(file))) {
       if (give_up_) throw error(Code::kCancelled, "given up");
-      if (deadline.passed()) throw error(Code::kDeadlineExceeded, "pipe rank {} has not written {} after {} s; do all ranks see this folder?", pipe_rank, file.string(), options_.timeout.count());
+      if (deadline.passed()) throw error(Code::kDeadlineExceeded, "pipe rank {} of replica {} has not written {} after {} s; do all ranks see this folder?", pipe_rank, replica, file.string(), options_.timeout.count());
       std::this_thread::sleep_for(kPoll);
     }
     job.manifest->files[file.filename()] = {fs::file_size(file), json::parse(read_file(note_of(file), kMaxNoteBytes).value()).get<std::map<std::string, uint32_t>>()};

@@ -18,16 +18,18 @@ namespace penstock::train {
 
 struct CheckpointPlace {
   std::filesystem::path folder;  // of all checkpoints of the run; on a file system that all ranks see
-  int pipe_rank = 0;             // of this rank: one file for each
-  int pipe_ranks = 1;
-  bool writes = true;            // one replica of each does
+  int pipe_rank = 0, pipe_ranks = 1;  // of this rank, and of all
+  int replica = 0, replicas = 1;
 };
 
+// Every rank writes a file. The replicas of a pipe rank share its parameters out among them, whole ones, so that each writes about as many bytes; what is
+// sharded comes from those who have it, one parameter at a time.
+//
 // start() copies weights and moments; a thread of low priority writes this rank's file, fsyncs it and leaves a note of its checksums beside it. Rank 0's
 // thread waits for all notes, writes the manifest and renames the folder (formats/checkpoint_folder.h): a torn checkpoint never has the final name.
 //
 // Threads:  one calls all methods. The destructor gives up a write that is not done.
-// Memory:   the copy: three times this rank's weights on ranks that write (with LAMB, AdamW), kept until the file is written.
+// Memory:   the copy: three times this rank's weights (with LAMB, AdamW) divided by the number of replicas, kept until the file is written.
 // Errors:   what the thread failed with (a full disk) is thrown by the next call, naming the file.
 class CheckpointWriter {
  public:
@@ -43,7 +45,7 @@ class CheckpointWriter {
   CheckpointWriter(const CheckpointWriter&) = delete;
   CheckpointWriter& operator=(const CheckpointWriter&) = delete;
 
-  // Collective over `world`. Waits for the checkpoint before, then returns when the state is copied.
+  // Collective over `world`, where `state` is sharded also over its replicas. Waits for the checkpoint before, then returns when the state is copied.
   void start(comm::Communicator& world, const TrainState& state, const std::string& config_yaml, std::optional<double> validation_loss, Deadline deadline);
 
   // The step of a checkpoint that was completed since the last call; on rank 0 only.

@@ -3,6 +3,9 @@
 #include <torch/csrc/autograd/utils/lambda_post_hook.h>
 #include <torch/csrc/autograd/variable.h>
 
+#include <algorithm>
+#include <numeric>
+
 #include "base/error.h"
 
 namespace penstock::train {
@@ -18,94 +21,128 @@ struct DataParallelReducer::Bucket {
   ReductionRecord record;
 };
 
+namespace {
+
+plan::BucketPlan plan_for(const std::vector<int64_t>& sizes, const std::vector<int>& order, const plan::BucketLimits& limits) {
+  std::vector<int64_t> ordered;
+  for (const int position : order) ordered.push_back(sizes[static_cast<size_t>(position)]);
+  return plan::plan_buckets(ordered, limits);
+}
+
+}  // namespace
+
 DataParallelReducer::DataParallelReducer(const std::vector<std::vector<at::Tensor>>& stages, comm::Communicator* replicas,
                                          const plan::BucketLimits& limits, Deadline deadline)
-    : replicas_(replicas) {
-  // Backward runs through the layers from the last to the first.
-  std::vector<plan::BucketPlan> plans;
+    : replicas_(replicas), limits_(limits), order_(replicas != nullptr ? Order::kObserving : Order::kFixed) {
   int64_t total_bytes = 0;
-  for (const auto& parameters : stages) {
+  for (size_t s = 0; s < stages.size(); ++s) {
+    Stage& stage = stages_.emplace_back();
+    stage.first_parameter = parameters_.size();
     std::vector<int64_t> sizes;
-    for (auto p = parameters.rbegin(); p != parameters.rend(); ++p) sizes.push_back(static_cast<int64_t>(p->nbytes()));
-    plans.push_back(plan::plan_buckets(sizes, limits));
-    for (const plan::Bucket& bucket : plans.back().buckets) total_bytes += bucket.size_bytes;
+    for (const at::Tensor& value : stages[s]) {
+      parameters_.push_back({value, s, static_cast<int>(sizes.size()), 0, false});
+      sizes.push_back(static_cast<int64_t>(value.nbytes()));
+    }
+    // Backward runs through the layers from the last to the first.
+    stage.order.resize(sizes.size());
+    std::iota(stage.order.rbegin(), stage.order.rend(), 0);
+    for (const plan::Bucket& bucket : plan_for(sizes, stage.order, limits).buckets) total_bytes += bucket.size_bytes;  // whatever the order
   }
   // Also without replicas the gradients are one piece of memory.
-  at::Tensor memory = replicas != nullptr ? replicas->reduction_buffer(total_bytes, deadline) : at::zeros({total_bytes}, at::kByte);
-  int64_t offset = 0;
-  for (size_t stage = 0; stage < stages.size(); ++stage) {
-    const size_t first = buckets_.size();
-    offset = add_stage(stages[stage], plans[stage], memory, offset);
-    stage_buckets_.emplace_back(first, buckets_.size());
-  }
+  memory_ = replicas != nullptr ? replicas->reduction_buffer(total_bytes, deadline) : at::zeros({total_bytes}, at::kByte);
+  for (size_t i = 0; i < parameters_.size(); ++i) watch(i);
+  lay_out();
 }
 
-// Returns where in `memory` the next stage begins.
-int64_t DataParallelReducer::add_stage(const std::vector<at::Tensor>& parameters, const plan::BucketPlan& plan, const at::Tensor& memory, int64_t offset) {
-  const size_t first = buckets_.size();
-  for (const plan::Bucket& b : plan.buckets) {
-    buckets_.push_back(std::make_unique<Bucket>());
-    buckets_.back()->flat = memory.narrow(0, offset, b.size_bytes).view(at::kFloat);
-    buckets_.back()->num_parameters = static_cast<int>(b.parameters.size());
-    offset += b.size_bytes;
-  }
-  for (size_t i = 0; i < plan.slots.size(); ++i) {
-    at::Tensor parameter = parameters[parameters.size() - 1 - i];
-    const plan::BucketSlot& slot = plan.slots[i];
-    const size_t bucket = first + static_cast<size_t>(slot.bucket);
-    parameter.mutable_grad() = buckets_[bucket]->flat.narrow(0, slot.offset_bytes / 4, slot.size_bytes / 4).view(parameter.sizes());
-    watch(parameter, bucket);
-  }
-  return offset;
-}
-
-void DataParallelReducer::watch(const at::Tensor& parameter, size_t bucket) {
-  bucket_of_[parameter.unsafeGetTensorImpl()] = bucket;
-  auto accumulator = torch::autograd::impl::grad_accumulator(parameter);
-  accumulator->add_post_hook(std::make_unique<torch::autograd::utils::LambdaPostHook>([this, bucket](const auto& outputs, const auto&) {
-    on_hook(bucket);
+void DataParallelReducer::watch(size_t index) {
+  const at::Tensor& value = parameters_[index].value;
+  index_of_[value.unsafeGetTensorImpl()] = index;
+  auto accumulator = torch::autograd::impl::grad_accumulator(value);
+  accumulator->add_post_hook(std::make_unique<torch::autograd::utils::LambdaPostHook>([this, index](const auto& outputs, const auto&) {
+    Parameter& parameter = parameters_[index];
+    parameter.has_gradient = true;
+    if (buckets_[parameter.bucket]->state == Bucket::State::kWaitsForHooks) gradient_came(parameter);
     return outputs;
   }));
   accumulators_.push_back(std::make_shared<decltype(accumulator)>(std::move(accumulator)));  // a shared_ptr, or LibTorch 2.15's intrusive_ptr
 }
 
+void DataParallelReducer::lay_out() {
+  buckets_.clear();
+  int64_t offset = 0;
+  for (Stage& stage : stages_) lay_out(stage, offset);
+}
+
+void DataParallelReducer::lay_out(Stage& stage, int64_t& offset) {
+  std::vector<int64_t> sizes;
+  for (size_t i = 0; i < stage.order.size(); ++i) sizes.push_back(static_cast<int64_t>(parameters_[stage.first_parameter + i].value.nbytes()));
+  const plan::BucketPlan plan = plan_for(sizes, stage.order, limits_);
+  stage.first_bucket = buckets_.size();
+  for (const plan::Bucket& b : plan.buckets) {
+    buckets_.push_back(std::make_unique<Bucket>());
+    buckets_.back()->flat = memory_.narrow(0, offset, b.size_bytes).view(at::kFloat);
+    buckets_.back()->num_parameters = static_cast<int>(b.parameters.size());
+    offset += b.size_bytes;
+  }
+  stage.last_bucket = buckets_.size();
+  for (size_t i = 0; i < plan.slots.size(); ++i) {
+    Parameter& parameter = parameters_[stage.first_parameter + static_cast<size_t>(stage.order[i])];
+    const plan::BucketSlot& slot = plan.slots[i];
+    parameter.bucket = stage.first_bucket + static_cast<size_t>(slot.bucket);
+    parameter.value.mutable_grad() = buckets_[parameter.bucket]->flat.narrow(0, slot.offset_bytes / 4, slot.size_bytes / 4).view(parameter.value.sizes());
+  }
+}
+
 DataParallelReducer::~DataParallelReducer() = default;
 
 void DataParallelReducer::begin_step() {
+  if (order_ == Order::kChanged) {
+    lay_out();
+    order_ = Order::kFixed;
+  }
   for (auto& b : buckets_) {
     b->flat.zero_();
     b->state = Bucket::State::kAdding;
   }
+  for (Parameter& parameter : parameters_) parameter.has_gradient = false;
+  for (Stage& stage : stages_) stage.observed.clear();
   launched_ = 0;
 }
 
-void DataParallelReducer::arm(size_t stage, const std::vector<at::Tensor>* pending) {
-  const auto [first, last] = stage_buckets_.at(stage);
-  for (size_t i = first; i < last; ++i) {
+void DataParallelReducer::arm(size_t stage_index, const std::vector<at::Tensor>* pending) {
+  const Stage& stage = stages_.at(stage_index);
+  for (size_t i = stage.first_bucket; i < stage.last_bucket; ++i) {
     buckets_[i]->state = pending != nullptr ? Bucket::State::kWaitsForCalls : Bucket::State::kWaitsForHooks;
     buckets_[i]->missing = pending != nullptr ? 0 : buckets_[i]->num_parameters;
   }
   if (pending == nullptr) return;
-  for (const at::Tensor& parameter : *pending) {
-    const auto found = bucket_of_.find(parameter.unsafeGetTensorImpl());
-    if (found != bucket_of_.end()) ++buckets_[found->second]->missing;
+  for (const at::Tensor& value : *pending) {
+    const Parameter* parameter = find(value);
+    if (parameter != nullptr) ++buckets_[parameter->bucket]->missing;
   }
   launch_ready(false);
 }
 
-void DataParallelReducer::on_hook(size_t bucket) {
-  if (buckets_[bucket]->state == Bucket::State::kWaitsForHooks) gradient_came(*buckets_[bucket]);
+DataParallelReducer::Parameter* DataParallelReducer::find(const at::Tensor& parameter) {
+  const auto found = index_of_.find(parameter.unsafeGetTensorImpl());
+  return found != index_of_.end() ? &parameters_[found->second] : nullptr;
 }
 
-void DataParallelReducer::complete(const at::Tensor& parameter) {
-  const auto found = bucket_of_.find(parameter.unsafeGetTensorImpl());
-  if (found == bucket_of_.end()) return;
-  Bucket& bucket = *buckets_[found->second];
-  if (bucket.state == Bucket::State::kWaitsForCalls) gradient_came(bucket);
+bool DataParallelReducer::has_gradient(const at::Tensor& parameter) const {
+  const auto found = index_of_.find(parameter.unsafeGetTensorImpl());
+  return found != index_of_.end() && parameters_[found->second].has_gradient;
 }
 
-void DataParallelReducer::gradient_came(Bucket& bucket) {
-  --bucket.missing;
+void DataParallelReducer::complete(const at::Tensor& value) {
+  Parameter* parameter = find(value);
+  if (parameter == nullptr) return;
+  parameter->has_gradient = true;
+  if (buckets_[parameter->bucket]->state == Bucket::State::kWaitsForCalls) gradient_came(*parameter);
+}
+
+void DataParallelReducer::gradient_came(const Parameter& parameter) {
+  if (order_ == Order::kObserving) stages_[parameter.stage].observed.push_back(parameter.position);
+  --buckets_[parameter.bucket]->missing;
   launch_ready(false);
   note_finished();
 }
@@ -137,7 +174,36 @@ std::vector<ReductionRecord> DataParallelReducer::finish(Deadline deadline) {
     if (b->record.end_us == 0) b->record.end_us = now_us();
     records.push_back(b->record);
   }
+  if (order_ == Order::kObserving) agree_on_order(deadline);
   return records;
+}
+
+// Replicas may have seen different orders; the first one's counts. Gradients that nobody told of one by one, because they were complete when the
+// stage was armed, come first; those that never came, last.
+void DataParallelReducer::agree_on_order(Deadline deadline) {
+  at::Tensor seen = at::empty({static_cast<int64_t>(parameters_.size())}, at::kLong);
+  int64_t* next = seen.data_ptr<int64_t>();
+  for (const Stage& stage : stages_) {
+    std::vector<bool> told(stage.order.size());
+    for (const int position : stage.observed) told[static_cast<size_t>(position)] = true;
+    const auto untold = [&](bool has_gradient) {
+      return [&, has_gradient](int position) {
+        return !told[static_cast<size_t>(position)] && parameters_[stage.first_parameter + static_cast<size_t>(position)].has_gradient == has_gradient;
+      };
+    };
+    next = std::ranges::copy_if(stage.order, next, untold(true)).out;
+    next = std::ranges::copy(stage.observed, next).out;
+    next = std::ranges::copy_if(stage.order, next, untold(false)).out;
+  }
+  replicas_->broadcast(seen, 0)->wait(deadline);
+  order_ = Order::kFixed;
+  next = seen.data_ptr<int64_t>();
+  for (Stage& stage : stages_) {
+    const std::vector<int> order(next, next + stage.order.size());
+    if (order != stage.order) order_ = Order::kChanged;
+    stage.order = order;
+    next += order.size();
+  }
 }
 
 }  // namespace penstock::train

@@ -24,9 +24,12 @@ struct ReductionRecord {
 // has come is reduced at once, bucket i always after bucket i − 1, so that every replica reduces in the same order. Buckets belong to one stage
 // each, in the order in which the schedule completes the stages: a stage reduces on its own last backward micro-batch.
 //
+// Order: parameters are taken to become ready in the reverse of their forward order. The first step, which overlaps as all do, sees in which order
+// they really come; from the second on every replica has its buckets in the order that the first replica saw.
 // Accumulation: a stage's buckets are reduced between its arm() and finish() only; micro-batches before arm() just add up.
-// Unused parameters: a bucket that waits for a gradient that never comes is reduced by finish().
-// Threads:  one thread for all methods; hooks run on it too (LibTorch runs a CPU backward pass on its caller's thread).
+// Unused parameters: a bucket that waits for a gradient that never comes is reduced by finish(), with zeros in its place.
+// Threads:  one thread for all methods; hooks run on it too (LibTorch runs a CPU backward pass on its caller's thread). They only post reductions:
+//           the communicator's own threads carry them out.
 // Lifetime: the parameters outlive it, and keep grad() as set here (zero by begin_step(), never by resetting it).
 class DataParallelReducer {
  public:
@@ -42,27 +45,50 @@ class DataParallelReducer {
   // The next additions complete the gradients of a stage (its position in `stages`). `pending`: the parameters that complete() will tell; all
   // others are complete already. Null: the next backward pass completes them all, and autograd's hooks tell.
   void arm(size_t stage, const std::vector<at::Tensor>* pending);
+  // Also told of micro-batches before arm().
   void complete(const at::Tensor& parameter);
   // Blocks until all buckets are reduced. Throws the communicator's Error. REQUIRES: every stage with parameters is armed.
   [[nodiscard]] std::vector<ReductionRecord> finish(Deadline deadline);
 
   [[nodiscard]] int num_buckets() const { return static_cast<int>(buckets_.size()); }
+  // Whether a parameter got a gradient since begin_step().
+  [[nodiscard]] bool has_gradient(const at::Tensor& parameter) const;
+  // The parameters of a stage, as positions in forward order, in the order in which their gradients are taken to become ready.
+  [[nodiscard]] const std::vector<int>& order(size_t stage) const { return stages_.at(stage).order; }
 
  private:
   struct Bucket;
-  int64_t add_stage(const std::vector<at::Tensor>& parameters, const plan::BucketPlan& plan, const at::Tensor& memory, int64_t offset);
-  void watch(const at::Tensor& parameter, size_t bucket);
-  void on_hook(size_t bucket);
-  void gradient_came(Bucket& bucket);
+  struct Parameter {
+    at::Tensor value;
+    size_t stage = 0;
+    int position = 0;  // within the stage, in forward order
+    size_t bucket = 0;
+    bool has_gradient = false;
+  };
+  struct Stage {
+    size_t first_parameter = 0;  // those of a stage lie together, in forward order
+    std::vector<int> order, observed;
+    size_t first_bucket = 0, last_bucket = 0;  // [first, last)
+  };
+  void watch(size_t parameter);
+  void lay_out();
+  void lay_out(Stage& stage, int64_t& offset);
+  void agree_on_order(Deadline deadline);
+  [[nodiscard]] Parameter* find(const at::Tensor& parameter);
+  void gradient_came(const Parameter& parameter);
   void launch_ready(bool force);
   void note_finished();
 
   comm::Communicator* replicas_;
-  std::vector<std::unique_ptr<Bucket>> buckets_;
-  std::vector<std::pair<size_t, size_t>> stage_buckets_;    // by stage: [first, last) bucket
-  std::map<const void*, size_t> bucket_of_;                 // by parameter
+  const plan::BucketLimits limits_;
+  at::Tensor memory_;  // uint8: all buckets
+  std::vector<Parameter> parameters_;
+  std::vector<Stage> stages_;
+  std::map<const void*, size_t> index_of_;           // of a parameter
   std::vector<std::shared_ptr<void>> accumulators_;  // the tensors hold their gradient accumulators weakly
+  std::vector<std::unique_ptr<Bucket>> buckets_;
   size_t launched_ = 0;
+  enum class Order { kObserving, kChanged, kFixed } order_;  // kChanged: to be laid out anew when the step's gradients are not needed any more
 };
 
 }  // namespace penstock::train

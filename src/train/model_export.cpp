@@ -10,13 +10,14 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// What this rank writes, in the order of its layers.
+// What this rank writes, in the order of its layers. Collective over the replicas, who may each have a part of a value.
 std::vector<weights::NamedTensor> own_tensors(PipelineTrainer& trainer, at::ScalarType dtype) {
   std::vector<weights::NamedTensor> tensors;
-  if (trainer.replica() != 0) return tensors;
-  for (const model::Parameter& p : trainer.parameters()) {
-    if (!trainer.owns(p.name)) continue;
-    for (auto& [name, part] : model::stored_parts(p, p.value)) tensors.emplace_back(name, part.to(dtype));
+  for (size_t i = 0; i < trainer.parameters().size(); ++i) {
+    const model::Parameter& p = trainer.parameters()[i];
+    const at::Tensor value = trainer.shards().whole_value(i, trainer.deadline());
+    if (trainer.replica() != 0 || !trainer.owns(p.name)) continue;
+    for (auto& [name, part] : model::stored_parts(p, value)) tensors.emplace_back(name, part.to(dtype));
   }
   return tensors;
 }

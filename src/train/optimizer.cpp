@@ -9,8 +9,6 @@
 namespace penstock::train {
 namespace {
 
-constexpr int64_t kShardAlignment = 16;  // elements: a cache line
-
 // The first group whose expression is found in the name tells; else parameters that shrink get the general value.
 double weight_decay_of(const model::Parameter& parameter, const config::OptimizerConfig& config, const std::vector<config::DecayGroup>& groups) {
   for (const config::DecayGroup& group : groups) {
@@ -23,28 +21,20 @@ double ratio_or_one(double numerator, double denominator) { return numerator > 0
 
 }  // namespace
 
-Optimizer::Optimizer(std::vector<model::Parameter>& parameters, const config::OptimizerConfig& config, comm::Communicator* shards)
+Optimizer::Optimizer(std::vector<model::Parameter>& parameters, const config::OptimizerConfig& config, ParameterShards& shards)
     : parameters_(parameters), config_(config), shards_(shards) {
-  if (shards_ != nullptr) move_values_into_flat();
   const auto groups = config::parse_decay_groups(config.decay_groups).value();
-  int64_t offset = 0;
-  for (const model::Parameter& p : parameters) {
-    parts_.push_back(make_part(p, offset));
-    parts_.back().weight_decay = static_cast<float>(weight_decay_of(p, config_, groups));
-    offset += p.value.numel();
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    parts_.push_back(make_part(i));
+    parts_.back().weight_decay = static_cast<float>(weight_decay_of(parameters[i], config_, groups));
   }
 }
 
-Optimizer::Part Optimizer::make_part(const model::Parameter& parameter, int64_t offset) const {
+Optimizer::Part Optimizer::make_part(size_t i) const {
   Part part;
-  part.count = parameter.value.numel();
-  if (shards_ != nullptr) {
-    const auto [begin, end] = shard(shards_->rank());
-    part.begin = std::clamp(begin - offset, int64_t{0}, part.count);
-    part.count = std::clamp(end - offset, int64_t{0}, part.count) - part.begin;
-  }
-  for (size_t i = 0; i < moment_names().size(); ++i) part.moments.push_back(at::zeros({part.count}, at::kFloat));
-  part.layer_wise = parameter.decay && (config_.name == config::OptimizerName::kLamb || config_.name == config::OptimizerName::kLars);
+  part.count = shards_.own(i).count;
+  for (size_t k = 0; k < moment_names().size(); ++k) part.moments.push_back(at::zeros({part.count}, at::kFloat));
+  part.layer_wise = parameters_[i].decay && (config_.name == config::OptimizerName::kLamb || config_.name == config::OptimizerName::kLars);
   return part;
 }
 
@@ -53,31 +43,12 @@ std::span<const char* const> Optimizer::moment_names() const {
   return std::span(kNames).first(is_adam() ? 2 : 1);
 }
 
-std::pair<int64_t, int64_t> Optimizer::shard(int replica) const {
-  const int64_t total = flat_.numel(), count = shards_->size();
-  const int64_t each = (total + count * kShardAlignment - 1) / (count * kShardAlignment) * kShardAlignment;
-  return {std::min(total, replica * each), std::min(total, (replica + 1) * each)};
-}
-
-void Optimizer::move_values_into_flat() {
-  const at::NoGradGuard no_grad;
-  int64_t total = 0;
-  for (const model::Parameter& p : parameters_) total += p.value.numel();
-  flat_ = at::empty({total}, at::kFloat);
-  int64_t offset = 0;
-  for (model::Parameter& p : parameters_) {
-    const at::Tensor view = flat_.narrow(0, offset, p.value.numel()).view(p.value.sizes());
-    view.copy_(p.value);
-    p.value.set_data(view);
-    offset += p.value.numel();
-  }
-}
-
 double Optimizer::gradient_square_sum(const std::vector<std::string>& except) const {
   double sum = 0;
-  for (const model::Parameter& p : parameters_) {
-    if (std::find(except.begin(), except.end(), p.name) != except.end()) continue;
-    sum += kernels::sum_of_squares(p.value.grad().data_ptr<float>(), p.value.numel());
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    if (std::find(except.begin(), except.end(), parameters_[i].name) != except.end()) continue;
+    const at::Tensor gradient = shards_.summed_gradient(i);
+    if (gradient.numel() > 0) sum += kernels::sum_of_squares(gradient.data_ptr<float>(), gradient.numel());
   }
   return sum;
 }
@@ -89,13 +60,12 @@ void Optimizer::step(int64_t step, double learning_rate, double gradient_scale, 
   } else {
     momentum_sgd(learning_rate, gradient_scale, deadline);
   }
-  if (shards_ != nullptr) share_updated_weights(deadline);
+  shards_.share_updated(deadline);
 }
 
 Optimizer::Pointers Optimizer::pointers(size_t i) const {
-  const model::Parameter& p = parameters_[i];
   const Part& part = parts_[i];
-  return {p.value.data_ptr<float>() + part.begin, p.value.grad().data_ptr<float>() + part.begin, part.moments[0].data_ptr<float>(),
+  return {shards_.values(i).data_ptr<float>(), shards_.gradients(i).data_ptr<float>(), part.moments[0].data_ptr<float>(),
           part.moments.size() > 1 ? part.moments[1].data_ptr<float>() : nullptr};
 }
 
@@ -159,48 +129,26 @@ void Optimizer::momentum_sgd(double learning_rate, double gradient_scale, Deadli
 }
 
 std::vector<kernels::SquareSums> Optimizer::over_shards(std::vector<kernels::SquareSums> sums, Deadline deadline) const {
-  if (shards_ == nullptr) return sums;
+  if (shards_.replicas() == nullptr) return sums;
   static_assert(sizeof(kernels::SquareSums) == 2 * sizeof(double));
   at::Tensor all = at::from_blob(sums.data(), {static_cast<int64_t>(2 * sums.size())}, at::kDouble).clone();
-  shards_->all_reduce(all, comm::Reduce::kSum)->wait(deadline);
+  shards_.replicas()->all_reduce(all, comm::Reduce::kSum)->wait(deadline);
   const double* value = all.data_ptr<double>();
   for (size_t i = 0; i < sums.size(); ++i) sums[i] = {value[2 * i], value[2 * i + 1]};
   return sums;
 }
 
-void Optimizer::share_updated_weights(Deadline deadline) {
-  std::vector<at::Tensor> shards;
-  std::vector<comm::WorkPtr> works;
-  for (int replica = 0; replica < shards_->size(); ++replica) {
-    const auto [begin, end] = shard(replica);
-    if (begin == end) continue;
-    shards.push_back(flat_.narrow(0, begin, end - begin));
-    works.push_back(shards_->broadcast(shards.back(), replica));
-  }
-  for (auto& work : works) work->wait(deadline);
-}
-
 std::vector<at::Tensor> Optimizer::moments(size_t i, Deadline deadline) const {
-  const at::Tensor& value = parameters_[i].value;
-  const Part& part = parts_[i];
   std::vector<at::Tensor> whole;
-  for (const at::Tensor& mine : part.moments) {
-    if (shards_ == nullptr) {
-      whole.push_back(mine.view(value.sizes()));
-      continue;
-    }
-    at::Tensor all = at::zeros({value.numel()}, at::kFloat);
-    all.narrow(0, part.begin, part.count).copy_(mine);
-    shards_->all_reduce(all, comm::Reduce::kSum)->wait(deadline);
-    whole.push_back(all.view(value.sizes()));
-  }
+  for (const at::Tensor& mine : parts_[i].moments) whole.push_back(shards_.whole(i, mine, deadline));
   return whole;
 }
 
 void Optimizer::set_moments(size_t i, const std::vector<at::Tensor>& moments) {
   Part& part = parts_[i];
   PENSTOCK_CHECK(moments.size() == part.moments.size(), "{} moments, expected {}", moments.size(), part.moments.size());
-  for (size_t k = 0; k < moments.size(); ++k) part.moments[k].copy_(moments[k].reshape({-1}).narrow(0, part.begin, part.count));
+  const ParameterShards::Range own = shards_.own(i);
+  for (size_t k = 0; k < moments.size(); ++k) part.moments[k].copy_(moments[k].reshape({-1}).narrow(0, own.begin, own.count));
 }
 
 int64_t Optimizer::state_bytes() const {

@@ -14,11 +14,16 @@
 namespace penstock::train {
 namespace {
 
-constexpr double kBytesPerWeight = 16;    // float32: weight, gradient, two moments
 constexpr auto kProfileTime = std::chrono::minutes(10);
 constexpr int kHopTag = 13, kHops = 20;
 
 bool wants_profile(const TrainerOptions& options) { return options.partition == plan::kProfiled || options.schedule == plan::kAutoSchedule; }
+
+// float32: weight, gradient, two moments; each whole or a replica's part.
+double bytes_per_weight(const TrainerOptions& options) {
+  const double parts = static_cast<int>(options.sharding) * 4.0 + (options.sharding == config::Sharding::kNone ? 0 : 4.0);
+  return 16 - parts + parts / options.mesh.data;
+}
 
 // Rank 0 measures while the others wait: they might share its cores.
 std::vector<pipeline::LayerProfile> profile_once(comm::Communicator& world, const std::vector<model::LayerSpec>& layers, const TrainerOptions& options) {
@@ -86,7 +91,7 @@ plan::Boundaries cut(const std::vector<model::LayerSpec>& layers, const TrainerO
   std::vector<plan::LayerCost> costs;
   for (size_t i = 0; i < layers.size(); ++i) {
     const auto parameters = static_cast<double>(layers[i].num_parameters);
-    plan::LayerCost cost{layers[i].type, parameters, parameters * kBytesPerWeight};
+    plan::LayerCost cost{layers[i].type, parameters, parameters * bytes_per_weight(options)};
     if (measured) {
       cost.weight = profile[i].forward_us + profile[i].backward_us;
       cost.memory_bytes += static_cast<double>(profile[i].activation_bytes) * live;
@@ -116,8 +121,14 @@ PipelineTrainer::PipelineTrainer(comm::Communicator& world, std::vector<model::L
   groups_ = make_groups(world, options.mesh, find_tied(layers, boundaries_, train_schedule_.stage_ranks), deadline());
   if (options.schedule == plan::kAutoSchedule) choose_schedule();
   build_stages(layers);
-  build_reducer();
-  optimizer_.emplace(parameters_, options.optimizer, options.shard_optimizer ? groups_.data.get() : nullptr);
+  if (groups_.data && options.sharding >= config::Sharding::kGradients) {
+    build_layer_shards();
+  } else {
+    shards_ = std::make_unique<FlatShards>(parameters_, options.sharding == config::Sharding::kOptimizer ? groups_.data.get() : nullptr);
+    build_reducer();
+  }
+  shards_->initialize([&](model::Parameter& p) { options_.initialize ? options_.initialize(p) : model::initialize(p, options_.seed); });
+  optimizer_.emplace(parameters_, options.optimizer, *shards_);
   std::vector<pipeline::Stage*> mine;
   for (const auto& stage : stages_) mine.push_back(stage.get());
   executor_.emplace(*groups_.pipe, mine, options.timeout);
@@ -168,9 +179,6 @@ void PipelineTrainer::build_stages(const std::vector<model::LayerSpec>& layers) 
     }
   }
   check_tied(layers, shared);
-  for (model::Parameter& p : parameters_) {
-    options_.initialize ? options_.initialize(p) : model::initialize(p, options_.seed);
-  }
 }
 
 // What specs say of shared weights against what layers did.
@@ -209,6 +217,25 @@ void PipelineTrainer::build_reducer() {
   reducer_.emplace(parameters, groups_.data.get(), bucket_limits(options_.bucket_mib), deadline());
 }
 
+void PipelineTrainer::build_layer_shards() {
+  std::vector<LayerShards::Layer> layers;
+  for (const auto& stage : stages_) {
+    for (int i = 0; i < stage->num_layers(); ++i) layers.push_back({stage->first_layer() + i, stage->values_of(stage->first_layer() + i)});
+  }
+  std::vector<size_t> tied;
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    if (std::ranges::find(groups_.tied, parameters_[i].name, &TiedParameter::name) != groups_.tied.end()) tied.push_back(i);
+  }
+  auto shards = std::make_unique<LayerShards>(parameters_, layers, *groups_.data, options_.sharding == config::Sharding::kParameters, tied);
+  layer_shards_ = shards.get();
+  shards_ = std::move(shards);
+  train_uses_ = plan::layer_uses(train_schedule_, pipe_rank(), boundaries_, options_.checkpoint_layers);
+  eval_uses_ = plan::layer_uses(eval_schedule_, pipe_rank(), boundaries_, options_.checkpoint_layers);
+  for (const auto& stage : stages_) {
+    stage->set_visits({[this](int first, int last) { layer_shards_->before(first, last); }, [this](int first, int last) { layer_shards_->after(first, last); }});
+  }
+}
+
 bool PipelineTrainer::owns(const std::string& parameter) const {
   const auto tied = std::ranges::find(groups_.tied, parameter, &TiedParameter::name);
   return tied == groups_.tied.end() || tied->pipe_ranks.front() == pipe_rank();
@@ -216,27 +243,70 @@ bool PipelineTrainer::owns(const std::string& parameter) const {
 
 PipelineTrainer::Gradients PipelineTrainer::compute_gradients(std::span<const pipeline::Microbatch> microbatches, const pipeline::LossFunction& loss,
                                                               double loss_scale) {
+  Gradients gradients = reduced_gradients(microbatches, loss, loss_scale);
+  if (options_.unused_parameters == config::UnusedParameters::kError) refuse_unused_parameters(!microbatches.empty());
+  for (const TiedParameter& tied : groups_.tied) {
+    const auto parameter = std::ranges::find(parameters_, tied.name, &model::Parameter::name);
+    at::Tensor gradient = shards_->summed_gradient(static_cast<size_t>(parameter - parameters_.begin()));
+    tied.group->all_reduce(gradient, comm::Reduce::kSum)->wait(deadline());
+  }
+  return gradients;
+}
+
+PipelineTrainer::Gradients PipelineTrainer::reduced_gradients(std::span<const pipeline::Microbatch> microbatches, const pipeline::LossFunction& loss,
+                                                              double loss_scale) {
   pipeline::StepRequest request;
   request.schedule = &train_schedule_;
   request.microbatches = microbatches;
   request.loss = loss;
   request.loss_scale = loss_scale;
   request.compute = options_.compute;
+  Gradients gradients;
+  if (layer_shards_ != nullptr) {
+    request.after_weight_grads = [this](int stage) { layer_shards_->after(boundaries_[static_cast<size_t>(stage)], boundaries_[static_cast<size_t>(stage) + 1]); };
+    layer_shards_->begin(train_uses_, options_.timeout);
+    if (!microbatches.empty()) gradients.step = executor_->run(request);
+    layer_shards_->pass();
+    gradients.reductions = layer_shards_->finish();
+    return gradients;
+  }
   request.before_last_backward = [this](int stage, const std::vector<at::Tensor>* pending) {
     reducer_->arm(reducer_stage_[static_cast<size_t>(stage)], pending);
   };
   request.weight_grad_complete = [this](const at::Tensor& parameter) { reducer_->complete(parameter); };
 
   reducer_->begin_step();
-  Gradients gradients;
-  gradients.step = executor_->run(request);
-  gradients.reductions = reducer_->finish(deadline());
-  for (const TiedParameter& tied : groups_.tied) {
-    const auto parameter = std::ranges::find(parameters_, tied.name, &model::Parameter::name);
-    at::Tensor gradient = parameter->value.grad();
-    tied.group->all_reduce(gradient, comm::Reduce::kSum)->wait(deadline());
+  if (!microbatches.empty()) {
+    gradients.step = executor_->run(request);
+  } else {
+    const std::vector<at::Tensor> nothing_to_wait_for;
+    for (size_t position = 0; position < stages_.size(); ++position) reducer_->arm(position, &nothing_to_wait_for);
   }
+  gradients.reductions = reducer_->finish(deadline());
   return gradients;
+}
+
+void PipelineTrainer::refuse_unused_parameters(bool has_microbatches) {
+  // The largest code wins: the lowest rank, and its first parameter.
+  int64_t code = 0;
+  for (size_t i = parameters_.size(); has_microbatches && i-- > 0;) {
+    const bool has_gradient = layer_shards_ != nullptr ? layer_shards_->has_gradient(i) : reducer_->has_gradient(parameters_[i].value);
+    if (!has_gradient) code = (int64_t{1} << 62) - (int64_t{world_.rank()} << 32) - static_cast<int64_t>(i);
+  }
+  at::Tensor largest = at::full({1}, code, at::kLong);
+  world_.all_reduce(largest, comm::Reduce::kMax)->wait(deadline());
+  if (largest.item<int64_t>() == 0) return;
+  const int64_t place = (int64_t{1} << 62) - largest.item<int64_t>();
+  const int rank = static_cast<int>(place >> 32);
+  constexpr int64_t kLongestName = 256;
+  at::Tensor name = at::zeros({kLongestName}, at::kByte);
+  if (rank == world_.rank()) {
+    const std::string& own = parameters_[static_cast<size_t>(place & 0xffffffff)].name;
+    std::ranges::copy(own.substr(0, kLongestName - 1), reinterpret_cast<char*>(name.data_ptr<uint8_t>()));
+  }
+  world_.broadcast(name, rank)->wait(deadline());
+  throw error(Code::kFailedPrecondition, "parameter '{}' got no gradient on rank {} in this step; expected one for every parameter, as unused_parameters is error. Set it "
+              "to zero if branches of the model may be left out", reinterpret_cast<const char*>(name.data_ptr<uint8_t>()), rank);
 }
 
 double PipelineTrainer::gradient_square() const {
@@ -244,7 +314,8 @@ double PipelineTrainer::gradient_square() const {
   for (const model::Parameter& p : parameters_) {
     if (!owns(p.name)) counted_elsewhere.push_back(p.name);
   }
-  return optimizer_->gradient_square_sum(counted_elsewhere) / (mesh().data * mesh().tensor);
+  const int copies = (shards_->gradients_are_whole() ? mesh().data : 1) * mesh().tensor;
+  return optimizer_->gradient_square_sum(counted_elsewhere) / copies;
 }
 
 void PipelineTrainer::update(int64_t step, double learning_rate, double gradient_norm) {
@@ -259,7 +330,13 @@ pipeline::StepResult PipelineTrainer::evaluate(std::span<const pipeline::Microba
   request.training = false;
   request.keep_outputs = keep_outputs;
   request.compute = options_.compute;
-  return executor_->run(request);
+  if (layer_shards_ == nullptr) return microbatches.empty() ? pipeline::StepResult{} : executor_->run(request);
+  layer_shards_->begin(eval_uses_, options_.timeout);
+  pipeline::StepResult result;
+  if (!microbatches.empty()) result = executor_->run(request);
+  layer_shards_->pass();
+  (void)layer_shards_->finish();
+  return result;
 }
 
 namespace {
@@ -271,52 +348,61 @@ double count_items(const model::Tensors& targets) {
   return ids ? static_cast<double>(first.ge(0).sum().item<int64_t>()) : static_cast<double>(first.numel());
 }
 
+double rows_of(const model::Tensors& tensors) { return tensors[0].dim() > 0 ? static_cast<double>(tensors[0].size(0)) : 1; }
+
 }  // namespace
 
 // Ranks see different parts of the batch; all must find theirs well, or all refuse it.
 PipelineTrainer::Batch PipelineTrainer::agree_on_batch(const model::Tensors& inputs, const model::Tensors& targets, bool with_targets, const ItemCount& items) {
   Batch batch;
   std::optional<Error> wrong;
+  const bool has_inputs = has_first_stage(), has_targets = has_last_stage() && with_targets;
   double rows = 0, target_rows = 0;
   try {
-    if (has_last_stage() && with_targets && targets.empty()) throw error(Code::kInvalidArgument, "micro-batches: expected targets on the rank of the last stage, found none");
-    if (has_first_stage() && inputs.empty()) throw error(Code::kInvalidArgument, "micro-batches: expected inputs on the rank of the first stage, found none");
-    batch.microbatches = pipeline::split_batch(inputs, targets, options_.microbatches, has_first_stage(), has_last_stage() && with_targets);
-    if (has_first_stage()) rows = static_cast<double>(inputs[0].size(0));
-    if (has_last_stage() && with_targets) {
-      target_rows = static_cast<double>(targets[0].size(0));
-      batch.items = items ? items(targets) : count_items(targets);
-    }
+    if (has_targets && targets.empty()) throw error(Code::kInvalidArgument, "micro-batches: expected targets on the rank of the last stage, found none");
+    if (has_inputs && inputs.empty()) throw error(Code::kInvalidArgument, "micro-batches: expected inputs on the rank of the first stage, found none");
+    if (has_inputs) rows = rows_of(inputs);
+    if (has_targets) target_rows = rows_of(targets);
+    const bool nothing = (has_inputs && rows == 0) || (has_targets && target_rows == 0);
+    if (!nothing) batch.microbatches = pipeline::split_batch(inputs, targets, options_.microbatches, has_inputs, has_targets);
+    if (has_targets && !nothing) batch.items = items ? items(targets) : count_items(targets);
   } catch (const Error& e) {
     wrong = e;
   }
-  at::Tensor sums = at::empty({4}, at::kDouble);
+  const auto replicas = static_cast<int64_t>(mesh().data);
+  at::Tensor sums = at::zeros({2 + 2 * replicas}, at::kDouble);
   double* value = sums.data_ptr<double>();
+  double *all_rows = value + 2, *all_target_rows = all_rows + replicas;  // by replica
   value[0] = batch.items / mesh().tensor;
-  value[1] = rows;
-  value[2] = with_targets ? target_rows : rows;
-  value[3] = wrong ? 1 : 0;
+  value[1] = wrong ? 1 : 0;
+  all_rows[replica()] = rows / mesh().tensor;
+  all_target_rows[replica()] = (with_targets ? target_rows : rows) / mesh().tensor;
   world_.all_reduce(sums, comm::Reduce::kSum)->wait(deadline());
   if (wrong) throw *wrong;
-  if (value[3] > 0) throw error(Code::kInvalidArgument, "micro-batches: {:.0f} of {} ranks refused their part of the batch and say why", value[3], world_.size());
-  if (value[1] != value[2]) {
-    throw error(Code::kInvalidArgument, "micro-batches: {:.0f} rows of inputs, {:.0f} of targets over all replicas; expected as many", value[1] / mesh().tensor,
-                value[2] / mesh().tensor);
+  if (value[1] > 0) throw error(Code::kInvalidArgument, "micro-batches: {:.0f} of {} ranks refused their part of the batch and say why", value[1], world_.size());
+  for (int64_t r = 0; r < replicas; ++r) {
+    batch.rows += all_rows[r];
+    if (std::abs(all_rows[r] - all_target_rows[r]) < 0.5) continue;
+    throw error(Code::kInvalidArgument, "micro-batches: replica {} has {:.0f} rows of inputs, {:.0f} of targets; expected as many", r, all_rows[r], all_target_rows[r]);
   }
   batch.items = value[0];
+  const auto own_rows = static_cast<size_t>(all_rows[replica()] + 0.5);
+  if (own_rows == 0) batch.microbatches.clear();
+  for (size_t i = own_rows; i < batch.microbatches.size(); ++i) batch.microbatches[i].counts = false;  // known to the last stage by this alone
   return batch;
 }
 
 StepOutcome PipelineTrainer::train_batch(const model::Tensors& inputs, const model::Tensors& targets, const pipeline::LossFunction& loss,
                                          double learning_rate, const ItemCount& items) {
   const Batch batch = agree_on_batch(inputs, targets, true, items);
+  if (batch.rows < 0.5) return {};
   const Gradients gradients = compute_gradients(batch.microbatches, loss, batch.items > 0 ? 1 / batch.items : 0);
   at::Tensor sums = at::empty({2}, at::kDouble);
   double* values = sums.data_ptr<double>();
   values[0] = gradients.step.loss_sum / mesh().tensor;
   values[1] = gradient_square();
   world_.all_reduce(sums, comm::Reduce::kSum)->wait(deadline());
-  const StepOutcome outcome{batch.items > 0 ? values[0] / batch.items : 0, std::sqrt(values[1])};
+  const StepOutcome outcome{batch.items > 0 ? values[0] / batch.items : 0, std::sqrt(values[1]), batch.items};
   if (!std::isfinite(outcome.loss) || !std::isfinite(outcome.gradient_norm)) explain_not_finite(steps_ + 1, gradients.step);
   update(++steps_, learning_rate, outcome.gradient_norm);
   return outcome;
@@ -335,10 +421,8 @@ void PipelineTrainer::explain_not_finite(int64_t step, const pipeline::StepResul
   constexpr int64_t kLoss = int64_t{1} << 62;
   int64_t code = 0;
   if (result.first_not_finite >= 0) code = kLoss - (int64_t{replica()} * options_.microbatches + result.first_not_finite);
-  int64_t index = 0;
-  for (const model::Parameter& p : parameters_) {
-    ++index;
-    if (code == 0 && !all_finite(p.value.grad())) code = (int64_t{1} << 40) - (int64_t{world_.rank()} << 20) - index;
+  for (size_t i = 0; i < parameters_.size() && code == 0; ++i) {
+    if (!all_finite(shards_->summed_gradient(i))) code = (int64_t{1} << 40) - (int64_t{world_.rank()} << 20) - static_cast<int64_t>(i + 1);
   }
   at::Tensor largest = at::full({1}, code, at::kLong);
   world_.all_reduce(largest, comm::Reduce::kMax)->wait(deadline());

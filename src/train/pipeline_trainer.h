@@ -14,7 +14,9 @@
 #include "pipeline/layer_profile.h"
 #include "plan/partition.h"
 #include "plan/topology.h"
+#include "plan/layer_uses.h"
 #include "train/data_parallel_reducer.h"
+#include "train/layer_shards.h"
 #include "train/mesh_groups.h"
 #include "train/optimizer.h"
 
@@ -34,8 +36,11 @@ struct TrainerOptions {
   int checkpoint_layers = 0;         // > 0: keep activations of every so many layers only, and compute the rest again
   kernels::Compute compute = kernels::Compute::kFp32;
   config::OptimizerConfig optimizer;
-  bool shard_optimizer = false;      // ZeRO stage 1: each replica keeps a part of the optimizer's state
+  // What each replica keeps a part of only, as parameter_shards.h and layer_shards.h say. With several micro-batches kGradients and kParameters add up in another
+  // order than the others do: results then differ from theirs by rounding.
+  config::Sharding sharding = config::Sharding::kNone;
   double bucket_mib = 1;             // gradients that are reduced in one go
+  config::UnusedParameters unused_parameters = config::UnusedParameters::kZero;  // kError: see compute_gradients()
   uint64_t seed = 1;                 // of the initial weights
   // Sets a parameter of this rank before the first step; empty: model::initialize() with the seed. A tied copy on another rank must come out the same.
   std::function<void(model::Parameter&)> initialize = {};
@@ -47,6 +52,7 @@ struct TrainerOptions {
 struct StepOutcome {
   double loss = 0;           // sum of the losses / number of items
   double gradient_norm = 0;  // before clipping
+  double items = 0;          // of all replicas
 };
 
 // One rank's part of the training of one model. All ranks make the same calls in the same order.
@@ -73,17 +79,22 @@ class PipelineTrainer {
   PipelineTrainer& operator=(const PipelineTrainer&) = delete;
 
   // One step on this replica's batch, tensors [B, ...]: cut along dim 0 into micro-batches, uneven ones too. Ranks without the first stage
-  // need no inputs, ranks without the last no targets; they may give them all the same. The result equals that of the whole batch in one piece.
+  // need no inputs, ranks without the last no targets; they may give them all the same. The result equals that of the whole batch in one piece,
+  // all replicas' rows weighing alike. A replica whose data has run out gives tensors of no rows ([0, ...]): it takes part in the sums and the update,
+  // and weighs nothing. When none has a row left, nothing is updated, and the outcome has 0 items.
   // `loss`: a scalar sum over its items. `items` counts those of targets; without it the elements of the first, of integers only those >= 0, as
   // losses leave out negative ids. kInvalidArgument, on all ranks: a batch that cannot be cut, or inputs and targets that do not fit.
   using ItemCount = std::function<double(const model::Tensors& targets)>;
   [[nodiscard]] StepOutcome train_batch(const model::Tensors& inputs, const model::Tensors& targets, const pipeline::LossFunction& loss,
                                         double learning_rate, const ItemCount& items = {});
 
-  // The last stage's outputs for a whole batch, joined along dim 0 over all micro-batches; empty on other ranks. May come between train_batch() calls.
+  // The last stage's outputs for a whole batch, joined along dim 0 over all micro-batches; empty on other ranks, and of a batch of no rows. May come
+  // between train_batch() calls.
   [[nodiscard]] model::Tensors eval_batch(const model::Tensors& inputs);
 
-  // The parts of train_batch(), for callers that make micro-batches of their own: gradients summed over the replicas and over tied copies ...
+  // The parts of train_batch(), for callers that make micro-batches of their own: gradients summed over the replicas and over tied copies. No
+  // micro-batches, on every rank of a replica: it adds zeros. With unused_parameters kError: kFailedPrecondition, on every rank the same, naming the first
+  // parameter that got no gradient and its rank, when a replica with micro-batches has one ...
   struct Gradients {
     pipeline::StepResult step;
     std::vector<ReductionRecord> reductions;
@@ -93,7 +104,7 @@ class PipelineTrainer {
   [[nodiscard]] double gradient_square() const;
   // ... and the update; `step` counts from 1.
   void update(int64_t step, double learning_rate, double gradient_norm);
-  // Forward over micro-batches of their own, as many as a step has.
+  // Forward over micro-batches of their own, as many as a step has, or none.
   [[nodiscard]] pipeline::StepResult evaluate(std::span<const pipeline::Microbatch> microbatches, const pipeline::LossFunction& loss, bool keep_outputs);
 
   // Throws kInternal, on every rank the same, naming the first replica and micro-batch whose loss, or else the first parameter whose gradient, is
@@ -107,8 +118,9 @@ class PipelineTrainer {
   [[nodiscard]] int pipe_rank() const { return mesh().coordinates(world_.rank()).pipe; }
   [[nodiscard]] bool has_first_stage() const { return train_schedule_.rank_of(0) == pipe_rank(); }
   [[nodiscard]] bool has_last_stage() const { return train_schedule_.rank_of(train_schedule_.num_stages - 1) == pipe_rank(); }
-  // Of this rank's stages, each once, by rising stage.
+  // Of this rank's stages, each once, by rising stage. With sharding kParameters their values have no memory between uses: ask shards() for them.
   [[nodiscard]] std::vector<model::Parameter>& parameters() { return parameters_; }
+  [[nodiscard]] ParameterShards& shards() { return *shards_; }
   // False for a copy of a tied parameter that an earlier pipe rank has too: that one is counted and written.
   [[nodiscard]] bool owns(const std::string& parameter) const;
   [[nodiscard]] Optimizer& optimizer() { return *optimizer_; }
@@ -118,10 +130,13 @@ class PipelineTrainer {
   void choose_schedule();
   void build_stages(const std::vector<model::LayerSpec>& layers);
   void build_reducer();
+  void build_layer_shards();
+  [[nodiscard]] Gradients reduced_gradients(std::span<const pipeline::Microbatch> microbatches, const pipeline::LossFunction& loss, double loss_scale);
+  void refuse_unused_parameters(bool has_microbatches);
   void check_tied(const std::vector<model::LayerSpec>& layers, const model::SharedWeights& shared) const;
   struct Batch {
-    std::vector<pipeline::Microbatch> microbatches;  // of this replica, what this rank needs of them
-    double items = 0;                                // of all replicas
+    std::vector<pipeline::Microbatch> microbatches;  // of this replica, what this rank needs of them; none when it has no rows
+    double rows = 0, items = 0;                      // of all replicas
   };
   [[nodiscard]] Batch agree_on_batch(const model::Tensors& inputs, const model::Tensors& targets, bool with_targets, const ItemCount& items);
 
@@ -134,7 +149,10 @@ class PipelineTrainer {
   std::vector<std::unique_ptr<pipeline::Stage>> stages_;
   std::vector<model::Parameter> parameters_;
   std::vector<size_t> reducer_stage_;  // by stage: its position in the reducer
-  std::optional<DataParallelReducer> reducer_;
+  std::optional<DataParallelReducer> reducer_;   // or, sharding gradients or parameters:
+  std::vector<plan::LayerUse> train_uses_, eval_uses_;
+  LayerShards* layer_shards_ = nullptr;          // shards_
+  std::unique_ptr<ParameterShards> shards_;
   std::optional<Optimizer> optimizer_;
   std::optional<pipeline::Executor> executor_;
   int64_t steps_ = 0;

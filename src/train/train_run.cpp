@@ -35,8 +35,9 @@ TrainerOptions trainer_options(const config::TrainConfig& config, kernels::Compu
   options.checkpoint_layers = config.activation_checkpoint_layers;
   options.compute = compute;
   options.optimizer = config.optimizer;
-  options.shard_optimizer = config.optimizer.shard;
+  options.sharding = config.sharding;
   options.bucket_mib = config.bucket_mib;
+  options.unused_parameters = config.unused_parameters;
   options.seed = static_cast<uint64_t>(config.seed);
   options.memory_limit = config.memory_limit_gib * (1 << 30);
   options.sample = pipeline::ProfileRequest{sample, loss_of, compute, options.seed, 3};
@@ -73,7 +74,7 @@ void TrainRun::start_clock() { clock_start_ = Clock::now(); }
 double TrainRun::progress() const { return run_progress(position_.step, config_.steps, position_.elapsed_seconds, config_.max_seconds); }
 
 CheckpointPlace TrainRun::checkpoint_place() const {
-  return {std::filesystem::path(config_.output) / "checkpoints", trainer_->pipe_rank(), mesh().pipe, replica() == 0};
+  return {std::filesystem::path(config_.output) / "checkpoints", trainer_->pipe_rank(), mesh().pipe, replica(), mesh().data};
 }
 
 void TrainRun::resume_from(const std::filesystem::path& checkpoint) {

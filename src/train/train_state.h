@@ -18,6 +18,7 @@ struct RunPosition {
 
 struct TrainState {
   std::vector<model::Parameter>* parameters = nullptr;
+  ParameterShards* shards = nullptr;
   Optimizer* optimizer = nullptr;
   RunPosition position;
   StepGuard::State guard = {};

@@ -101,7 +101,7 @@ TEST_F(TrainTest, AShardedOptimizerChangesNoBit) {
   whole.mesh = {2, 2};
   auto sharded = whole;
   sharded.output = config("sharded").output;
-  sharded.optimizer.shard = true;
+  sharded.sharding = config::Sharding::kOptimizer;
   run(whole);
   run(sharded);
   expect_same_model(whole, sharded);
@@ -113,7 +113,7 @@ TEST_F(TrainTest, AnyLayoutContinuesAnyCheckpoint) {
   first.model.tie_word_embeddings = true;
   first.batch = {4, 1, 32};
   first.mesh = {2, 2};
-  first.optimizer.shard = true;
+  first.sharding = config::Sharding::kOptimizer;
   first.schedule = "zb-v";
   first.checkpoint = {10, 5, 0};
   const auto reference = run(first);
@@ -131,7 +131,7 @@ TEST_F(TrainTest, AnyLayoutContinuesAnyCheckpoint) {
     fs::copy(fs::path(first.output) / "checkpoints", fs::path(next.output) / "checkpoints", fs::copy_options::recursive);
     next.mesh = layout.mesh;
     next.schedule = layout.schedule;
-    next.optimizer.shard = layout.shard;
+    next.sharding = layout.shard ? config::Sharding::kOptimizer : config::Sharding::kNone;
     const auto continued = run(next, true);
     ASSERT_EQ(continued.losses.size(), 10u);
     for (size_t i = 0; i < 10; ++i) EXPECT_NEAR(continued.losses[i], reference.losses[10 + i], 1e-5) << "step " << 10 + i;
@@ -207,7 +207,7 @@ TEST_F(TrainTest, ACheckpointLoadsIntoAnyLayoutBitwise) {
   first.steps = 5;
   first.mesh = {2, 2};
   first.schedule = "zb-v";
-  first.optimizer.shard = true;
+  first.sharding = config::Sharding::kOptimizer;
   first.checkpoint = {5, 5, 0};
   run(first);
   struct Layout {
@@ -224,7 +224,7 @@ TEST_F(TrainTest, ACheckpointLoadsIntoAnyLayoutBitwise) {
     fs::copy(fs::path(first.output) / "checkpoints", fs::path(next.output) / "checkpoints", fs::copy_options::recursive);
     next.mesh = layout.mesh;
     next.schedule = layout.schedule;
-    next.optimizer.shard = layout.shard;
+    next.sharding = layout.shard ? config::Sharding::kOptimizer : config::Sharding::kNone;
     EXPECT_TRUE(run(next, true).losses.empty());
     expect_same_model(first, next);
   }
@@ -333,14 +333,15 @@ TEST_F(TrainTest, ACheckpointThatCannotBeWrittenEndsTheRun) {
   try {
     comm::spawn_ranks(1, [&](comm::Communicator& world) {
       std::vector<model::Parameter> none;
-      Optimizer optimizer(none, {}, nullptr);
-      writer.start(world, {&none, &optimizer, {}}, "", std::nullopt, Deadline::after(seconds(5)));
+      FlatShards shards(none, nullptr);
+      Optimizer optimizer(none, {}, shards);
+      writer.start(world, {&none, &shards, &optimizer, {}}, "", std::nullopt, Deadline::after(seconds(5)));
       writer.finish();
     });
   } catch (const Error& e) {
     message = e.message();
   }
-  EXPECT_THAT(message, testing::AllOf(testing::HasSubstr("checkpoint of step-00000000"), testing::HasSubstr("pipe rank 1 has not written")));
+  EXPECT_THAT(message, testing::AllOf(testing::HasSubstr("checkpoint of step-00000000"), testing::HasSubstr("pipe rank 1 of replica 0 has not written")));
   EXPECT_TRUE(formats::finished_checkpoints(options.place.folder).empty());
 }
 
