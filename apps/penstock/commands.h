@@ -12,6 +12,7 @@ void add_data_command(CLI::App& app);
 void add_partition_command(CLI::App& app);
 void add_schedule_command(CLI::App& app);
 void add_timeline_command(CLI::App& app);
+void add_flight_command(CLI::App& app);
 void add_checkpoint_command(CLI::App& app);
 void add_bench_command(CLI::App& app);
 void add_serve_command(CLI::App& app);

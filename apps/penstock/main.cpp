@@ -37,6 +37,7 @@ int run(int argc, char** argv) {
   add_partition_command(app);
   add_schedule_command(app);
   add_timeline_command(app);
+  add_flight_command(app);
   add_checkpoint_command(app);
   add_bench_command(app);
   try {

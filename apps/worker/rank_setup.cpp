@@ -37,7 +37,9 @@ const std::atomic<bool>& watch_stop_signals() {
   sigemptyset(&signals);
   sigaddset(&signals, SIGTERM);
   sigaddset(&signals, SIGINT);
-  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  sigset_t blocked = signals;
+  sigaddset(&blocked, SIGUSR1);  // taken by a training rank's flight watch
+  pthread_sigmask(SIG_BLOCK, &blocked, nullptr);
   std::thread(wait_for_stop_signals, signals).detach();
   return stop_asked;
 }

@@ -14,7 +14,8 @@ namespace penstock {
 // Logs once, on rank 0, what LibTorch computes with; a slow BLAS as a warning.
 void log_blas(int rank);
 
-// Set by SIGTERM and SIGINT from the call on. To be called once, before the process has other threads: they inherit the blocked signals.
+// Set by SIGTERM and SIGINT from the call on; SIGUSR1 is blocked. To be called once, before the process has other threads: they inherit the
+// blocked signals.
 [[nodiscard]] const std::atomic<bool>& watch_stop_signals();
 
 // 2 for what the user can correct, else 1.

@@ -4,12 +4,19 @@
 #include <iostream>
 
 #include "apps/worker/rank_setup.h"
+#include "apps/worker/test_fault.h"
 #include "apps/worker/worker_commands.h"
 #include "base/log.h"
+#include "cluster/flight_dump.h"
+#include "cluster/flight_watch.h"
+#include "cluster/program_identity.h"
 #include "comm/c10d_communicator.h"
 #include "comm/liveness.h"
+#include "comm/recorded_communicator.h"
+#include "comm/same_settings.h"
 #include "config/train_config.h"
 #include "tensor/heap.h"
+#include "train/time_account.h"
 #include "train/trainer.h"
 
 namespace penstock {
@@ -17,29 +24,82 @@ namespace {
 
 constexpr seconds kCauseWait{8};     // until a silent death is known
 constexpr seconds kGoodbyeWait{20};  // for the others to finish
+constexpr seconds kSettingsWait{60};  // for every rank's settings
+constexpr milliseconds kReportWait{1000};  // for the others' flight recorders, before leaving
 
-comm::LivenessOptions leave_when_a_peer_dies(int rank) {
+cluster::FlightWatchOptions flight_options(const config::TrainConfig& config, const cluster::RankInfo& info) {
+  cluster::FlightWatchOptions options;
+  options.folder = cluster::flight_folder(config.output);
+  options.rank = info.rank;
+  options.world_size = info.world_size;
+  const double stuck = config.stuck_step_seconds > 0 ? config.stuck_step_seconds : config.timeout_seconds / 2;
+  options.stuck_after = milliseconds(static_cast<int64_t>(1000 * stuck));
+  return options;
+}
+
+// Of the ranks that leave: rank 0, or rank 1 when that is the one that was lost. A rank that could say why it failed needs no search for the cause.
+bool has_to_report(int rank, const std::string& verdict) {
+  if (verdict.find(" failed: ") != std::string::npos) return false;
+  return rank == (verdict.starts_with("rank 0 ") || verdict.starts_with("rank 0,") ? 1 : 0);
+}
+
+comm::LivenessOptions leave_when_a_peer_dies(int rank, cluster::FlightWatch& flight) {
   comm::LivenessOptions options;
-  options.on_failure = [rank](const std::string& text) {
+  options.on_failure = [rank, &flight](const std::string& text) {
     // The main thread may be inside a wait that nothing ends, so the process ends here.
+    flight.last_words(text);
+    if (has_to_report(rank, text)) flight.report(Deadline::after(kReportWait));
     std::cerr << fmt::format("\ntrain rank {}: leaving, because {}\n", rank, text) << std::flush;
     _exit(kPeerFailed);
   };
+  options.on_alarm = [&flight](const std::string& text) { flight.alarm(text); };
   return options;
+}
+
+// What must be alike on all ranks. A run folder may be spelled differently, and machines may have more cores or fewer.
+comm::Settings settings_of(const config::TrainConfig& config, const train::TrainOptions& options) {
+  comm::Settings settings = {{"the program", fmt::format("{} (build {})", PENSTOCK_VERSION, cluster::program_build_id())}};
+  for (const auto& [key, value] : config::key_values(config)) {
+    if (key != "output" && key != "omp_threads") settings.emplace_back(key, value);
+  }
+  const std::pair<const char*, bool> flags[] = {{"--resume", options.resume}, {"--auto-resume", options.auto_resume}, {"--overwrite", options.overwrite}};
+  for (const auto& [flag, value] : flags) settings.emplace_back(flag, value ? "set" : "not set");
+  return settings;
+}
+
+// Stragglers and skipped steps; empty in a run without.
+std::string troubles(const train::TrainSummary& s) {
+  std::string text;
+  for (const train::Straggler& straggler : s.stragglers) {
+    text += fmt::format("  rank {} computed {:.1f} times as long as the other replicas of its stage\n", straggler.rank, straggler.factor);
+  }
+  if (s.skipped_steps > 0) text += fmt::format("  {} steps were skipped (bad_step)\n", s.skipped_steps);
+  return text;
+}
+
+// Of time and memory.
+std::string whereabouts(const train::TrainSummary& s) {
+  const auto mib = [](double bytes) { return bytes / (1 << 20); };
+  return fmt::format("  memory of the largest rank {:.0f} MiB: weights {:.1f}, gradients {:.1f}, optimizer {:.1f}, the rest activations, data and programs\n"
+                     "  time, mean over the ranks:\n{}",
+                     mib(s.memory.peak_bytes), mib(s.memory.weight_bytes), mib(s.memory.gradient_bytes), mib(s.memory.optimizer_bytes), train::time_table(s.time));
 }
 
 void print_summary(const config::TrainConfig& config, const train::TrainSummary& s) {
   std::cout << fmt::format(
       "{} after {} steps and {:.1f} s: validation loss {:.4f} nats per byte\n"
       "  {:.0f} tokens/s, MFU {:.0f}% of the measured peak, bubble {:.1f}% ({:.1f}% on equal stages with a core each), exposed communication {:.1f}% of the step\n"
-      "  model {}/model   metrics {}/metrics.jsonl   loss curve {}/loss.svg   timeline {}/timeline.json\n",
+      "{}{}  model {}/model   metrics {}/metrics.jsonl   loss curve {}/loss.svg   timeline {}/timeline.json\n",
       s.stopped ? "Stopped" : "Trained", s.steps, s.seconds, s.validation_loss, s.tokens_per_second, 100 * s.mfu, 100 * s.bubble_share,
-      100 * s.planned_bubble, 100 * s.exposed_share, config.output, config.output, config.output, config.output);
+      100 * s.planned_bubble, 100 * s.exposed_share, troubles(s), whereabouts(s), config.output, config.output, config.output, config.output);
 }
 
 // A communication that failed is a symptom; Liveness knows the cause, and ends this process from its own thread when there is one.
-[[noreturn]] void leave(comm::Liveness& liveness, const Error& e, int rank) {
+[[noreturn]] void leave(comm::Liveness& liveness, cluster::FlightWatch& flight, const Error& e, int rank) {
   const bool symptom = e.code() == Code::kUnavailable || e.code() == Code::kDeadlineExceeded;
+  // Whoever let a deadline pass may still be where it is stuck.
+  if (e.code() == Code::kDeadlineExceeded) liveness.raise_alarm(e.message());
+  else flight.last_words(e.message());
   if (symptom) {
     if (const auto cause = liveness.first_failure(Deadline::after(kCauseWait))) {
       std::cerr << fmt::format("train rank {}: leaving, because {} (seen here as: {})\n", rank, *cause, e.message()) << std::flush;
@@ -52,8 +112,13 @@ void print_summary(const config::TrainConfig& config, const train::TrainSummary&
 }
 
 void train_connected(const config::TrainConfig& config, const cluster::RankInfo& info, train::TrainOptions options) {
-  const auto world = comm::connect_c10d(info, {.operation_timeout = std::chrono::duration_cast<milliseconds>(std::chrono::hours(1)), .interface = {}, .hostname = {}});
-  comm::Liveness liveness(info, leave_when_a_peer_dies(info.rank));
+  FlightRecorder recorder;
+  install_test_fault(recorder, info.rank);
+  const auto connected = comm::connect_c10d(info, {.operation_timeout = std::chrono::duration_cast<milliseconds>(std::chrono::hours(1)), .interface = {}, .hostname = {}});
+  const auto world = comm::make_recorded(*connected, recorder);
+  cluster::FlightWatch flight(recorder, flight_options(config, info));
+  comm::Liveness liveness(info, leave_when_a_peer_dies(info.rank, flight));
+  flight.start([&liveness](const std::string& reason) { liveness.raise_alarm(reason); });
   // Note [Leaving]
   // A rank that has finished ends without tearing its groups down, while peers do the same: a heap corruption was seen once at the end of a run,
   // and this is a suspect, not a proven cause (docs/roadmap.md). The files are written, and there is nothing else to lose.
@@ -64,11 +129,12 @@ void train_connected(const config::TrainConfig& config, const cluster::RankInfo&
     _exit(0);
   };
   try {
+    comm::require_same_settings(*world, settings_of(config, options), Deadline::after(kSettingsWait));
     (void)train::train(config, *world, options);
   } catch (const Error& e) {
-    leave(liveness, e, info.rank);
+    leave(liveness, flight, e, info.rank);
   } catch (const std::exception& e) {
-    leave(liveness, error(Code::kInternal, "{}", e.what()), info.rank);
+    leave(liveness, flight, error(Code::kInternal, "{}", e.what()), info.rank);
   }
 }
 

@@ -14,6 +14,7 @@ namespace penstock::comm {
 namespace {
 
 constexpr const char* kVerdictKey = "verdict";
+constexpr const char* kAlarmKey = "alarm";  // "RANK.NUMBER TEXT", so that no two are alike
 std::string heartbeat_key(int rank) { return fmt::format("heartbeat/{}", rank); }
 std::string identity_key(int rank) { return fmt::format("process/{}", rank); }
 
@@ -65,6 +66,13 @@ class Liveness::Impl {
     }
   }
 
+  void raise_alarm(const std::string& text) EXCLUDES(mutex_) {
+    if (info_.world_size == 1) return call(options_.on_alarm, text);
+    MutexLock lock(mutex_);
+    alarm_ = text;
+    changed_.notify_all();
+  }
+
   std::optional<std::string> first_failure(Deadline deadline) EXCLUDES(mutex_) {
     MutexLock lock(mutex_);
     while (thread_.joinable() && !failure_) {
@@ -87,6 +95,7 @@ class Liveness::Impl {
       try {
         if (!store_) connect();
         go_on = info_.rank == 0 ? lead(elapsed) : follow();
+        if (go_on) pass_alarm();
         last_answer_ = Clock::now();
         num_unanswered_ = 0;
       } catch (const std::exception&) {
@@ -103,7 +112,7 @@ class Liveness::Impl {
     MutexLock lock(mutex_);
     const Deadline deadline = Deadline::after(options_.interval);
     const RankState before = state_;
-    while (!stop_ && state_ == before) {
+    while (!stop_ && state_ == before && !alarm_) {
       if (!changed_.wait(mutex_, deadline)) break;
     }
     return !stop_;
@@ -121,6 +130,29 @@ class Liveness::Impl {
 
   void write_heartbeat(RankState state, const std::string& text) {
     compat::store_set(*store_, heartbeat_key(info_.rank), Heartbeat{.count = ++num_heartbeats_, .state = state, .text = text}.to_text());
+  }
+
+  // One of this rank goes into the store; one of any rank is heard here.
+  void pass_alarm() EXCLUDES(mutex_) {
+    std::optional<std::string> mine;
+    {
+      MutexLock lock(mutex_);
+      mine = std::exchange(alarm_, std::nullopt);
+    }
+    if (mine) compat::store_set(*store_, kAlarmKey, fmt::format("{}.{} {}", info_.rank, ++num_alarms_, *mine));
+    const auto alarm = compat::store_try_get(*store_, kAlarmKey);
+    if (!alarm || *alarm == last_alarm_) return;
+    last_alarm_ = *alarm;
+    call(options_.on_alarm, alarm->substr(alarm->find(' ') + 1));
+  }
+
+  static void call(const std::function<void(const std::string&)>& handler, const std::string& text) {
+    if (!handler) return;
+    try {
+      handler(text);
+    } catch (const std::exception& failed) {
+      spdlog::error("heartbeat: the handler of '{}' failed: {}", text, failed.what());
+    }
   }
 
   // Every rank but 0. False: nothing more to do.
@@ -205,20 +237,15 @@ class Liveness::Impl {
 
   // The first failure stays.
   void publish(const std::string& text) EXCLUDES(mutex_) {
-    bool call = false;
+    bool alive = false;
     {
       MutexLock lock(mutex_);
       if (failure_) return;
       failure_ = text;
-      call = state_ == RankState::kAlive && !stop_;
+      alive = state_ == RankState::kAlive && !stop_;
       changed_.notify_all();
     }
-    if (!call || !options_.on_failure) return;
-    try {
-      options_.on_failure(text);
-    } catch (const std::exception& failed) {
-      spdlog::error("heartbeat: the handler of '{}' failed: {}", text, failed.what());
-    }
+    if (alive) call(options_.on_failure, text);
   }
 
   // Constant after construction.
@@ -232,6 +259,8 @@ class Liveness::Impl {
   uint64_t num_heartbeats_ = 0;
   Clock::time_point last_answer_ = Clock::now();  // of the store
   int num_unanswered_ = 0;                        // attempts since then
+  int num_alarms_ = 0;                            // of this rank
+  std::string last_alarm_;                        // of any rank
   std::optional<ProcessIdentity> leader_;         // rank 0's process, on the other ranks
   RankWatch watch_;                               // on rank 0
   std::optional<std::string> verdict_;            // on rank 0
@@ -241,6 +270,7 @@ class Liveness::Impl {
   CondVar changed_;
   RankState state_ GUARDED_BY(mutex_) = RankState::kAlive;
   std::string text_ GUARDED_BY(mutex_);
+  std::optional<std::string> alarm_ GUARDED_BY(mutex_);  // not yet in the store
   bool delivered_ GUARDED_BY(mutex_) = false;
   bool stop_ GUARDED_BY(mutex_) = false;
   std::optional<std::string> failure_ GUARDED_BY(mutex_);
@@ -253,6 +283,7 @@ Liveness::~Liveness() = default;
 
 void Liveness::post_failure(const std::string& text, Deadline deadline) { impl_->post(RankState::kFailed, text, deadline); }
 void Liveness::post_done(Deadline deadline) { impl_->post(RankState::kDone, "", deadline); }
+void Liveness::raise_alarm(const std::string& text) { impl_->raise_alarm(text); }
 std::optional<std::string> Liveness::first_failure(Deadline deadline) { return impl_->first_failure(deadline); }
 
 }  // namespace penstock::comm

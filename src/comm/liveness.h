@@ -22,6 +22,9 @@ struct LivenessOptions {
   // Called once, from the heartbeat thread, after first_failure() has been answered: "rank 2 (pid 4711 on node1) has ended without a word".
   // The main thread may be stuck in a wait, so this usually prints the text and ends the process with _exit().
   std::function<void(const std::string& text)> on_failure;
+  // Called on every rank, from the heartbeat thread, when one of them has raised an alarm: "rank 2's step takes longer than 30 s".
+  // Alarms that come within an interval of each other may be heard as one.
+  std::function<void(const std::string& text)> on_alarm;
 };
 
 // One rank's part. To be made after connect_c10d() with the same RankInfo, and destroyed before that world (rank 0's holds the store).
@@ -44,6 +47,9 @@ class Liveness {
   // This rank has finished its work and may end now. On rank 0, waits until all other ranks have finished, failed or died, or the deadline:
   // they need its store.
   void post_done(Deadline deadline);
+
+  // Something is wrong that is no failure yet: on_alarm is called on all ranks, this one included, within two intervals. Returns at once.
+  void raise_alarm(const std::string& text);
 
   // The first failure that the job has seen, in words that name the rank; waits for one until the deadline. For the main thread when an
   // operation failed: a silent death is known after at most dead_after + tell_within and a second.

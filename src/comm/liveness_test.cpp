@@ -3,11 +3,14 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
+#include <map>
 #include <thread>
 #include <vector>
 
 #include "base/error.h"
+#include "base/mutex.h"
 #include "comm/c10d_compat.h"
 #include "comm/network_address.h"
 
@@ -23,11 +26,17 @@ struct Job {
       options.interval = milliseconds(20);
       options.dead_after = seconds(2);
       options.on_failure = [this](const std::string& /*text*/) { ++num_calls; };
+      options.on_alarm = [this, rank](const std::string& text) {
+        MutexLock lock(mutex);
+        alarms[rank].push_back(text);
+      };
       ranks.push_back(std::make_unique<Liveness>(cluster::RankInfo{rank, size, rank, size, "127.0.0.1", port}, options));
     }
   }
   const int port = find_free_port();
   std::atomic<int> num_calls = 0;
+  Mutex mutex;
+  std::map<int, std::vector<std::string>> alarms GUARDED_BY(mutex);  // by rank
   compat::StorePtr server;
   std::vector<std::unique_ptr<Liveness>> ranks;
 };
@@ -56,6 +65,27 @@ TEST(Liveness, WhenRank0FailsItLeavesOnlyAfterTheOthersKnow) {
     EXPECT_NE(failure->find("rank 0 (pid "), std::string::npos) << *failure;
     EXPECT_NE(failure->find("failed: bad config"), std::string::npos) << *failure;
   }
+}
+
+TEST(Liveness, AnAlarmIsHeardOnceByAllRanksAndIsNoFailure) {
+  Job job(3);
+  const auto heard = [&](const std::string& text) {
+    for (const Deadline deadline = soon(); !deadline.passed(); std::this_thread::sleep_for(milliseconds(5))) {
+      MutexLock lock(job.mutex);
+      const bool all = std::ranges::all_of(std::vector{0, 1, 2}, [&](int rank) { return !job.alarms[rank].empty() && job.alarms[rank].back() == text; });
+      if (all) return true;
+    }
+    return false;
+  };
+  job.ranks[1]->raise_alarm("rank 1's step takes longer than 30 s");
+  EXPECT_TRUE(heard("rank 1's step takes longer than 30 s"));
+  job.ranks[0]->raise_alarm("rank 0 was asked");
+  EXPECT_TRUE(heard("rank 0 was asked"));
+  {
+    MutexLock lock(job.mutex);
+    for (const auto& [rank, texts] : job.alarms) EXPECT_EQ(texts.size(), 2u) << "rank " << rank;
+  }
+  EXPECT_FALSE(job.ranks[2]->first_failure(Deadline::after(milliseconds(0))));
 }
 
 TEST(Liveness, ASilentRankIsNamedByAllOthers) {
@@ -96,6 +126,15 @@ TEST(Liveness, AStoreThatIsGoneIsRank0sDeath) {
   ASSERT_TRUE(failure);
   EXPECT_NE(failure->find("rank 0 (pid "), std::string::npos) << *failure;
   EXPECT_NE(failure->find("127.0.0.1:" + std::to_string(job.port)), std::string::npos) << *failure;
+}
+
+TEST(Liveness, AWorldOfOneHearsItsOwnAlarm) {
+  std::string heard;
+  LivenessOptions options;
+  options.on_alarm = [&](const std::string& text) { heard = text; };
+  Liveness alone({0, 1, 0, 1, "127.0.0.1", 1}, options);
+  alone.raise_alarm("stuck");
+  EXPECT_EQ(heard, "stuck");
 }
 
 TEST(Liveness, AWorldOfOneHasNobodyToWatch) {

@@ -95,6 +95,8 @@ std::vector<Field> fields_of(TrainConfig& c) {
                                      "that get no gradient in a step: their gradient is zero, or the run stops and names one"),
       text_field("output", c.output, "the run folder"),
       real_field("timeout_seconds", c.timeout_seconds, {.min = 0.1, .max = 1e7}, "deadline of every wait between ranks"),
+      real_field("stuck_step_seconds", c.stuck_step_seconds, {.min = 0, .max = 1e7},
+                 "a step that takes longer makes all ranks write RUN/flight and rank 0 say who did not arrive; 0 = half of timeout_seconds"),
       integer_field("omp_threads", c.omp_threads, {1, 1024}, "threads of each rank"),
   };
 }
@@ -237,6 +239,13 @@ Result<TrainConfig> load_train_config(const std::filesystem::path& path, const s
   Result<std::string> text = read_file(path, kConfigFileLimit);
   if (!text) return text.error();
   return parse_train_config(*text, path.string(), overrides);
+}
+
+std::vector<std::pair<std::string, std::string>> key_values(const TrainConfig& config) {
+  TrainConfig copy = config;
+  std::vector<std::pair<std::string, std::string>> values;
+  for (const Field& field : fields_of(copy)) values.emplace_back(field.key, field.print());
+  return values;
 }
 
 std::string to_yaml(const TrainConfig& config) {

@@ -7,6 +7,7 @@
 #include <regex>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/error.h"
@@ -138,6 +139,7 @@ struct TrainConfig {
   UnusedParameters unused_parameters = UnusedParameters::kZero;
   std::string output;       // required; the run folder
   double timeout_seconds = 60;  // deadline of every wait between ranks
+  double stuck_step_seconds = 0;  // a step that takes longer makes all ranks write down what they do; 0 = half of timeout_seconds
   int omp_threads = 1;      // of each rank
 
   [[nodiscard]] int world_size() const { return mesh.data * mesh.pipe; }
@@ -155,6 +157,9 @@ struct TrainConfig {
 
 // What no single key can tell: required keys, and keys that must fit each other. nullopt when all is well.
 [[nodiscard]] std::optional<Error> check_train_config(const TrainConfig& config);
+
+// Every key with its value as YAML, to compare two configurations by.
+[[nodiscard]] std::vector<std::pair<std::string, std::string>> key_values(const TrainConfig& config);
 
 // The whole tree as YAML with a comment for each key; parse_train_config reads the same values back.
 [[nodiscard]] std::string to_yaml(const TrainConfig& config);

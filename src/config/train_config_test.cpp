@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <sstream>
 
 namespace penstock::config {
@@ -69,6 +70,7 @@ sharding: parameters
 unused_parameters: error
 output: run/a
 timeout_seconds: 7.5
+stuck_step_seconds: 3.5
 omp_threads: 2
 )";
 
@@ -119,6 +121,7 @@ TEST(TrainConfig, PrintsTheWholeTreeSoThatItReadsBackTheSame) {
   EXPECT_EQ(to_yaml(again.value()), printed);
   EXPECT_EQ(again.value().model.rope_theta, 5e5);
   EXPECT_EQ(again.value().optimizer.eps, 1e-7);
+  EXPECT_EQ(again.value().stuck_step_seconds, 3.5);
   EXPECT_EQ(again.value().seed, 9'000'000'000);
   EXPECT_EQ(again.value().optimizer.name, OptimizerName::kLars);
   EXPECT_EQ(again.value().optimizer.schedule, LearningRateSchedule::kWarmupStableDecay);
@@ -127,6 +130,18 @@ TEST(TrainConfig, PrintsTheWholeTreeSoThatItReadsBackTheSame) {
   EXPECT_THAT(again.value().data.paths, ElementsAre("one", "two words"));
   EXPECT_EQ(again.value().world_size(), 21);
   EXPECT_EQ(again.value().precision, Precision::kBfloat16);
+}
+
+TEST(TrainConfig, TwoThatDifferDifferInTheirKeyValues) {
+  const auto one = key_values(parse_train_config(kEverything, "t").value());
+  auto other = key_values(parse_train_config(kEverything, "t", {"optimizer.lr=0.5"}).value());
+  ASSERT_EQ(one.size(), other.size());
+  const auto found = std::mismatch(one.begin(), one.end(), other.begin());
+  ASSERT_NE(found.first, one.end());
+  EXPECT_EQ(found.first->first, "optimizer.lr");
+  EXPECT_EQ(found.second->second, "0.5");
+  *found.second = *found.first;
+  EXPECT_EQ(one, other) << "and in nothing else";
 }
 
 TEST(TrainConfig, EveryKeyCanBeSetByAnOverride) {

@@ -5,6 +5,8 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "base/flight_recorder.h"
+#include "comm/recorded_communicator.h"
 
 namespace penstock::pipeline {
 namespace {
@@ -19,6 +21,24 @@ T take(std::optional<T>& value, const Action& action, const char* what) {
   T taken = std::move(*value);
   value.reset();
   return taken;
+}
+
+const char* word_for(ActionKind kind) {
+  switch (kind) {
+    case ActionKind::kForward: return "forward";
+    case ActionKind::kBackward: return "backward";
+    case ActionKind::kInputGrad: return "input gradient";
+    case ActionKind::kWeightGrad: return "weight gradient";
+    case ActionKind::kSendForward: return "send of activation";
+    case ActionKind::kSendBackward: return "send of gradient";
+    case ActionKind::kRecvForward: return "wait for activation";
+    case ActionKind::kRecvBackward: return "wait for gradient";
+  }
+  return "";
+}
+
+FlightEntry entry_of(const Action& action) {
+  return {.kind = FlightEntry::Kind::kAction, .name = word_for(action.kind), .stage = action.stage, .microbatch = action.microbatch};
 }
 
 // Runs `work`, and puts in front of its Error where it happened.
@@ -68,7 +88,10 @@ StepResult Executor::run(const StepRequest& request) {
     }
     wait_for_inputs(action);
     const int64_t start_us = now_us();
-    named(pipe_.rank(), action, [&] { carry_out(action); });
+    named(pipe_.rank(), action, [&] {
+      const FlightScope scope(comm::recorder_of(pipe_), entry_of(action));
+      carry_out(action);
+    });
     result_.records.push_back({action, start_us, now_us()});
   }
   finish();
@@ -153,7 +176,10 @@ void Executor::wait_for_inputs(const Action& action) {
   if (!(forward ? c.expected_inputs : c.expected_gradients)) return;
   const Action receive{forward ? ActionKind::kRecvForward : ActionKind::kRecvBackward, action.stage, action.microbatch};
   const int64_t start_us = now_us();
-  named(pipe_.rank(), receive, [&] { wait_for(receive, c); });
+  named(pipe_.rank(), receive, [&] {
+    const FlightScope scope(comm::recorder_of(pipe_), entry_of(receive));
+    wait_for(receive, c);
+  });
   result_.records.push_back({receive, start_us, now_us()});
 }
 

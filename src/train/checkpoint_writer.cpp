@@ -8,6 +8,7 @@
 #include "base/crc32.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "comm/recorded_communicator.h"
 #include "model/parameter_io.h"
 
 namespace penstock::train {
@@ -65,7 +66,9 @@ CheckpointWriter::~CheckpointWriter() {
 void CheckpointWriter::start(comm::Communicator& world, const TrainState& state, const std::string& config_yaml, std::optional<double> validation_loss,
                              Deadline deadline) {
   finish();
+  const FlightScope scope(comm::recorder_of(world), {.name = "checkpoint copy"});
   Job job;
+  job.recorder = comm::recorder_of(world);
   job.target = formats::checkpoint_path(options_.place.folder, state.position.step);
   job.unfinished = formats::unfinished_path(job.target);
   if (world.rank() == 0) {
@@ -105,6 +108,7 @@ void CheckpointWriter::rethrow() {
 void CheckpointWriter::run(Job job) noexcept {
   ::setpriority(PRIO_PROCESS, 0, kNice);  // on Linux of this thread alone
   try {
+    const FlightScope scope(job.recorder, {.kind = FlightEntry::Kind::kBackground, .name = "checkpoint write"});
     write_own_file(job);
     job.tensors.clear();
     if (job.manifest) complete(job);

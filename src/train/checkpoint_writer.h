@@ -8,6 +8,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/flight_recorder.h"
 #include "base/mutex.h"
 #include "comm/communicator.h"
 #include "formats/checkpoint_folder.h"
@@ -59,6 +60,7 @@ class CheckpointWriter {
     std::filesystem::path target, unfinished;
     std::vector<weights::NamedTensor> tensors;
     std::optional<formats::CheckpointManifest> manifest;  // rank 0
+    FlightRecorder* recorder = nullptr;
   };
   void run(Job job) noexcept;
   void write_own_file(const Job& job) const;

@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "base/error.h"
+#include "comm/recorded_communicator.h"
 
 namespace penstock::train {
 
@@ -152,7 +153,10 @@ void DataParallelReducer::launch_ready(bool force) {
     Bucket& b = *buckets_[launched_];
     if (!force && (b.state == Bucket::State::kAdding || b.missing > 0)) return;
     b.record = {static_cast<int>(launched_), static_cast<int64_t>(b.flat.nbytes()), now_us(), 0};
-    if (replicas_ != nullptr) b.work = replicas_->all_reduce(b.flat, comm::Reduce::kSum);
+    if (replicas_ != nullptr) {
+      comm::next_is_bucket(*replicas_, static_cast<int>(launched_));
+      b.work = replicas_->all_reduce(b.flat, comm::Reduce::kSum);
+    }
     ++launched_;
   }
 }

@@ -1,6 +1,8 @@
 #include "train/model_export.h"
 
 #include "base/file.h"
+#include "base/flight_recorder.h"
+#include "comm/recorded_communicator.h"
 #include "formats/weight_stream.h"
 #include "model/parameter_io.h"
 #include "weights/hf_writer.h"
@@ -44,6 +46,7 @@ ShardNumbers number_shards(comm::Communicator& world, PipelineTrainer& trainer, 
 }  // namespace
 
 void export_model(comm::Communicator& world, const fs::path& folder, const RunModel& model, PipelineTrainer& trainer) {
+  const FlightScope scope(comm::recorder_of(world), {.name = "export"});
   fs::path unfinished = folder;
   unfinished += ".writing";
   if (world.rank() == 0) {

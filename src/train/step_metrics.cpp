@@ -1,5 +1,7 @@
 #include "train/step_metrics.h"
 
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
@@ -27,12 +29,24 @@ void StepSums::add_records(const std::vector<pipeline::ActionRecord>& actions, c
 
 void StepSums::all_reduce(comm::Communicator& world, Deadline deadline) {
   double* const fields[] = {&loss_sum, &gradient_square, &elapsed_seconds, &busy_seconds, &span_seconds, &exposed_seconds, &bytes, &stop};
-  constexpr int64_t count = std::size(fields);
-  at::Tensor packed = at::empty({count}, at::kDouble);
+  std::vector<double*> all(std::begin(fields), std::end(fields));
+  for (auto* by_rank : {&compute_seconds, &peak_bytes}) {
+    for (double& value : *by_rank) all.push_back(&value);
+  }
+  at::Tensor packed = at::empty({static_cast<int64_t>(all.size())}, at::kDouble);
   double* values = packed.data_ptr<double>();
-  for (int64_t i = 0; i < count; ++i) values[i] = *fields[i];
+  for (size_t i = 0; i < all.size(); ++i) values[i] = *all[i];
   world.all_reduce(packed, comm::Reduce::kSum)->wait(deadline);
-  for (int64_t i = 0; i < count; ++i) *fields[i] = values[i];
+  for (size_t i = 0; i < all.size(); ++i) *all[i] = values[i];
+}
+
+void StepSums::add_own(int rank, int world_size) {
+  rusage usage{};
+  ::getrusage(RUSAGE_SELF, &usage);
+  compute_seconds.assign(static_cast<size_t>(world_size), 0);
+  peak_bytes.assign(static_cast<size_t>(world_size), 0);
+  compute_seconds[static_cast<size_t>(rank)] = busy_seconds;
+  peak_bytes[static_cast<size_t>(rank)] = 1024.0 * static_cast<double>(usage.ru_maxrss);
 }
 
 std::vector<std::pair<std::string_view, double>> StepReport::scalars() const {
@@ -45,6 +59,11 @@ std::vector<std::pair<std::string_view, double>> StepReport::scalars() const {
   values.emplace_back("exposed_communication_share", exposed_share);
   if (skipped_steps > 0) values.emplace_back("skipped_steps", static_cast<double>(skipped_steps));
   if (mfu > 0) values.emplace_back("mfu", mfu);
+  if (peak_bytes > 0) values.emplace_back("peak_memory_bytes", peak_bytes);
+  if (!stragglers.empty()) {
+    values.emplace_back("straggler_rank", stragglers.front().rank);
+    values.emplace_back("straggler_factor", stragglers.front().factor);
+  }
   return values;
 }
 
@@ -65,6 +84,7 @@ void StepAverages::add(const StepSums& sums, double seconds) {
   busy_ += sums.busy_seconds;
   span_ += sums.span_seconds;
   exposed_ += sums.exposed_seconds / num_ranks_;
+  for (const double bytes : sums.peak_bytes) peak_bytes_ = std::max(peak_bytes_, bytes);
 }
 
 void StepAverages::report_into(StepReport& report) {
@@ -72,6 +92,7 @@ void StepAverages::report_into(StepReport& report) {
   report.tokens_per_second = static_cast<double>(tokens_per_step_) * steps_ / seconds_;
   report.bubble_share = span_ > 0 ? std::max(0.0, 1 - busy_ / span_) : 0;
   report.exposed_share = exposed_ / seconds_;
+  report.peak_bytes = peak_bytes_;
   steps_ = losses_ = 0;
   loss_ = seconds_ = busy_ = span_ = exposed_ = 0;
 }

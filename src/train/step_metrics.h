@@ -11,6 +11,7 @@
 #include "comm/communicator.h"
 #include "pipeline/executor.h"
 #include "train/data_parallel_reducer.h"
+#include "train/stragglers.h"
 
 namespace penstock::train {
 
@@ -24,7 +25,12 @@ struct StepSums {
   double exposed_seconds = 0;  // from the end of the last backward to the end of the last reduction
   double bytes = 0;            // validation: bytes predicted
   double stop = 0;             // ranks that were asked to stop
+  // By rank of the world; each fills its own. Empty, on all ranks alike, in validation.
+  std::vector<double> compute_seconds;
+  std::vector<double> peak_bytes;  // the most memory that the process has held
 
+  // Sizes the two, and fills them for this rank from busy_seconds and the operating system.
+  void add_own(int rank, int world_size);
   void add_records(const std::vector<pipeline::ActionRecord>& actions, const std::vector<ReductionRecord>& reductions, bool first_rank, int pipe_ranks);
   // Collective over `world`. Every rank ends with the same bits.
   void all_reduce(comm::Communicator& world, Deadline deadline);
@@ -42,6 +48,8 @@ struct StepReport {
   double exposed_share = 0;    // exposed communication / step time
   double mfu = 0;              // of the peak measured at start; 0 = not measured
   int64_t skipped_steps = 0;   // so far
+  double peak_bytes = 0;       // of the rank that has held the most
+  std::vector<Straggler> stragglers;  // of the last steps, the slowest first
   bool validated = false;      // validation_loss was measured at this step
 
   [[nodiscard]] std::string to_json_line() const;
@@ -55,7 +63,7 @@ class StepAverages {
   StepAverages(int num_ranks, int64_t tokens_per_step) : num_ranks_(num_ranks), tokens_per_step_(tokens_per_step) {}
   // `sums` after all_reduce(); `seconds` the whole step on this rank.
   void add(const StepSums& sums, double seconds);
-  // Fills loss, tokens_per_second, bubble_share and exposed_share, and starts anew. REQUIRES: at least one add().
+  // Fills loss, tokens_per_second, bubble_share, exposed_share and peak_bytes, and starts anew. REQUIRES: at least one add().
   void report_into(StepReport& report);
 
  private:
@@ -63,6 +71,7 @@ class StepAverages {
   const int64_t tokens_per_step_;
   int steps_ = 0, losses_ = 0;
   double loss_ = 0, seconds_ = 0, busy_ = 0, span_ = 0, exposed_ = 0;
+  double peak_bytes_ = 0;
 };
 
 // loss.svg from the reports of a run.

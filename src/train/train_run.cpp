@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "base/flight_recorder.h"
+#include "comm/recorded_communicator.h"
 #include "kernels/cross_entropy.h"
 #include "model/families.h"
 #include "tensor/cpu_features.h"
@@ -71,6 +73,19 @@ TrainRun::TrainRun(const config::TrainConfig& config, comm::Communicator& world)
 
 void TrainRun::start_clock() { clock_start_ = Clock::now(); }
 
+double TrainRun::wall_seconds() const { return to_seconds(Clock::now() - clock_start_); }
+
+bool TrainRun::timeline_is_full() const { return position_.step >= kTimelineFirstStep + kTimelineSteps; }
+
+std::pair<double, double> TrainRun::weight_and_gradient_bytes() {
+  double weights = 0, gradients = 0;
+  for (const model::Parameter& p : trainer_->parameters()) {
+    weights += static_cast<double>(p.value.nbytes());
+    if (p.value.grad().defined()) gradients += static_cast<double>(p.value.grad().nbytes());
+  }
+  return {weights, gradients};
+}
+
 double TrainRun::progress() const { return run_progress(position_.step, config_.steps, position_.elapsed_seconds, config_.max_seconds); }
 
 CheckpointPlace TrainRun::checkpoint_place() const {
@@ -91,26 +106,41 @@ void TrainRun::resume_from(const std::filesystem::path& checkpoint) {
 }
 
 TrainRun::Step TrainRun::step(bool stop_asked) {
-  const auto microbatches = loader_->step(position_.step, replica());
+  if (comm::recorder_of(world_) != nullptr) comm::recorder_of(world_)->begin_step(position_.step + 1);
+  const auto microbatches = next_microbatches();
   // Every target counts, so the token count is known.
+  const auto start = Clock::now();
   const auto gradients = trainer_->compute_gradients(microbatches, loss_of, 1.0 / static_cast<double>(batch_.tokens_per_step()));
+  time_.add_gradients(gradients.step.records, gradients.reductions, to_seconds(Clock::now() - start));
 
   Step step;
   step.sums.loss_sum = gradients.step.loss_sum;
   step.sums.add_records(gradients.step.records, gradients.reductions, trainer_->pipe_rank() == 0, mesh().pipe);
+  step.sums.add_own(world_.rank(), world_.size());
   step.sums.stop = stop_asked ? 1 : 0;
   if (position_.step >= kTimelineFirstStep && position_.step < kTimelineFirstStep + kTimelineSteps) {
     timeline_->add_step(position_.step, gradients.step.records, gradients.reductions);
   }
   update(step, gradients.step);
+  if (comm::recorder_of(world_) != nullptr) comm::recorder_of(world_)->end_step();
   return step;
 }
 
+std::vector<pipeline::Microbatch> TrainRun::next_microbatches() {
+  const FlightScope scope(comm::recorder_of(world_), {.name = "data"});
+  const TimeAccount::Span span(time_, Spent::kData);
+  return loader_->step(position_.step, replica());
+}
+
 void TrainRun::update(Step& step, const pipeline::StepResult& result) {
+  const FlightScope scope(comm::recorder_of(world_), {.name = "optimizer"});
   const int64_t start_us = now_us();
+  const auto start = Clock::now();
   step.sums.gradient_square = trainer_->gradient_square();
   if (world_.rank() == 0) step.sums.elapsed_seconds = elapsed_before_ + to_seconds(Clock::now() - clock_start_);
+  const auto reduced_from = Clock::now();
   step.sums.all_reduce(world_, deadline());
+  const double waited = to_seconds(Clock::now() - reduced_from);
 
   step.gradient_norm = std::sqrt(step.sums.gradient_square);
   step.learning_rate = learning_rate(config_.optimizer, position_.step, progress());
@@ -121,6 +151,8 @@ void TrainRun::update(Step& step, const pipeline::StepResult& result) {
   if (position_.step > kTimelineFirstStep && position_.step <= kTimelineFirstStep + kTimelineSteps) {
     timeline_->add_span("optimizer", start_us, now_us());
   }
+  time_.add(Spent::kRanks, waited);
+  time_.add(Spent::kOptimizer, to_seconds(Clock::now() - start) - waited);
 }
 
 bool TrainRun::is_good(Step& step, const pipeline::StepResult& result) {
@@ -139,6 +171,8 @@ bool TrainRun::is_good(Step& step, const pipeline::StepResult& result) {
 }
 
 double TrainRun::validate(int batches) {
+  const FlightScope scope(comm::recorder_of(world_), {.name = "validation"});
+  const TimeAccount::Span span(time_, Spent::kValidation);
   const int64_t all = validation_batches(corpus_.validation, batch_);
   const int64_t wanted = batches == 0 ? all : std::min<int64_t>(batches, all);
   StepSums sums;

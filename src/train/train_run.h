@@ -12,6 +12,7 @@
 #include "train/run_model.h"
 #include "train/step_metrics.h"
 #include "train/text_corpus.h"
+#include "train/time_account.h"
 #include "train/timeline.h"
 
 namespace penstock::train {
@@ -57,8 +58,15 @@ class TrainRun {
   [[nodiscard]] Timeline& timeline() { return *timeline_; }
   [[nodiscard]] Deadline deadline() const { return Deadline::after(timeout_); }
   void start_clock();  // time counts from here, on top of what a resumed run has
+  [[nodiscard]] double wall_seconds() const;  // since then
+  [[nodiscard]] TimeAccount& time() { return time_; }
+  // No later step goes into the timeline.
+  [[nodiscard]] bool timeline_is_full() const;
+  // Of this rank's parameters, and of their gradients.
+  [[nodiscard]] std::pair<double, double> weight_and_gradient_bytes();
 
  private:
+  [[nodiscard]] std::vector<pipeline::Microbatch> next_microbatches();
   void update(Step& step, const pipeline::StepResult& result);
   // True: the update may be made.
   [[nodiscard]] bool is_good(Step& step, const pipeline::StepResult& result);
@@ -76,6 +84,7 @@ class TrainRun {
   std::optional<Timeline> timeline_;
   RunPosition position_;
   StepGuard guard_;
+  TimeAccount time_;
   Clock::time_point clock_start_{};
   double elapsed_before_ = 0;
 };

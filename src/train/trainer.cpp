@@ -2,6 +2,7 @@
 
 #include <ATen/Parallel.h>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <fstream>
@@ -55,6 +56,7 @@ class Reporter {
   void report(const StepReport& report, double progress) {
     if (!active_) return;
     metrics_ << report.to_json_line() << std::flush;
+    if (!metrics_) throw error(Code::kDataLoss, "cannot write {}/metrics.jsonl; is the disk full?", config_.output);
     tensorboard_->add(report.step, report.scalars());
     reports_.push_back(report);
     if (line_) line_->update(progress, text(report, progress));
@@ -96,7 +98,9 @@ void open_run_folder(const config::TrainConfig& config, comm::Communicator& worl
       }
       fs::remove_all(folder / "checkpoints");
     }
-    fs::create_directories(folder);
+    std::error_code failed;
+    fs::create_directories(folder, failed);
+    if (failed) throw error(Code::kInvalidArgument, "output: cannot make the run folder {}: {}", folder.string(), failed.message());
     write_file_atomic(folder / "config.yaml", config::to_yaml(config));
   }
   world.barrier()->wait(deadline);
@@ -131,10 +135,14 @@ std::string describe(TrainRun& run, double peak) {
                      static_cast<double>(run.corpus().train.ids.size()) * 1e-6, run.corpus().train.documents);
 }
 
+std::string describe(const Straggler& s) {
+  return fmt::format("rank {} computes {:.1f} times as long as the other replicas of its stage (last {} steps)", s.rank, s.factor, StragglerWatch::kWindow);
+}
+
 class TrainLoop {
  public:
   TrainLoop(const config::TrainConfig& config, comm::Communicator& world, const TrainOptions& options)
-      : config_(config), world_(world), options_(options), run_(config, world), averages_(run_.mesh().size(), run_.batch().tokens_per_step()), checkpoints_(checkpoint_options()) {}
+      : config_(config), world_(world), options_(options), run_(config, world), stragglers_(run_.mesh()), averages_(run_.mesh().size(), run_.batch().tokens_per_step()), checkpoints_(checkpoint_options()) {}
 
   TrainSummary operator()() {
     if (options_.resume || options_.auto_resume) resume();
@@ -163,6 +171,7 @@ class TrainLoop {
     const double seconds = to_seconds(Clock::now() - start);
     if (!step.skipped.empty()) reporter.note(fmt::format("skipped {}", step.skipped));
     averages_.add(step.sums, seconds);
+    watch_stragglers(step.sums, reporter);
     summary_.losses.push_back(step.sums.loss_sum / static_cast<double>(run_.batch().tokens_per_step()));
     summary_.stopped = step.sums.stop > 0;
 
@@ -179,10 +188,42 @@ class TrainLoop {
     const bool due = config_.checkpoint.every_steps > 0 && (n % config_.checkpoint.every_steps == 0 || last);
     if (due) {
       const auto validation_loss = validation_loss_ >= 0 ? std::optional(validation_loss_) : std::nullopt;
+      const TimeAccount::Span span(run_.time(), Spent::kCheckpoint);
       checkpoints_.start(world_, run_.state(), config::to_yaml(config_), validation_loss, run_.deadline());
     }
-    if (last) checkpoints_.finish();
+    if (last) finish_checkpoint();
+    if (run_.timeline_is_full()) write_timeline();
     if (const auto written = checkpoints_.poll()) reporter.note(fmt::format("checkpoint of step {} written", *written));
+  }
+
+  void watch_stragglers(const StepSums& sums, Reporter& reporter) {
+    const auto before = report_.stragglers;
+    if (!stragglers_.add(sums.compute_seconds)) return;
+    report_.stragglers = stragglers_.now();
+    for (const Straggler& s : report_.stragglers) {
+      if (std::ranges::find(before, s.rank, &Straggler::rank) == before.end()) reporter.note(describe(s));
+    }
+  }
+
+  void finish_checkpoint() {
+    const TimeAccount::Span span(run_.time(), Spent::kCheckpoint);
+    checkpoints_.finish();
+  }
+
+  // Once, and before the end: a run that fails later has one.
+  void write_timeline() {
+    if (std::exchange(timeline_written_, true)) return;
+    const std::string trace = run_.timeline().gather(world_, run_.deadline());
+    if (world_.rank() == 0) write_file_atomic(fs::path(config_.output) / "timeline.json", trace);
+  }
+
+  // The largest of each over the ranks.
+  TrainSummary::Memory memory() {
+    const auto [weights, gradients] = run_.weight_and_gradient_bytes();
+    at::Tensor largest = at::tensor({weights, gradients, static_cast<double>(run_.trainer().optimizer().state_bytes())}, at::kDouble);
+    world_.all_reduce(largest, comm::Reduce::kMax)->wait(run_.deadline());
+    const double* values = largest.data_ptr<double>();
+    return {report_.peak_bytes, values[0], values[1], values[2]};
   }
 
   CheckpointWriter::Options checkpoint_options() {
@@ -211,10 +252,16 @@ class TrainLoop {
     report_.validated = true;
     report_.validation_loss = run_.validate(0);
     reporter.report(report_, run_.progress());
-    export_model(world_, fs::path(config_.output) / "model", run_.run_model(), run_.trainer());
-    const std::string trace = run_.timeline().gather(world_, run_.deadline());
-    if (world_.rank() == 0) write_file_atomic(fs::path(config_.output) / "timeline.json", trace);
+    {
+      const TimeAccount::Span span(run_.time(), Spent::kExport);
+      export_model(world_, fs::path(config_.output) / "model", run_.run_model(), run_.trainer());
+    }
+    write_timeline();
     reporter.finish();
+    summary_.time = run_.time().mean(world_, run_.wall_seconds(), run_.deadline());
+    summary_.memory = memory();
+    summary_.stragglers = stragglers_.persistent();
+    summary_.skipped_steps = run_.skipped_steps();
     summary_.steps = run_.position().step;
     summary_.seconds = run_.position().elapsed_seconds;
     summary_.train_loss = report_.loss;
@@ -248,7 +295,9 @@ class TrainLoop {
   comm::Communicator& world_;
   const TrainOptions& options_;
   TrainRun run_;
+  StragglerWatch stragglers_;
   StepAverages averages_;
+  bool timeline_written_ = false;
   CheckpointWriter checkpoints_;
   StepReport report_;
   Mean mean_;

@@ -5,6 +5,8 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "comm/communicator.h"
@@ -35,13 +37,22 @@ struct TrainSummary {
   double bubble_share = 0;     // measured
   double planned_bubble = 0;   // of this schedule on equal stages without hops
   double exposed_share = 0;
+  int64_t skipped_steps = 0;
+  std::vector<Straggler> stragglers;                             // the slowest first
+  std::vector<std::pair<std::string_view, double>> time;         // where the time of this process went, mean seconds over the ranks
+  // Of the rank that has held the most: the process at its peak, and what of it the run is made of.
+  struct Memory {
+    double peak_bytes = 0, weight_bytes = 0, gradient_bytes = 0, optimizer_bytes = 0;
+  };
+  Memory memory;
   bool stopped = false;        // by a signal, before its end
   std::vector<double> losses;  // nats per token of every step of this process
 };
 
 // Runs to the end. Collective over `world`, whose size is mesh.data · mesh.pipe; everything a run needs of the others goes through it.
 //
-// Writes into config.output: config.yaml, metrics.jsonl, tensorboard/, loss.svg, timeline.json, model/ and checkpoints/.
+// Writes into config.output: config.yaml, metrics.jsonl, tensorboard/, loss.svg, timeline.json (as soon as its steps have run), model/ and
+// checkpoints/.
 // Threads:  the caller's, LibTorch's compute threads, and the communicator's.
 // Blocking: for the whole run; every wait between ranks ends at config.timeout_seconds.
 // Errors:   throws Error; the group is then dead on every rank. A loss or gradient that is not finite stops all ranks at the same step.
