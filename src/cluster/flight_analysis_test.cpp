@@ -8,7 +8,7 @@ namespace {
 using Kind = FlightEntry::Kind;
 constexpr int64_t kNow = 1'000'000'000;  // microseconds
 
-// A rank of a 2 x 2 job: pipe[0] = 0, 1; pipe[1] = 2, 3; data[0] = 0, 2; data[1] = 1, 3.
+// A rank of four in these groups: pipe[0] = 0, 1; pipe[1] = 2, 3; data[0] = 0, 2; data[1] = 1, 3.
 class DumpOf {
  public:
   explicit DumpOf(int rank, int64_t step = 41) {
