@@ -1,4 +1,5 @@
 // `penstock train`: starts the ranks of a training job on this machine and watches them; under another launcher, becomes one of them.
+#include <signal.h>
 #include <unistd.h>
 
 #include <memory>
@@ -13,6 +14,7 @@
 #include "plan/partition.h"
 #include "plan/schedule_check.h"
 #include "plan/schedule_csv.h"
+#include "train_agent.h"
 #include "train_job.h"
 
 namespace penstock {
@@ -23,6 +25,12 @@ namespace {
   std::vector<char*> argv;
   for (const std::string& word : command) argv.push_back(const_cast<char*>(word.c_str()));
   argv.push_back(nullptr);
+  // A stop signal that comes before the rank listens waits for it.
+  sigset_t stop_signals;
+  ::sigemptyset(&stop_signals);
+  ::sigaddset(&stop_signals, SIGINT);
+  ::sigaddset(&stop_signals, SIGTERM);
+  ::sigprocmask(SIG_BLOCK, &stop_signals, nullptr);
   ::execv(argv[0], argv.data());
   throw error(Code::kUnavailable, "cannot run {}", command[0]);
 }
@@ -47,9 +55,21 @@ void check_plan(const config::TrainConfig& config) {
 
 // A single rank cannot start the others again.
 void refuse_restarts(const TrainOptions& options) {
-  if (options.max_restarts == 0) return;
+  if (options.max_restarts.value_or(0) == 0) return;
   throw error(Code::kInvalidArgument, "--max-restarts {} is for ranks that are started here, and this is a rank of another launcher (RANK, OMPI_*, PMI_* or "
-              "SLURM_* is set); let that launcher start the job again, with --auto-resume", options.max_restarts);
+              "SLURM_* is set); let that launcher start the job again, with --auto-resume", *options.max_restarts);
+}
+
+// The exit code.
+int start(const config::TrainConfig& config, TrainOptions options) {
+  if (options.max_restarts) options.elastic.max_restarts = std::to_string(*options.max_restarts);
+  if (const auto several = cluster::elastic_settings(options.elastic, config::process_environment()).value()) return run_agent(config, options, *several);
+  if (cluster::rank_from_environment().value()) {
+    refuse_restarts(options);
+    become_rank(worker_command(options));
+  }
+  check_cores(config.world_size(), config.omp_threads, options.oversubscribe);
+  return run_job_with_restarts(config, options);
 }
 
 void train(const TrainOptions& options) {
@@ -61,16 +81,24 @@ void train(const TrainOptions& options) {
       throw error(e.code(), "{}: {}", options.config_file, e.message());
     }
     if (options.print_config) return fmt::print("{}", config::to_yaml(config));
-    const auto launched = cluster::rank_from_environment().value();
-    if (launched) {
-      refuse_restarts(options);
-      become_rank(worker_command(options));
-    }
-    const int code = run_job_with_restarts(config, options);
+    const int code = start(config, options);
     if (code != 0) throw CLI::RuntimeError(code);
   } catch (const Error& e) {
     fail("train", e);
   }
+}
+
+void add_options_of_several_machines(CLI::App& command, cluster::ElasticFlags& flags) {
+  const char* group = "Several machines (names, PET_* variables and meanings are torchrun's)";
+  const auto add = [&](const char* name, std::optional<std::string>& value, const char* type, const char* help) {
+    command.add_option(name, value, help)->type_name(type)->group(group);
+  };
+  add("--nnodes", flags.nnodes, "N|MIN:MAX", "How many machines; with MIN:MAX the job goes on with any number between, from the last checkpoint");
+  add("--nproc-per-node", flags.nproc_per_node, "N", "Ranks that this machine can run (default: mesh.data x mesh.pipe / MAX)");
+  add("--node-rank", flags.node_rank, "N", "This machine's number (default: SLURM_NODEID, JOB_COMPLETION_INDEX)");
+  add("--rdzv-endpoint", flags.rdzv_endpoint, "HOST[:PORT]", "The machine of node rank 0, where all meet (port 29400)");
+  add("--rdzv-id", flags.rdzv_id, "NAME", "The job's name, the same on all machines");
+  add("--rdzv-conf", flags.rdzv_conf, "KEY=N,...", "join_timeout, last_call_timeout, keep_alive_interval (seconds), keep_alive_max_attempt");
 }
 
 }  // namespace
@@ -86,17 +114,21 @@ void add_train_command(CLI::App& app) {
   auto* auto_resume = command->add_flag("--auto-resume", options->auto_resume, "The same where there is one, else begin: for launchers that start a job again");
   auto* overwrite = command->add_flag("--overwrite", options->overwrite, "Start anew in a run folder that holds checkpoints (they are removed)");
   auto_resume->excludes(resume)->excludes(overwrite);
+  resume->excludes(overwrite);
   command->add_option("--max-restarts", options->max_restarts, "How often a job whose rank died is started again from its last checkpoint (default 0)")
       ->check(CLI::Range(0, 1000000));
+  command->add_flag("--oversubscribe", options->oversubscribe, "Also start far more ranks than this machine has cores");
   command->add_flag("--quiet", options->quiet, "No progress line");
   command->add_flag("--print-config", options->print_config, "Only print the whole configuration: every key with its value and meaning");
-  command->footer("Starts mesh.data x mesh.pipe processes here. Under torchrun, mpirun, srun or a Kubernetes Indexed Job it is one rank of theirs\n"
-                  "(docs/launching.md).\n"
+  add_options_of_several_machines(*command, options->elastic);
+  command->footer("Starts mesh.data x mesh.pipe processes here. Under torchrun, mpirun, srun or a Kubernetes Indexed Job it is one rank of theirs; with --nnodes it is\n"
+                  "the agent of one machine of several. docs/launching.md has all of them.\n"
                   "Examples:\n"
                   "  penstock train examples/quickstart.yaml\n"
                   "  penstock train examples/quickstart.yaml --set data.path=my/texts --set max_seconds=600\n"
                   "  penstock train examples/quickstart.yaml --resume\n"
-                  "  penstock train examples/quickstart.yaml --set checkpoint.every_steps=50 --max-restarts 3");
+                  "  penstock train examples/quickstart.yaml --set checkpoint.every_steps=50 --max-restarts 3\n"
+                  "  penstock train CONFIG.yaml --nnodes 1:4 --node-rank 0 --rdzv-endpoint host0:29400 --max-restarts 3     (1, 2, 3 on the others)");
   command->callback([options] { train(*options); });
 }
 

@@ -2,35 +2,46 @@
 
 #include <signal.h>
 
+#include <algorithm>
 #include <cstdio>
-#include <filesystem>
 
+#include "cluster/core_sets.h"
 #include "formats/checkpoint_folder.h"
+#include "stop_signals.h"
 #include "worker_program.h"
 
 namespace penstock {
 namespace {
 
+namespace fs = std::filesystem;
+
 // How long ranks have to leave by themselves, each naming the rank that failed, before they are killed.
 constexpr seconds kLeaveTime{10};
 // After a stop signal: the step under way, a last checkpoint and the model.
 constexpr seconds kStopTime{120};
+constexpr milliseconds kLookInterval{100};
 
-constexpr int kUsersFault = 2;   // exit code of a rank that found something for the user to correct
-constexpr int kPeerFailed = 75;  // exit code of a rank that left because of another
+// Threads of ranks per core from which on there is a warning, and a refusal.
+constexpr size_t kManyPerCore = 4, kTooManyPerCore = 16;
 
-// Of the newest checkpoint; nullopt where there is none.
-std::optional<int64_t> newest_step(const std::filesystem::path& folder) {
-  const auto newest = formats::newest_checkpoint(folder);
-  if (!newest) return std::nullopt;
-  return formats::read_manifest(*newest).value().step;
-}
-
-std::filesystem::path checkpoints_of(const config::TrainConfig& config) { return std::filesystem::path(config.output) / "checkpoints"; }
-
-void say(const std::string& text) {
-  std::fflush(stdout);
-  fmt::print(stderr, "\npenstock train: {}\n", text);
+JobEnd run_once(const config::TrainConfig& config, const TrainOptions& options, const StopSignals& signals) {
+  cluster::RankGroupOptions ranks;
+  ranks.num_ranks = config.world_size();
+  Job job(config, options, ranks);
+  int asked = 0;
+  while (job.running()) {
+    job.watch(Deadline::after(kLookInterval));
+    if (signals.count() == asked) continue;
+    // The first signal lets the ranks finish their step; the second ends them.
+    if (asked > 0 || signals.count() > 1) {
+      job.kill();
+    } else {
+      say("stopping after this step (again to end at once)");
+      job.stop();
+    }
+    asked = signals.count();
+  }
+  return job.end();
 }
 
 }  // namespace
@@ -45,26 +56,41 @@ std::vector<std::string> worker_command(const TrainOptions& options) {
   return argv;
 }
 
-Job::Job(const config::TrainConfig& config, const TrainOptions& options, const StopSignals& signals) : signals_(signals) {
-  cluster::RankGroupOptions group;
-  group.num_ranks = config.world_size();
-  group.process.argv = worker_command(options);
-  group.cores_per_rank = config.omp_threads;
-  group.process.env = {fmt::format("OMP_NUM_THREADS={}", config.omp_threads)};
-  ranks_ = cluster::RankGroup::spawn(group).value();
+void say(const std::string& text) {
+  std::fflush(stdout);
+  fmt::print(stderr, "\npenstock train: {}\n", text);
 }
 
-JobEnd Job::wait() {
-  while (!ranks_->all_reported()) {
-    if (const auto ended = ranks_->wait_any(Deadline::after(milliseconds(100)))) note(*ended);
-    if (signals_.count() > asked_) pass_on_stop();
-    if (give_up_.passed()) {
-      fmt::print(stderr, "penstock train: ranks that still run are killed\n");
-      ranks_->kill_all(seconds(1));
-      give_up_ = Deadline::never();
-    }
+void check_cores(int num_ranks, int threads_per_rank, bool oversubscribe) {
+  const size_t cores = cluster::usable_cores().size();
+  const size_t threads = static_cast<size_t>(num_ranks) * static_cast<size_t>(threads_per_rank);
+  if (cores == 0 || oversubscribe || threads <= kManyPerCore * cores) return;
+  const std::string found = fmt::format("{} ranks x omp_threads {} on {} core{}", num_ranks, threads_per_rank, cores, cores == 1 ? "" : "s");
+  if (threads > kTooManyPerCore * cores) {
+    throw error(Code::kInvalidArgument, "{}: expected at most {} threads a core on one machine; lower mesh.data, mesh.pipe or omp_threads, use more machines "
+                "(docs/launching.md), or start them all the same with --oversubscribe", found, kTooManyPerCore);
   }
-  return end_;
+  say(fmt::format("{}: they take turns, and are slower together than fewer would be", found));
+}
+
+Job::Job(const config::TrainConfig& config, const TrainOptions& options, cluster::RankGroupOptions ranks) {
+  ranks.process.argv = worker_command(options);
+  ranks.process.hold_stop_signals = true;  // one that comes before a rank listens is not lost, and does not end it
+  ranks.process.env = {fmt::format("OMP_NUM_THREADS={}", config.omp_threads)};
+  ranks.cores_per_rank = config.omp_threads;
+  ranks_ = cluster::RankGroup::spawn(ranks).value();
+}
+
+void Job::watch(Deadline deadline) {
+  while (running()) {
+    const auto ended = ranks_->wait_any(deadline);
+    if (!ended) break;
+    note(*ended);
+  }
+  if (!running() || !give_up_.passed()) return;
+  fmt::print(stderr, "penstock train: ranks that still run are killed\n");
+  give_up_ = Deadline::never();
+  ranks_->kill_all(seconds(1));
 }
 
 void Job::note(const cluster::RankExit& ended) {
@@ -73,45 +99,57 @@ void Job::note(const cluster::RankExit& ended) {
   // 75 says only that another rank failed: that one's own end is the job's.
   const bool first = end_.exit_code == 0;
   if (!first && (end_.exit_code != kPeerFailed || code == kPeerFailed)) return;
-  if (first) give_up_ = Deadline::after(kLeaveTime);
+  if (first) give_up();
   end_.exit_code = code;
   end_.cause = ended.status.signalled ? fmt::format("rank {} {}", ended.rank, ended.status.describe())
                                       : fmt::format("rank {} left with {}", ended.rank, ended.status.describe());
   if (ended.status.signalled && !end_.stopped) say(fmt::format("{}; the others leave too", end_.cause));
 }
 
-// The first signal lets the ranks finish their step; the second ends them.
-void Job::pass_on_stop() {
-  const bool again = end_.stopped || signals_.count() - asked_ > 1;
-  asked_ = signals_.count();
+void Job::stop() {
   end_.stopped = true;
-  if (again) {
-    ranks_->kill_all(milliseconds(0));
-    return;
-  }
-  say("stopping after this step (again to end at once)");
   for (const pid_t pid : ranks_->pids()) ::kill(pid, SIGTERM);
   give_up_ = Deadline::after(kStopTime);
 }
 
+void Job::give_up() {
+  const Deadline leave = Deadline::after(kLeaveTime);
+  if (give_up_.is_never() || leave.when() < give_up_.when()) give_up_ = leave;
+}
+
+void Job::kill() {
+  end_.stopped = true;
+  ranks_->kill_all(milliseconds(0));
+}
+
+CheckpointStamp newest_checkpoint_of(const config::TrainConfig& config) {
+  const auto newest = formats::newest_checkpoint(fs::path(config.output) / "checkpoints");
+  if (!newest) return std::nullopt;
+  std::error_code failed;
+  const auto written = fs::last_write_time(*newest / "manifest.json", failed);
+  return failed ? std::nullopt : CheckpointStamp({*newest, written});
+}
+
 int run_job_with_restarts(const config::TrainConfig& config, TrainOptions options) {
   const StopSignals signals;
-  // A new start must not take another run's checkpoint for its own, so --overwrite is done here, and what else is there stays refused.
-  if (options.overwrite && !options.resume) std::filesystem::remove_all(checkpoints_of(config));
-  const bool ours = options.resume || options.auto_resume || !formats::newest_checkpoint(checkpoints_of(config));
+  const CheckpointStamp before = newest_checkpoint_of(config);
+  const int max_restarts = options.max_restarts.value_or(0);
+  const bool continues = options.resume || options.auto_resume;
   for (int restart = 0;; ++restart) {
-    const JobEnd end = Job(config, options, signals).wait();
+    const JobEnd end = run_once(config, options, signals);
     if (end.exit_code == 0 || end.exit_code == kUsersFault || end.stopped) return end.exit_code;
-    const auto step = ours ? newest_step(checkpoints_of(config)) : std::nullopt;
-    if (restart == options.max_restarts) {
+    const CheckpointStamp newest = newest_checkpoint_of(config);
+    const bool ours = newest && (continues || newest != before);  // a new start never goes on from an earlier run's
+    const int64_t step = ours ? formats::read_manifest(newest->first).value().step : 0;
+    if (restart == max_restarts) {
       const std::string after = restart == 0 ? "" : fmt::format(" after {} restart{}, the last that --max-restarts allows", restart, restart == 1 ? "" : "s");
-      if (step) say(fmt::format("{}{}; `penstock train --resume` continues from step {}", end.cause, after, *step));
+      if (ours) say(fmt::format("{}{}; `penstock train --resume` continues from step {}", end.cause, after, step));
       else if (restart > 0) say(end.cause + after);
       return end.exit_code;
     }
-    options.resume = step.has_value();
-    say(fmt::format("{}: restart {} of {}, {}", end.cause, restart + 1, options.max_restarts,
-                    step ? fmt::format("from the checkpoint of step {}", *step) : "from the beginning, as there is no checkpoint yet"));
+    options.resume = ours;
+    say(fmt::format("{}: restart {} of {}, {}", end.cause, restart + 1, max_restarts,
+                    ours ? fmt::format("from the checkpoint of step {}", step) : "from the beginning, as there is no checkpoint yet"));
   }
 }
 

@@ -61,6 +61,7 @@ struct ChildPlan {
   pid_t parent = 0;
   bool kill_with_parent = false;
   bool new_process_group = false;
+  bool hold_stop_signals = false;
   bool bound = false;  // to `cores`
   cpu_set_t cores{};
 };
@@ -84,9 +85,13 @@ struct ChildPlan {
   // Files that someone opened without O_CLOEXEC (sockets of a library) must not live on in the child. Old kernels cannot: harmless.
   ::close_range(3, ~0U, CLOSE_RANGE_CLOEXEC);
   ::signal(SIGPIPE, SIG_DFL);
-  sigset_t none;
-  ::sigemptyset(&none);
-  ::sigprocmask(SIG_SETMASK, &none, nullptr);
+  sigset_t blocked;
+  ::sigemptyset(&blocked);
+  if (plan.hold_stop_signals) {
+    ::sigaddset(&blocked, SIGINT);
+    ::sigaddset(&blocked, SIGTERM);
+  }
+  ::sigprocmask(SIG_SETMASK, &blocked, nullptr);
   if (!plan.working_folder.empty() && ::chdir(plan.working_folder.c_str()) != 0) fail_in_child(plan, Failure::kFolder);
   ::execve(plan.program.c_str(), plan.argv_pointers.data(), plan.env_pointers.data());
   fail_in_child(plan, Failure::kExec);
@@ -205,6 +210,7 @@ Result<std::unique_ptr<ChildProcess>> ChildProcess::spawn(ProcessOptions options
   plan.working_folder = options.working_folder.string();
   plan.kill_with_parent = options.kill_with_parent;
   plan.new_process_group = options.new_process_group;
+  plan.hold_stop_signals = options.hold_stop_signals;
   plan.bound = !options.cores.empty();
   CPU_ZERO(&plan.cores);
   for (const int core : options.cores) CPU_SET(static_cast<size_t>(core), &plan.cores);

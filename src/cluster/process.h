@@ -31,6 +31,7 @@ struct ProcessOptions {
   std::optional<std::filesystem::path> log_file;  // stdout and stderr are appended there; absent = inherited
   std::filesystem::path working_folder;        // empty = inherited
   std::vector<int> cores;                      // it and its threads run on these only; empty = where this process may run
+  bool hold_stop_signals = false;              // starts with SIGINT and SIGTERM blocked: one that comes early waits until the program takes it
   bool kill_with_parent = true;                // SIGKILL when this process dies, however it dies
   bool new_process_group = true;               // Ctrl-C in the terminal does not reach it; signals from here reach its children too
 };
@@ -42,7 +43,7 @@ class ChildProcess {
  public:
   // Returns once the program runs. Errors: kNotFound or kPermissionDenied naming the program when it cannot be run;
   // kUnavailable when no process can be made; kDataLoss when the log file cannot be opened.
-  // The child starts with default SIGPIPE, no blocked signals, stdin from /dev/null, and no open files but 0, 1 and 2.
+  // The child starts with default SIGPIPE, no blocked signals but those of hold_stop_signals, stdin from /dev/null, and no open files but 0, 1 and 2.
   [[nodiscard]] static Result<std::unique_ptr<ChildProcess>> spawn(ProcessOptions options);
   ~ChildProcess();
   ChildProcess(const ChildProcess&) = delete;

@@ -34,32 +34,36 @@ Result<int> free_tcp_port() {
 Result<std::unique_ptr<RankGroup>> RankGroup::spawn(const RankGroupOptions& options) {
   PENSTOCK_CHECK(options.num_ranks >= 1, "a group of {} ranks", options.num_ranks);
   RankInfo info;
-  info.world_size = info.local_world_size = options.num_ranks;
+  info.world_size = options.world_size > 0 ? options.world_size : options.num_ranks;
+  info.local_world_size = options.others_on_this_machine ? info.world_size : options.num_ranks;
+  info.master_addr = options.master_addr;
   info.master_port = options.master_port;
   if (info.master_port == 0) {
     Result<int> port = free_tcp_port();
     if (!port) return port.error();
     info.master_port = *port;
   }
-  info.job = fmt::format("{}-{}", ::getpid(), Clock::now().time_since_epoch().count());
+  info.job = !options.job.empty() ? options.job : fmt::format("{}-{}", ::getpid(), Clock::now().time_since_epoch().count());
   const std::vector<int> cores = usable_cores();
   std::vector<std::unique_ptr<ChildProcess>> ranks;
-  for (int rank = 0; rank < options.num_ranks; ++rank) {
-    info.rank = info.local_rank = rank;
+  for (int local = 0; local < options.num_ranks; ++local) {
+    const int rank = options.first_rank + local;
+    info.rank = rank;
+    info.local_rank = options.others_on_this_machine ? rank : local;
     ProcessOptions process = options.process;
     const std::vector<std::string> environment = rank_environment(info);
     process.env.insert(process.env.end(), environment.begin(), environment.end());
-    process.cores = cores_of_rank(rank, options.num_ranks, options.cores_per_rank, cores);
+    process.cores = cores_of_rank(info.local_rank, info.local_world_size, options.cores_per_rank, cores);
     if (options.log_folder) process.log_file = *options.log_folder / fmt::format("rank-{}.log", rank);
     Result<std::unique_ptr<ChildProcess>> child = ChildProcess::spawn(std::move(process));
-    if (!child) return error(child.error().code(), "rank {} of {}: {}", rank, options.num_ranks, child.error().message());
+    if (!child) return error(child.error().code(), "rank {} of {}: {}", rank, info.world_size, child.error().message());
     ranks.push_back(std::move(*child));
   }
-  return std::unique_ptr<RankGroup>(new RankGroup(std::move(ranks), info.master_port));
+  return std::unique_ptr<RankGroup>(new RankGroup(std::move(ranks), options.first_rank, info.master_port));
 }
 
-RankGroup::RankGroup(std::vector<std::unique_ptr<ChildProcess>> ranks, int master_port)
-    : ranks_(std::move(ranks)), master_port_(master_port), reported_(ranks_.size(), false) {}
+RankGroup::RankGroup(std::vector<std::unique_ptr<ChildProcess>> ranks, int first_rank, int master_port)
+    : ranks_(std::move(ranks)), first_rank_(first_rank), master_port_(master_port), reported_(ranks_.size(), false) {}
 
 RankGroup::~RankGroup() {
   for (const auto& rank : ranks_) rank->kill();  // all at once; each destructor then waits for its own
@@ -74,7 +78,7 @@ std::optional<RankExit> RankGroup::wait_any(Deadline deadline) {
         if (reported_[rank]) continue;
         if (const auto status = ranks_[rank]->try_wait()) {
           reported_[rank] = true;
-          return RankExit{static_cast<int>(rank), *status};
+          return RankExit{first_rank_ + static_cast<int>(rank), *status};
         }
         running.push_back({.fd = ranks_[rank]->pid_fd(), .events = POLLIN, .revents = 0});
       }

@@ -16,15 +16,21 @@ namespace penstock::cluster {
 struct RankGroupOptions {
   int num_ranks = 1;
   ProcessOptions process;  // the same for every rank; each also gets its RankInfo (launch_env.h) by environment
+  // Where other machines hold the other ranks of the job:
+  int first_rank = 0;      // of those here
+  int world_size = 0;      // 0 = num_ranks
+  bool others_on_this_machine = false;  // they are not on other machines at all, but started by other processes of this one
+  std::string master_addr = "127.0.0.1";
   int master_port = 0;     // 0 = a free one
+  std::string job = {};    // the job's name on all machines; empty = one of its own
   // > 0: each rank runs on so many cores of its own, in order, when there are enough for all; else wherever the system puts it.
   int cores_per_rank = 0;
-  // Where set, rank r's stdout and stderr are appended to FOLDER/rank-r.log.
+  // Where set, stdout and stderr of rank r (of the job) are appended to FOLDER/rank-r.log.
   std::optional<std::filesystem::path> log_folder;
 };
 
 struct RankExit {
-  int rank = 0;
+  int rank = 0;  // of the job
   ExitStatus status;
 };
 
@@ -50,9 +56,10 @@ class RankGroup {
   [[nodiscard]] int master_port() const { return master_port_; }
 
  private:
-  RankGroup(std::vector<std::unique_ptr<ChildProcess>> ranks, int master_port);
+  RankGroup(std::vector<std::unique_ptr<ChildProcess>> ranks, int first_rank, int master_port);
 
   const std::vector<std::unique_ptr<ChildProcess>> ranks_;
+  const int first_rank_;
   const int master_port_;
   mutable Mutex mutex_;
   std::vector<bool> reported_ GUARDED_BY(mutex_);

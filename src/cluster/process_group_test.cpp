@@ -37,6 +37,29 @@ TEST(RankGroup, TellsEachRankWhoItIs) {
   }
 }
 
+TEST(RankGroup, StartsOneMachinesPartOfAJob) {
+  TempDir dir;
+  RankGroupOptions options = shell(2, "echo $RANK $WORLD_SIZE $LOCAL_RANK $LOCAL_WORLD_SIZE $MASTER_ADDR $MASTER_PORT $PENSTOCK_JOB_ID; exit $RANK");
+  options.first_rank = 4;
+  options.world_size = 8;
+  options.master_addr = "host0";
+  options.master_port = 1234;
+  options.job = "mine.7";
+  options.log_folder = dir.path();
+  auto group = RankGroup::spawn(options).value();
+  while (const auto ended = group->wait_any(soon())) EXPECT_EQ(ended->status.value, ended->rank);
+  EXPECT_EQ(read_file(dir.path() / "rank-4.log", 1000).value(), "4 8 0 2 host0 1234 mine.7\n");
+  EXPECT_EQ(read_file(dir.path() / "rank-5.log", 1000).value(), "5 8 1 2 host0 1234 mine.7\n");
+}
+
+TEST(RankGroup, CountsRanksOfOtherProcessesOnThisMachine) {
+  RankGroupOptions options = shell(1, "test $LOCAL_RANK/$LOCAL_WORLD_SIZE = 1/2");
+  options.first_rank = 1;
+  options.world_size = 2;
+  options.others_on_this_machine = true;
+  EXPECT_TRUE(RankGroup::spawn(options).value()->wait_any(soon())->status.success());
+}
+
 TEST(RankGroup, HandsOutEachEndOnce) {
   auto group = RankGroup::spawn(shell(4, "exit $RANK")).value();
   std::set<int> seen;

@@ -118,6 +118,14 @@ TEST(ChildProcess, StartsWithNoBlockedSignalsAndNoForeignFiles) {
   EXPECT_EQ(std::stoull(output.substr(ignored + 8, 16), nullptr, 16) >> (SIGPIPE - 1) & 1, 0u);
 }
 
+TEST(ChildProcess, CanHoldAStopSignalBackUntilTheProgramTakesIt) {
+  ProcessOptions options = shell("kill -TERM $$; kill -INT $$; exit 3");
+  options.hold_stop_signals = true;
+  EXPECT_EQ(ChildProcess::spawn(options).value()->wait(soon()), (ExitStatus{false, 3}));
+  options.hold_stop_signals = false;
+  EXPECT_EQ(ChildProcess::spawn(options).value()->wait(soon()), (ExitStatus{true, SIGTERM}));
+}
+
 TEST(ChildProcess, IsKilledWithItsOwnChildrenByTheDestructor) {
   TempDir dir;
   const auto grandchild = dir.path() / "pid";

@@ -1,13 +1,18 @@
-"""The 2 x 2 model under every launcher: the same losses and the same weights, bit by bit, as the ranks that `penstock train` starts itself."""
+"""The 2 x 2 model under every launcher: the same losses and the same weights, bit by bit, as the ranks that `penstock train` starts itself.
+Also after a rank was killed and the launcher, or its file of deploy/, has started the job again."""
 import os
+import pathlib
 import shutil
+import signal
 import subprocess
 import unittest
 
 from slurm_cluster import NoSlurm, SlurmCluster, free_port
-from train_case import TrainCase
+from train_case import BIN, LIMIT, TrainCase
 
 SETTINGS = {"mesh.data": 2, "mesh.pipe": 2, "steps": 20, "validation.every_steps": 1, "validation.batches": 1, "batch.microbatch_size": 1}
+RESUMED = {**SETTINGS, "checkpoint.every_steps": 5}
+DEPLOY = pathlib.Path(__file__).resolve().parent.parent.parent / "deploy"
 # What a launcher of the machine that runs the tests may have set.
 FOREIGN = ("RANK", "WORLD_SIZE", "LOCAL_", "OMPI_", "PMI", "SLURM_", "MASTER_", "TORCHELASTIC_", "JOB_COMPLETION_INDEX", "PENSTOCK_JOB")
 
@@ -17,9 +22,13 @@ def clean_environment():
 
 
 class LaunchersTest(TrainCase):
+    spawned = None  # losses and weights of the ranks that `penstock train` starts, once for all tests
+
     def setUp(self):
         super().setUp()
-        self.train("spawned", **SETTINGS)
+        if LaunchersTest.spawned is None:
+            self.train("spawned", **SETTINGS)
+            LaunchersTest.spawned = self.outcome("spawned")
 
     def outcome(self, name):
         weights = {p.name: p.read_bytes() for p in sorted((self.folder / name / "model").iterdir())}
@@ -28,9 +37,9 @@ class LaunchersTest(TrainCase):
     def expect_same_as_spawned(self, name):
         losses, weights = self.outcome(name)
         self.assertEqual(len(losses), 20)
-        self.assertEqual((losses, weights), self.outcome("spawned"))
+        self.assertEqual((losses, weights), LaunchersTest.spawned)
 
-    def run_under(self, name, launcher, environment, timeout=120):
+    def run_under(self, name, launcher, environment, timeout=LIMIT):
         done = subprocess.run([*launcher, *self.command(name, **SETTINGS)], env=environment, capture_output=True, text=True, timeout=timeout)
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         self.expect_same_as_spawned(name)
@@ -40,9 +49,32 @@ class LaunchersTest(TrainCase):
                                   stderr=subprocess.STDOUT, text=True) for rank in range(4)]
         for rank in ranks:
             self.addCleanup(rank.kill)
-        texts = [rank.communicate(timeout=120)[0] for rank in ranks]
+        texts = [rank.communicate(timeout=LIMIT)[0] for rank in ranks]
         self.assertEqual([rank.returncode for rank in ranks], [0] * 4, texts)
         self.expect_same_as_spawned(name)
+
+    def arguments(self, name, **settings):
+        """The command line without the program and its first argument."""
+        return self.command(name, **settings)[2:]
+
+    def kill_a_rank(self, name, launcher):
+        """With SIGKILL, once there is a checkpoint."""
+        def there():
+            self.assertIsNone(launcher.poll(), "the launcher has ended before its time")
+            return self.checkpoints(name)
+        self.wait_for(there, "a checkpoint")
+        os.kill(self.workers(name)[1], signal.SIGKILL)
+
+    def start_launcher(self, command, environment, **options):
+        process = subprocess.Popen([str(word) for word in command], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
+        self.addCleanup(process.stdout.close)
+        self.addCleanup(process.kill)
+        return process
+
+    def expect_end(self, process):
+        text = process.communicate(timeout=LIMIT)[0]
+        self.assertEqual(process.returncode, 0, text)
+        return text
 
     def test_torchruns_environment(self):
         port = free_port()
@@ -54,10 +86,35 @@ class LaunchersTest(TrainCase):
         port = free_port()
         self.start_ranks("indexed", lambda rank: {"JOB_COMPLETION_INDEX": str(rank), "WORLD_SIZE": "4", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)})
 
+    def test_a_pod_whose_manifest_says_pet_nnodes_is_an_agent(self):
+        port = free_port()
+        pods = [self.start_launcher([*self.command("pods", **RESUMED), "--oversubscribe"], {**clean_environment(), "JOB_COMPLETION_INDEX": str(index),
+                                    "PET_NNODES": "2", "PET_RDZV_ENDPOINT": f"localhost:{port}"}) for index in range(2)]
+        for pod in pods:
+            self.expect_end(pod)
+        self.expect_same_as_spawned("pods")
+
     @unittest.skipUnless(shutil.which("mpirun"), "mpirun is not installed (scripts/install-deps --dev)")
-    def test_mpirun(self):
+    def test_mpirun_and_its_file_that_starts_a_job_again(self):
         as_root = ["--allow-run-as-root"] if os.getuid() == 0 else []
-        self.run_under("mpirun", ["mpirun", *as_root, "--oversubscribe", "--bind-to", "none", "-np", "4"], clean_environment())
+        mpirun_args = [*as_root, "--oversubscribe", "-np", "4"]
+        self.run_under("mpirun", ["mpirun", *mpirun_args, "--bind-to", "none"], clean_environment())
+        environment = {**clean_environment(), "MPIRUN_ARGS": " ".join(mpirun_args), "PENSTOCK": str(BIN / "penstock")}
+        script = self.start_launcher([DEPLOY / "mpirun" / "train", *self.arguments("again", **RESUMED)], environment)
+        self.kill_a_rank("again", script)
+        self.assertIn("restart 1 of 3", self.expect_end(script))
+        self.expect_same_as_spawned("again")
+
+    def test_the_file_for_hosts_that_ssh_reaches(self):
+        (self.folder / "ssh").write_text("#!/bin/sh\nexec sh -c \"$2\"\n")
+        (self.folder / "ssh").chmod(0o755)
+        (self.folder / "hosts").write_text("localhost  # the rendezvous\n127.0.0.1\n")
+        environment = {**clean_environment(), "SSH": str(self.folder / "ssh"), "PENSTOCK": str(BIN / "penstock"), "PENSTOCK_PORT": str(free_port())}
+        arguments = [self.folder / "hosts", *self.arguments("hosts-run", **RESUMED), "--max-restarts", "1", "--oversubscribe"]
+        script = self.start_launcher([DEPLOY / "ssh" / "train-on-hosts", *arguments], environment)
+        self.kill_a_rank("hosts-run", script)
+        self.assertIn("restart 1 of 1", self.expect_end(script))
+        self.expect_same_as_spawned("hosts-run")
 
     def test_slurm(self):
         try:
@@ -67,6 +124,15 @@ class LaunchersTest(TrainCase):
         self.addCleanup(cluster.stop)
         environment = {name: value for name, value in cluster.environment.items() if name == "SLURM_CONF" or not name.startswith(FOREIGN)}
         self.run_under("srun", ["srun", "-n", "4", "--kill-on-bad-exit=1"], environment)
+        environment["PENSTOCK"] = str(BIN / "penstock")
+        sbatch = ["sbatch", "--wait", f"--output={self.folder}/job.log", "--nodes=1", "--ntasks-per-node=4"]
+        job = self.start_launcher([*sbatch, DEPLOY / "slurm" / "train.sbatch", *self.arguments("batch", **RESUMED)], environment)
+        self.kill_a_rank("batch", job)
+        self.expect_end(job)
+        log = (self.folder / "job.log").read_text()
+        self.assertRegex(log, r"job \d+ queues itself again, number 1")
+        self.assertIn("resuming from", log)
+        self.expect_same_as_spawned("batch")
 
 
 if __name__ == "__main__":

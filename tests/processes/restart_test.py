@@ -8,7 +8,7 @@ import subprocess
 import time
 import unittest
 
-from train_case import TrainCase
+from train_case import LIMIT, TrainCase
 
 FOUR_RANKS = {"mesh.data": 2, "mesh.pipe": 2, "validation.every_steps": 1, "validation.batches": 1, "batch.microbatch_size": 1}
 
@@ -32,7 +32,7 @@ class RestartTest(TrainCase):
         self.assertEqual(sorted(ranks), [0, 1, 2, 3])
         victim = choice.randrange(4)
         os.kill(ranks[victim], signal.SIGKILL)
-        self.wait_for(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in ranks.values()), "every rank's end", 30)
+        self.wait_for(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in ranks.values()), "every rank's end")
         return victim
 
     def test_three_kills_of_random_ranks_change_no_bit(self):
@@ -43,7 +43,7 @@ class RestartTest(TrainCase):
         self.train("undisturbed", **settings)
         process = self.start("killed", "--max-restarts", 3, **settings)
         victims = [self.kill_one_rank(process, "killed", choice.randrange(step, step + 60), choice) for step in (25, 110, 200)]
-        stdout, stderr = process.communicate(timeout=300)
+        stdout, stderr = process.communicate(timeout=LIMIT)
         self.assertEqual(process.returncode, 0, stderr)
         said = re.findall(r"penstock train: rank (\d) killed by signal 9 \(SIGKILL\): restart (\d) of 3, from the checkpoint of step (\d+)", stderr)
         self.assertEqual([(int(rank), int(attempt)) for rank, attempt, _ in said], list(zip(victims, (1, 2, 3))), stderr)
@@ -62,34 +62,57 @@ class RestartTest(TrainCase):
             ranks = self.ranks(process)
             time.sleep(0.1 * attempt)  # also before they have connected
             os.kill(ranks[1], signal.SIGKILL)
-            self.wait_for(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in ranks.values()), "every rank's end", 30)
-        _, stderr = process.communicate(timeout=60)
+            self.wait_for(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in ranks.values()), "every rank's end")
+        _, stderr = process.communicate(timeout=LIMIT)
         self.assertEqual(process.returncode, 1, stderr)
         self.assertRegex(stderr, r"rank 1 killed .*: restart 2 of 2, from the beginning, as there is no checkpoint yet")
         self.assertIn("after 2 restarts, the last that --max-restarts allows", stderr)
 
     def test_the_users_mistake_is_no_reason_to_start_again(self):
-        done = subprocess.run(self.command("none", "--max-restarts", 5, **{"data.path": "/nowhere"}), capture_output=True, text=True, timeout=60)
+        done = subprocess.run(self.command("none", "--max-restarts", 5, **{"data.path": "/nowhere"}), capture_output=True, text=True, timeout=LIMIT)
         self.assertEqual(done.returncode, 2, done.stderr)
         self.assertNotIn("restart", done.stderr)
 
     def test_a_restart_never_continues_another_run(self):
         self.train("twice", **{"steps": 4, "checkpoint.every_steps": 2, "mesh.pipe": 1})
-        refused = subprocess.run(self.command("twice", "--max-restarts", 2, **{"steps": 8, "mesh.pipe": 1}), capture_output=True, text=True, timeout=60)
+        refused = subprocess.run(self.command("twice", "--max-restarts", 2, **{"steps": 8, "mesh.pipe": 1}), capture_output=True, text=True, timeout=LIMIT)
         self.assertEqual(refused.returncode, 2, refused.stderr)
         self.assertIn("holds checkpoints of an earlier run", refused.stderr)
         process = self.start("twice", "--overwrite", "--max-restarts", 1, **{"steps": 8, "mesh.pipe": 1})
         self.wait_for(lambda: self.ranks(process), "its rank")
         os.kill(self.ranks(process)[0], signal.SIGKILL)
-        _, stderr = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=LIMIT)
         self.assertEqual(process.returncode, 0, stderr)
         self.assertIn("restart 1 of 1, from the beginning", stderr)
+
+    def test_a_stop_signal_before_the_ranks_listen_ends_the_run_after_a_step(self):
+        process = self.start("early", **{"steps": 100000, "mesh.pipe": 1})
+        self.wait_for(lambda: self.ranks(process), "its rank")
+        process.send_signal(signal.SIGTERM)
+        stdout, stderr = process.communicate(timeout=LIMIT)
+        self.assertEqual(process.returncode, 0, stderr)
+        self.assertRegex(stdout, r"Stopped after \d+ steps")
+        self.assertTrue((self.folder / "early" / "model" / "config.json").exists())
+
+    def test_far_too_many_ranks_are_refused_before_they_start(self):
+        done = subprocess.run(self.command("many", **{"steps": 1, "mesh.data": 100000}), capture_output=True, text=True, timeout=LIMIT)
+        self.assertEqual(done.returncode, 2, done.stderr)
+        self.assertRegex(done.stderr, r"200000 ranks x omp_threads 1 on \d+ cores?: .*--oversubscribe")
+
+    def test_flags_that_contradict_each_other_are_refused(self):
+        for flags in (["--resume", "--overwrite"], ["--auto-resume", "--overwrite"], ["--auto-resume", "--resume"]):
+            done = subprocess.run(self.command("none", *flags), capture_output=True, text=True, timeout=LIMIT)
+            self.assertEqual(done.returncode, 2, done.stderr)
+        rank = {**os.environ, "RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+        done = subprocess.run(self.command("none", "--max-restarts", 1), env=rank, capture_output=True, text=True, timeout=LIMIT)
+        self.assertEqual(done.returncode, 2, done.stderr)
+        self.assertIn("let that launcher start the job again, with --auto-resume", done.stderr)
 
     def test_a_stop_signal_is_no_reason_to_start_again(self):
         process = self.start("stopped", "--max-restarts", 3, **{"steps": 100000, "checkpoint.every_steps": 1000})
         self.wait_for(lambda: (self.folder / "stopped" / "metrics.jsonl").exists() and self.losses("stopped"), "the first report")
         process.send_signal(signal.SIGTERM)
-        _, stderr = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=LIMIT)
         self.assertEqual(process.returncode, 0, stderr)
         self.assertNotIn("restart", stderr)
 

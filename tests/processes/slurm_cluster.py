@@ -59,7 +59,7 @@ class SlurmCluster:
         user = "root" if os.getuid() == 0 else str(os.getuid())
         for name in ("state", "spool"):
             (self.folder / name).mkdir()
-        # Eight processors are claimed whatever the machine has: the tests' ranks are small.
+        # A requeued job waits until its credentials have expired. Eight processors are claimed whatever the machine has: the tests' ranks are small.
         (self.folder / "slurm.conf").write_text(f"""ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={free_port()}
@@ -68,7 +68,7 @@ SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/munge
 CredType=cred/munge
-AuthInfo=socket={self.folder}/munge.socket
+AuthInfo=socket={self.folder}/munge.socket,cred_expire=5
 StateSaveLocation={self.folder}/state
 SlurmdSpoolDir={self.folder}/spool
 SlurmctldPidFile={self.folder}/slurmctld.pid
@@ -96,7 +96,7 @@ PartitionName=all Nodes={host} Default=YES MaxTime=INFINITE State=UP
     def say(self, *command):
         return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=30).stdout
 
-    def wait_for(self, condition, what, limit=30):
+    def wait_for(self, condition, what, limit=120):
         end = time.monotonic() + limit
         while not condition():
             gone = [name for name, process in self.daemons if process.poll() is not None]
