@@ -167,22 +167,26 @@ TEST(Sharding, LayerWiseOptimizersTakeTheirNormsOverAllParts) {
   }
 }
 
-// Ranks that are threads pass memory to each other, which one allocates and another frees: what the communicator does is not counted.
+// Ranks that are threads pass memory to each other, which one allocates and another frees: the communicator works on copies that nobody counts.
 class UnmeteredWork : public comm::Work {
  public:
-  explicit UnmeteredWork(comm::WorkPtr inner) : inner_(std::move(inner)) {}
+  UnmeteredWork(comm::WorkPtr inner, at::Tensor original, at::Tensor copy) : inner_(std::move(inner)), original_(std::move(original)), copy_(std::move(copy)) {}
   ~UnmeteredWork() override {
-    const tensor::MemoryMeter elsewhere;
+    const tensor::MemoryMeter uncounted;
     inner_.reset();
+    copy_.reset();
   }
   void wait(Deadline deadline) override {
-    const tensor::MemoryMeter elsewhere;
+    const at::NoGradGuard no_grad;
+    const tensor::MemoryMeter uncounted;
     inner_->wait(deadline);
+    original_.copy_(copy_);
   }
   bool done() override { return inner_->done(); }
 
  private:
   comm::WorkPtr inner_;
+  at::Tensor original_, copy_;
 };
 class Unmetered : public comm::Communicator {
  public:
@@ -191,13 +195,17 @@ class Unmetered : public comm::Communicator {
   int rank() const override { return inner_.rank(); }
   int size() const override { return inner_.size(); }
   const std::string& name() const override { return inner_.name(); }
-  comm::WorkPtr send(const at::Tensor& t, int to, int tag) override { return elsewhere([&] { return inner_.send(t, to, tag); }); }
-  comm::WorkPtr recv(at::Tensor& t, int from, int tag) override { return elsewhere([&] { return inner_.recv(t, from, tag); }); }
-  comm::WorkPtr all_reduce(at::Tensor& t, comm::Reduce op) override { return elsewhere([&] { return inner_.all_reduce(t, op); }); }
-  comm::WorkPtr broadcast(at::Tensor& t, int root) override { return elsewhere([&] { return inner_.broadcast(t, root); }); }
-  comm::WorkPtr reduce_scatter(at::Tensor& t, std::span<const int64_t> offsets) override { return elsewhere([&] { return inner_.reduce_scatter(t, offsets); }); }
-  comm::WorkPtr all_gather(at::Tensor& t, std::span<const int64_t> offsets) override { return elsewhere([&] { return inner_.all_gather(t, offsets); }); }
-  comm::WorkPtr all_reduce_rounded(at::Tensor& t, at::Tensor& residual) override { return elsewhere([&] { return inner_.all_reduce_rounded(t, residual); }); }
+  comm::WorkPtr send(const at::Tensor& tensor, int to, int tag) override { return inner_.send(tensor, to, tag); }
+  comm::WorkPtr recv(at::Tensor& tensor, int from, int tag) override { return inner_.recv(tensor, from, tag); }
+  comm::WorkPtr all_reduce(at::Tensor& tensor, comm::Reduce op) override { return on_copy(tensor, [&](at::Tensor& t) { return inner_.all_reduce(t, op); }); }
+  comm::WorkPtr broadcast(at::Tensor& tensor, int root) override { return on_copy(tensor, [&](at::Tensor& t) { return inner_.broadcast(t, root); }); }
+  comm::WorkPtr reduce_scatter(at::Tensor& tensor, std::span<const int64_t> offsets) override {
+    return on_copy(tensor, [&](at::Tensor& t) { return inner_.reduce_scatter(t, offsets); });
+  }
+  comm::WorkPtr all_gather(at::Tensor& tensor, std::span<const int64_t> offsets) override {
+    return on_copy(tensor, [&](at::Tensor& t) { return inner_.all_gather(t, offsets); });
+  }
+  comm::WorkPtr all_reduce_rounded(at::Tensor& tensor, at::Tensor& residual) override { return inner_.all_reduce_rounded(tensor, residual); }
   comm::WorkPtr barrier() override { return inner_.barrier(); }
   at::Tensor reduction_buffer(int64_t bytes, Deadline deadline) override { return inner_.reduction_buffer(bytes, deadline); }
   std::unique_ptr<comm::Communicator> split(std::span<const int> ranks, const std::string& name, Deadline deadline) override {
@@ -206,9 +214,12 @@ class Unmetered : public comm::Communicator {
   }
 
  private:
-  static comm::WorkPtr elsewhere(const std::function<comm::WorkPtr()>& call) {
-    const tensor::MemoryMeter meter;
-    return std::make_unique<UnmeteredWork>(call());
+  static comm::WorkPtr on_copy(const at::Tensor& tensor, const std::function<comm::WorkPtr(at::Tensor&)>& call) {
+    const at::NoGradGuard no_grad;
+    const tensor::MemoryMeter uncounted;
+    at::Tensor copy = tensor.detach().clone();
+    comm::WorkPtr work = call(copy);
+    return std::make_unique<UnmeteredWork>(std::move(work), tensor, copy);
   }
   const std::unique_ptr<comm::Communicator> owned_;
   comm::Communicator& inner_;

@@ -174,7 +174,7 @@ TEST(UnevenReplicas, EvaluationSeesEachOfAnUnevenNumberOfSamplesOnce) {
       for (int64_t first = 0; first < (kSamples + replicas - 1) / replicas; first += kBatch) {
         const int64_t count = std::clamp(std::ssize(mine) - first, int64_t{0}, int64_t{kBatch});
         const Tensors outputs = trainer.eval_batch({x.narrow(0, std::min(first, std::ssize(mine)), count)});
-        if (count == 0 || !trainer.has_last_stage()) EXPECT_TRUE(outputs.empty());
+        EXPECT_EQ(outputs.empty(), count == 0 || !trainer.has_last_stage());
         if (outputs.empty()) continue;
         ASSERT_EQ(outputs[0].size(0), count);
         MutexLock lock(mutex);
