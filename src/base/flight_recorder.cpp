@@ -20,7 +20,6 @@ void FlightRecorder::begin_step(int64_t step) {
 
 uint64_t FlightRecorder::begin(FlightEntry entry) {
   entry.step = step_.load(std::memory_order_relaxed);
-  if (on_begin_) on_begin_(entry, entry.step);
   entry.posted_us = now_us();
   uint64_t words[kWords];
   std::memcpy(words, &entry, sizeof(entry));
@@ -29,6 +28,7 @@ uint64_t FlightRecorder::begin(FlightEntry entry) {
   to.id.store(0, std::memory_order_relaxed);
   for (size_t i = 0; i < kWords; ++i) to.words[i].store(words[i], std::memory_order_release);
   to.id.store(id, std::memory_order_release);
+  if (on_begin_) on_begin_(entry, entry.step);
   return id;
 }
 

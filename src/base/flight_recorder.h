@@ -96,7 +96,7 @@ class FlightRecorder {
 
   [[nodiscard]] Snapshot snapshot() const EXCLUDES(mutex_);
 
-  // Called at the start of each begin(), on its thread: where tests make a rank stop. To be set before anything is recorded.
+  // Called at the end of each begin(), on its thread: where tests make a rank stop. To be set before anything is recorded.
   void set_on_begin(std::function<void(const FlightEntry&, int64_t step)> on_begin) { on_begin_ = std::move(on_begin); }
 
  private:

@@ -29,7 +29,10 @@ std::string list_of(const std::set<int>& ranks) {
 // The one that the rank's main thread is inside of: of those not finished the innermost, which is the last that began.
 const FlightEntry* inside_of(const FlightDump& dump) {
   const FlightEntry* innermost = nullptr;
-  const auto began = [](const FlightEntry& e) { return std::max(e.posted_us, e.waited_us); };
+  // A message is inside of the action that waits for it, also when both began in the same microsecond.
+  const auto began = [](const FlightEntry& e) {
+    return std::pair(std::max(e.posted_us, e.waited_us), e.kind == Kind::kMessage || e.kind == Kind::kCollective);
+  };
   for (const FlightEntry& e : dump.recorded.entries) {
     const bool posted_only = (e.kind == Kind::kMessage || e.kind == Kind::kCollective) && e.waited_us == 0;
     if (e.finished_us != 0 || posted_only || e.kind == Kind::kBackground) continue;

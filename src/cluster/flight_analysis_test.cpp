@@ -99,6 +99,12 @@ TEST(FlightAnalysis, AReductionThatNobodyWaitsForAndAThreadBesideAreNotWhereARan
   EXPECT_EQ(found.ranks[0], "rank 0 is still in forward of micro-batch 1 on stage 0 since 5.0 s");
 }
 
+TEST(FlightAnalysis, AMessageIsInsideOfTheActionThatBeganInTheSameMicrosecond) {
+  const FlightDump waits = DumpOf(0).wait_message("recv", 1, 5).add({.kind = Kind::kAction, .name = "wait for activation", .stage = 1, .microbatch = 0}, 5, 5, -1);
+  const FlightFindings found = analyse_flight(std::vector<FlightDump>{waits, DumpOf(1).forward(1, 1, 6, -1), DumpOf(2), DumpOf(3)});
+  EXPECT_EQ(found.culprits, std::vector<int>{1});
+}
+
 TEST(FlightAnalysis, NothingIsWrongWithAJobThatRuns) {
   const FlightFindings found = analyse_flight(std::vector<FlightDump>{DumpOf(0).forward(0, 1, 0.1, -1), DumpOf(1, 40).forward(1, 0, 0.2, 0.1), DumpOf(2), DumpOf(3)});
   EXPECT_EQ(found.headline, "step 41: no rank waits for another");

@@ -64,6 +64,19 @@ class RecordedCommunicator : public Communicator {
     const uint64_t id = collective("broadcast", static_cast<int64_t>(tensor.nbytes()));
     return recorded(id, inner_.broadcast(tensor, root));
   }
+  WorkPtr reduce_scatter(Tensor& flat, std::span<const int64_t> offsets) override {
+    const uint64_t id = collective("reduce_scatter", static_cast<int64_t>(flat.nbytes()));
+    return recorded(id, inner_.reduce_scatter(flat, offsets));
+  }
+  WorkPtr all_gather(Tensor& flat, std::span<const int64_t> offsets) override {
+    const uint64_t id = collective("all_gather", static_cast<int64_t>(flat.nbytes()));
+    return recorded(id, inner_.all_gather(flat, offsets));
+  }
+  WorkPtr all_reduce_rounded(Tensor& tensor, Tensor& residual) override {
+    const uint64_t id = collective("all_reduce_rounded", static_cast<int64_t>(tensor.nbytes()));
+    return recorded(id, inner_.all_reduce_rounded(tensor, residual));
+  }
+  [[nodiscard]] int64_t bytes_sent() const override { return inner_.bytes_sent(); }
   WorkPtr barrier() override {
     const uint64_t id = collective("barrier", 0);
     return recorded(id, inner_.barrier());
