@@ -153,7 +153,7 @@ class Agent {
 
   // Ranks whose agent the others cannot hear are about to be replaced.
   void no_answer(const Error& reason) {
-    const bool refused = reason.code() != Code::kUnavailable && reason.code() != Code::kDeadlineExceeded;
+    const bool refused = reason.code() == Code::kInvalidArgument || reason.code() == Code::kAlreadyExists || reason.code() == Code::kUnimplemented;
     if (refused) throw error(reason.code(), "the rendezvous at {}: {}", endpoint_, reason.message());
     if (end_order_) return;  // it has said all that there was to say
     const auto silent = Clock::now() - last_answer_;
@@ -225,7 +225,8 @@ class Agent {
     }
   }
 
-  // The same flags as at the start, and in later rounds: on from this job's checkpoint.
+  // Rank 0, which is on node 0, decides by its flags whether the first round begins or goes on; --auto-resume on the others does what it has decided, also
+  // when only node 0 was started again with other flags. Later rounds go on from this job's checkpoint.
   TrainOptions options_for(const Layout& layout, const AgentOrder& order) {
     TrainOptions options = options_;
     const int global = config_.mesh.data * config_.batch.microbatches;
@@ -234,7 +235,7 @@ class Agent {
     // As many validated sequences as ever, or a few more.
     options.overrides.push_back(fmt::format("validation.batches={}", (config_.validation.batches * config_.mesh.data + layout.mesh.replicas - 1) / layout.mesh.replicas));
     PENSTOCK_CHECK(layout.mesh.replicas * layout.mesh.microbatches == global, "{} x {} micro-batches, not {}", layout.mesh.replicas, layout.mesh.microbatches, global);
-    if (order.restart == 0) return options;
+    if (order.restart == 0 && settings_.node_rank == 0) return options;
     // The first round may have ended before it removed an earlier run's checkpoints.
     if (options.overwrite && settings_.node_rank == 0 && newest_checkpoint_of(config_) == before_) {
       std::filesystem::remove_all(std::filesystem::path(config_.output) / "checkpoints");

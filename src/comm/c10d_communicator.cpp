@@ -3,9 +3,11 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <numeric>
 #include <thread>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "comm/c10d_compat.h"
 #include "comm/c10d_work.h"
 #include "comm/combine.h"
@@ -29,28 +31,33 @@ struct Network {
 constexpr milliseconds kPollInterval{10};
 constexpr int64_t kSmallBytes = 16 << 10;     // an all_reduce of at most so many is one hop
 constexpr int kCollectiveTag = 0x7ffffff0;  // messages of the group's own thread; those of callers have smaller tags
+constexpr seconds kQuietWait{10};  // rank 0 says for whom it waits when it has lasted so long, and each time as long again
+
+std::string here_key(int member) { return fmt::format("here/{}", member); }
 
 // Says in the store that `rank` is here, and waits until all `size` ranks have.
 void meet(::c10d::Store& store, const Network& network, int rank, int size, const std::string& group, Deadline deadline) {
-  const auto key = [](int member) { return fmt::format("here/{}", member); };
-  compat::store_set(store, key(rank), "1");
+  compat::store_set(store, here_key(rank), "1");
   // Answers at once; but it also gives the connection a time limit for the answers below.
-  store.wait({key(rank)}, std::max<milliseconds>(deadline.remaining(), seconds(1)));
-  std::vector<std::string> missing;
-  for (int member = 0; member < size; ++member) missing.push_back(key(member));
-  while (!missing.empty()) {
-    if (store.check({missing.back()})) {
+  store.wait({here_key(rank)}, std::max<milliseconds>(deadline.remaining(), seconds(1)));
+  std::vector<int> missing(static_cast<size_t>(size));
+  std::iota(missing.begin(), missing.end(), 0);
+  const auto start = Clock::now();
+  for (auto say_next = start + kQuietWait; !missing.empty();) {
+    if (store.check({here_key(missing.back())})) {
       missing.pop_back();
       continue;
     }
-    if (deadline.passed()) {
-      std::erase_if(missing, [&](const std::string& other) { return store.check({other}); });
-      if (missing.empty()) return;
-      std::sort(missing.begin(), missing.end());
-      std::string ranks;
-      for (const std::string& other : missing) ranks += (ranks.empty() ? "" : ", ") + other.substr(other.find('/') + 1);
+    const bool over = deadline.passed(), quiet_for_long = rank == 0 && Clock::now() >= say_next;
+    if (over || quiet_for_long) std::erase_if(missing, [&](int other) { return store.check({here_key(other)}); });
+    if (missing.empty()) return;
+    if (over) {
       throw error(Code::kUnavailable, "{} of {} ranks of group '{}' did not come to the store at {} in time: rank {}; see their logs",
-                  missing.size(), size, group, network.store_address, ranks);
+                  missing.size(), size, group, network.store_address, fmt::join(missing, ", "));
+    }
+    if (quiet_for_long) {
+      spdlog::warn("waiting for rank {} of {} at {} for {:.0f} s (group '{}')", fmt::join(missing, ", "), size, network.store_address, to_seconds(Clock::now() - start), group);
+      say_next = Clock::now() + kQuietWait;
     }
     std::this_thread::sleep_for(kPollInterval);
   }

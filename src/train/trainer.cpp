@@ -251,7 +251,7 @@ class TrainLoop {
   void finish(Reporter& reporter) {
     report_.validated = true;
     report_.validation_loss = run_.validate(0);
-    reporter.report(report_, run_.progress());
+    if (report_.step > 0) reporter.report(report_, run_.progress());  // a run that was over when it was resumed has nothing new to say
     {
       const TimeAccount::Span span(run_.time(), Spent::kExport);
       export_model(world_, fs::path(config_.output) / "model", run_.run_model(), run_.trainer());

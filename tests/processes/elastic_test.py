@@ -1,6 +1,7 @@
 """Jobs of several machines: two agents on this one. A machine is lost, comes back, is asked to leave; the losses are those of an undisturbed run."""
 import json
 import os
+import pathlib
 import signal
 import subprocess
 import unittest
@@ -44,7 +45,7 @@ class ElasticTest(TrainCase):
 
     def world_of(self, pid):
         try:
-            environment = open(f"/proc/{pid}/environ", "rb").read().split(b"\0")
+            environment = pathlib.Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
         except OSError:
             return 0
         return next((int(v[11:]) for v in environment if v.startswith(b"WORLD_SIZE=")), 0)

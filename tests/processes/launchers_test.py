@@ -82,6 +82,19 @@ class LaunchersTest(TrainCase):
             "RANK": str(rank), "WORLD_SIZE": "4", "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": "4", "GROUP_RANK": "0", "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "one", "TORCHELASTIC_USE_AGENT_STORE": "False"})
 
+    def test_a_rank_that_is_late_is_waited_for_by_name(self):
+        place = {"WORLD_SIZE": "4", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+        early = [self.start_launcher(self.command("late", **SETTINGS), {**clean_environment(), **place, "RANK": str(rank)}) for rank in (0, 1, 2)]
+        heard = ""
+        while "waiting for rank 3 of 4" not in heard:
+            line = early[0].stdout.readline()
+            self.assertTrue(line, heard)
+            heard += line
+        late = self.start_launcher(self.command("late", **SETTINGS), {**clean_environment(), **place, "RANK": "3"})
+        for rank in [*early, late]:
+            self.expect_end(rank)
+        self.expect_same_as_spawned("late")
+
     def test_the_environment_of_an_indexed_job(self):
         port = free_port()
         self.start_ranks("indexed", lambda rank: {"JOB_COMPLETION_INDEX": str(rank), "WORLD_SIZE": "4", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)})
@@ -93,6 +106,27 @@ class LaunchersTest(TrainCase):
         for pod in pods:
             self.expect_end(pod)
         self.expect_same_as_spawned("pods")
+
+    def test_the_manifests_fit_what_a_rank_reads(self):
+        try:
+            import yaml
+        except ImportError:
+            self.skipTest("no yaml module (python3-yaml)")
+        for name, variables in (("train", ("WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")), ("elastic", ("PET_NNODES", "PET_RDZV_ENDPOINT", "PET_RDZV_ID", "PET_MAX_RESTARTS"))):
+            service, job = yaml.safe_load_all((DEPLOY / "kubernetes" / f"{name}.yaml").read_text())
+            pod = job["spec"]["template"]
+            [container] = pod["spec"]["containers"]
+            given = {variable["name"]: variable["value"] for variable in container["env"]}
+            self.assertEqual((service["kind"], job["kind"], job["apiVersion"]), ("Service", "Job", "batch/v1"))
+            self.assertEqual(set(given), set(variables))
+            self.assertEqual(job["spec"]["completions"], job["spec"]["parallelism"])
+            self.assertEqual(str(job["spec"]["completions"]), given.get("WORLD_SIZE", given.get("PET_NNODES", ":").split(":")[-1]))
+            self.assertEqual(service["spec"]["selector"], pod["metadata"]["labels"])
+            # The first pod's name by the headless service: JOB-0.SERVICE.
+            first = given.get("MASTER_ADDR", given.get("PET_RDZV_ENDPOINT", "").split(":")[0])
+            self.assertEqual(first, f"{job['metadata']['name']}-0.{pod['spec']['subdomain']}")
+            self.assertEqual(pod["spec"]["subdomain"], service["metadata"]["name"])
+            self.assertIn("--auto-resume", container["command"])
 
     @unittest.skipUnless(shutil.which("mpirun"), "mpirun is not installed (scripts/install-deps --dev)")
     def test_mpirun_and_its_file_that_starts_a_job_again(self):

@@ -99,6 +99,12 @@ class RestartTest(TrainCase):
         self.assertEqual(done.returncode, 2, done.stderr)
         self.assertRegex(done.stderr, r"200000 ranks x omp_threads 1 on \d+ cores?: .*--oversubscribe")
 
+    def test_a_run_that_is_over_has_nothing_new_to_report_when_it_is_started_again(self):
+        settings = {"steps": 4, "checkpoint.every_steps": 2, "mesh.pipe": 1, "validation.every_steps": 1, "validation.batches": 1}
+        self.train("over", **settings)
+        self.train("over", "--auto-resume", **settings)
+        self.assertEqual([r["step"] for r in self.reports("over")], [1, 2, 3, 4])
+
     def test_flags_that_contradict_each_other_are_refused(self):
         for flags in (["--resume", "--overwrite"], ["--auto-resume", "--overwrite"], ["--auto-resume", "--resume"]):
             done = subprocess.run(self.command("none", *flags), capture_output=True, text=True, timeout=LIMIT)
