@@ -50,7 +50,6 @@ void run_prepare(PrepareArguments& arguments) {
     print_folder(options.output, result.folder);
     if (result.files_left_out > 0) fmt::print("left out: {} of {} files, which are no text\n", result.files_left_out, result.files);
     if (result.empty_documents > 0) fmt::print("left out: {} empty documents\n", result.empty_documents);
-    fmt::print("train on it: penstock train CONFIG.yaml --set data.path={}\n", options.output.string());
   } catch (const Error& e) {
     fail("data prepare", e);
   }

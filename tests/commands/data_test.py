@@ -38,7 +38,7 @@ class DataTest(unittest.TestCase):
     def test_prepares_says_what_is_there_and_verifies(self):
         done = self.prepare("--validation-fraction", "0.2")
         self.assertEqual(done.returncode, 0, done.stderr)
-        self.assertIn(f"data.path={self.out}", done.stdout)
+        self.assertIn(f"{self.out}: text, vocabulary of 257", done.stdout)
         manifest = json.loads((self.out / "tokens.json").read_text())
         self.assertEqual(manifest["train"]["documents"], 80)
         self.assertEqual(manifest["validation"]["documents"], 20)
