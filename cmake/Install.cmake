@@ -13,5 +13,5 @@ endforeach()
 install(EXPORT Penstock NAMESPACE Penstock:: FILE PenstockTargets.cmake DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/Penstock)
 configure_file(cmake/PenstockConfig.cmake.in ${CMAKE_BINARY_DIR}/PenstockConfig.cmake @ONLY)
 write_basic_package_version_file(${CMAKE_BINARY_DIR}/PenstockConfigVersion.cmake COMPATIBILITY SameMinorVersion)
-install(FILES ${CMAKE_BINARY_DIR}/PenstockConfig.cmake ${CMAKE_BINARY_DIR}/PenstockConfigVersion.cmake
+install(FILES ${CMAKE_BINARY_DIR}/PenstockConfig.cmake ${CMAKE_BINARY_DIR}/PenstockConfigVersion.cmake cmake/TextLibraries.cmake
   DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/Penstock)

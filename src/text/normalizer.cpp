@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cstdlib>
 
-#include "base/utf8.h"
 #include "text/characters.h"
 
 namespace penstock::text {
@@ -49,11 +48,7 @@ std::string to_form(std::string_view text, UnicodeForm form) {
 std::string to_lower(std::string_view text) {
   std::string out;
   out.reserve(text.size());
-  for (size_t at = 0; at < text.size();) {
-    const char32_t c = next_character(text, at);
-    if (c == 0x130) out += "i\xCC\x87";  // the one character whose small form is two: i and a dot above
-    else append_utf8(out, static_cast<char32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(c))));
-  }
+  for (size_t at = 0; at < text.size();) append_lower(out, next_character(text, at));
   return out;
 }
 

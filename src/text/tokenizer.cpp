@@ -6,6 +6,7 @@
 #include "base/utf8.h"
 #include "text/byte_alphabet.h"
 #include "text/tokenizer_json.h"
+#include "text/tokenizer_model_file.h"
 #include "text/tokenizer_parts.h"
 
 namespace penstock::text {
@@ -14,7 +15,10 @@ namespace fs = std::filesystem;
 
 Result<Tokenizer> Tokenizer::load(const fs::path& folder) {
   try {
-    return Tokenizer(read_tokenizer_json(folder));
+    std::error_code failed;
+    if (fs::exists(folder / "tokenizer.json", failed)) return Tokenizer(read_tokenizer_json(folder));
+    if (fs::exists(folder / "tokenizer.model", failed) || fs::exists(folder / "spiece.model", failed)) return Tokenizer(read_tokenizer_model(folder));
+    return error(Code::kNotFound, "{}: expected tokenizer.json or tokenizer.model, found neither", folder.string());
   } catch (const Error& e) {
     return e;
   }

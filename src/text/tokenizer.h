@@ -28,7 +28,8 @@ struct EncodeOptions {
 class Tokenizer {
  public:
   // Reads a Hugging Face directory: tokenizer.json (BPE), and of tokenizer_config.json and special_tokens_map.json which tokens begin and end
-  // a text. The ids are exactly those of Hugging Face's `tokenizers`.
+  // a text; without one tokenizer.model (SentencePiece, unigram and BPE). The ids are exactly those of Hugging Face's `tokenizers` and of
+  // `sentencepiece`.
   // Errors: kNotFound; kDataLoss (broken JSON, ids twice, tokens that are missing) and kUnimplemented, naming the file, the key and the part.
   [[nodiscard]] static Result<Tokenizer> load(const std::filesystem::path& folder);
 

@@ -51,7 +51,9 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(Source{"gpt2", "data/tokenizers/gpt2", "data/tokenizers/gpt2/cases.json", 100, true, true},
                     Source{"qwen2_5", "data/tokenizers/qwen2_5", "data/tokenizers/qwen2_5/cases.json", 100, true, true},
                     Source{"mistral_nemo", "data/tokenizers/mistral_nemo", "data/tokenizers/mistral_nemo/cases.json", 100, true, true},
-                    Source{"stories260K", "data/models/stories260K/hf", "data/models/stories260K/tokenizer_cases.json", 99, true, false}),
+                    Source{"stories260K", "data/models/stories260K/hf", "data/models/stories260K/tokenizer_cases.json", 99, true, false},
+                    Source{"spm_test", "data/tokenizers/spm_test", "data/tokenizers/spm_test/cases.json", 98, false, true},
+                    Source{"spm_bpe", "data/tokenizers/spm_bpe", "data/tokenizers/spm_bpe/cases.json", 98, false, true}),
     [](const auto& info) { return info.param.name; });
 
 class IncrementalCases : public testing::TestWithParam<const char*> {};

@@ -1,0 +1,10 @@
+# Libraries of src/text whose Debian packages bring no CMake files. Also installed, for find_package(Penstock).
+foreach(library pcre2 utf8proc)
+  if(NOT TARGET ${library}::${library})
+    string(TOUPPER ${library} upper)
+    find_path(${upper}_INCLUDE_DIR ${library}.h REQUIRED)
+    find_library(${upper}_LIBRARY NAMES ${library}-8 ${library} REQUIRED)
+    add_library(${library}::${library} UNKNOWN IMPORTED)
+    set_target_properties(${library}::${library} PROPERTIES IMPORTED_LOCATION ${${upper}_LIBRARY} INTERFACE_INCLUDE_DIRECTORIES ${${upper}_INCLUDE_DIR})
+  endif()
+endforeach()

@@ -1,0 +1,128 @@
+#include "text/chat_template.h"
+
+#include <array>
+#include <ctime>
+
+#include "base/file.h"
+#include "text/json_input.h"
+#include "text/json_node.h"
+#include "text/template_evaluator.h"
+#include "text/template_tree.h"
+
+namespace penstock::text {
+namespace {
+
+namespace fs = std::filesystem;
+using OrderedJson = nlohmann::ordered_json;
+
+constexpr size_t kFileLimit = 1 << 20;       // bytes of a template
+constexpr size_t kMessagesLimit = 64 << 20;  // bytes of a conversation
+constexpr const char* kSpecialTokens[] = {"bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token"};
+
+std::string date_text(const std::string& format) {
+  const std::time_t now = std::time(nullptr);
+  std::tm local{};
+  localtime_r(&now, &local);
+  std::array<char, 256> text{};
+  return {text.data(), std::strftime(text.data(), text.size(), format.c_str(), &local)};
+}
+
+// JSON with its keys in order, checked before by parse_json within its limits. Throws Error kInvalidArgument.
+TemplateValue parse_ordered(std::string_view text, const char* what, bool list) {
+  if (text.size() > kMessagesLimit) throw error(Code::kInvalidArgument, "{}: expected at most {} bytes, found {}", what, kMessagesLimit, text.size());
+  const Result<nlohmann::json> checked = parse_json(text, what, Code::kInvalidArgument, {.depth = 32});
+  if (list ? !checked.value().is_array() : !checked.value().is_object()) {
+    throw error(Code::kInvalidArgument, "{}: expected {}, found {}", what, list ? "a list" : "an object", shown(checked.value()));
+  }
+  return TemplateValue::from_json(OrderedJson::parse(text));
+}
+
+TemplateValue value_of(const std::vector<ChatMessage>& messages) {
+  std::vector<TemplateValue> list;
+  for (const ChatMessage& message : messages) {
+    list.push_back(TemplateValue::dict({{"role", TemplateValue::text(message.role)}, {"content", TemplateValue::text(message.content)}}));
+  }
+  return TemplateValue::list(std::move(list));
+}
+
+RenderedChat render_value(const std::vector<TemplateStatement>& statements, const std::map<std::string, std::string>& special_tokens, TemplateValue messages,
+                          const ChatOptions& options) {
+  TemplateEvaluator::Variables variables;
+  for (const auto& [name, token] : special_tokens) variables[name] = TemplateValue::text(token);
+  variables["messages"] = std::move(messages);
+  variables["add_generation_prompt"] = TemplateValue::boolean(options.add_generation_prompt);
+  variables["tools"] = options.tools.empty() ? TemplateValue::none() : parse_ordered(options.tools, "tools", /*list=*/true);
+  variables["documents"] = TemplateValue::none();
+  if (!options.variables.empty()) {
+    const TemplateValue further = parse_ordered(options.variables, "the template's variables", /*list=*/false);
+    for (const auto& [name, value] : further.as_dict()) variables[name] = value;
+  }
+  TemplateEvaluator evaluator(std::move(variables), {}, date_text);
+  evaluator.run(statements);
+  return {evaluator.take_output(), evaluator.take_generated()};
+}
+
+// "chat_template" is a text, or a list of {"name", "template"}.
+std::string template_of(const JsonNode& node) {
+  if (node.is_string()) return node.text();
+  for (size_t i = 0, count = node.list_size(); i < count; ++i) {
+    if (node[i]["name"].text() == "default") return node[i]["template"].text();
+  }
+  throw node.wrong("a template called \"default\"");
+}
+
+}  // namespace
+
+Result<ChatTemplate> ChatTemplate::parse(std::string_view source, std::map<std::string, std::string> special_tokens) {
+  try {
+    auto parsed = std::make_shared<Parsed>();
+    parsed->statements = parse_template(source);
+    parsed->special_tokens = std::move(special_tokens);
+    return ChatTemplate(std::move(parsed));
+  } catch (const Error& e) {
+    return e;
+  }
+}
+
+Result<ChatTemplate> ChatTemplate::load(const fs::path& folder) {
+  try {
+    const fs::path config_file = folder / "tokenizer_config.json";
+    Result<nlohmann::json> config = read_json_file(config_file);
+    if (!config && config.error().code() != Code::kNotFound) return config.error();
+    const nlohmann::json document = config ? std::move(*config) : nlohmann::json::object();
+    const JsonNode root(document, config_file.string());
+    std::map<std::string, std::string> special;
+    for (const char* name : kSpecialTokens) {
+      const JsonNode token = root[name].is_object() ? root[name]["content"] : root[name];
+      if (token) special[name] = token.text();
+    }
+    Result<std::string> source = read_file(folder / "chat_template.jinja", kFileLimit);
+    if (!source && source.error().code() != Code::kNotFound) return source.error();
+    if (!source && !root["chat_template"]) {
+      return error(Code::kNotFound, "{}: expected chat_template.jinja, or a chat_template in tokenizer_config.json; found neither", folder.string());
+    }
+    Result<ChatTemplate> parsed = parse(source ? *source : template_of(root["chat_template"]), std::move(special));
+    if (!parsed) return error(parsed.error().code(), "{}: {}", folder.string(), parsed.error().message());
+    return parsed;
+  } catch (const Error& e) {
+    return e;
+  }
+}
+
+Result<RenderedChat> ChatTemplate::render(const std::vector<ChatMessage>& messages, const ChatOptions& options) const {
+  try {
+    return render_value(parsed_->statements, parsed_->special_tokens, value_of(messages), options);
+  } catch (const Error& e) {
+    return e;
+  }
+}
+
+Result<RenderedChat> ChatTemplate::render(std::string_view messages, const ChatOptions& options) const {
+  try {
+    return render_value(parsed_->statements, parsed_->special_tokens, parse_ordered(messages, "messages", /*list=*/true), options);
+  } catch (const Error& e) {
+    return e;
+  }
+}
+
+}  // namespace penstock::text

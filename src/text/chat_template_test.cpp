@@ -1,0 +1,189 @@
+#include "text/chat_template.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "base/file.h"
+#include "base/temp_dir.h"
+
+namespace penstock::text {
+namespace {
+
+using testing::HasSubstr;
+
+const std::string kMessages = R"([{"role": "user", "content": "hi"}])";
+
+Result<RenderedChat> render(const std::string& source, const std::string& messages = kMessages, const ChatOptions& options = {}) {
+  const Result<ChatTemplate> chat = ChatTemplate::parse(source, {});
+  return chat.ok() ? chat.value().render(messages, options) : chat.error();
+}
+
+std::string text_of(const std::string& source) {
+  const Result<RenderedChat> rendered = render(source);
+  return rendered.ok() ? rendered.value().text : "error: " + rendered.error().message();
+}
+
+Error refusal(const std::string& source) {
+  const Result<RenderedChat> rendered = render(source);
+  return rendered.ok() ? Error(Code::kInternal, "accepted: " + rendered.value().text) : rendered.error();
+}
+
+TEST(ChatTemplate, GivesWhatPythonsJinjaGives) {
+  const auto document =
+      nlohmann::ordered_json::parse(read_file(std::string(PENSTOCK_SOURCE_DIR) + "/src/text/testdata/jinja_cases.json", 1 << 20).value());
+  const std::string variables = document.at("variables").dump();
+  for (const auto& example : document.at("cases")) {
+    const auto source = example[0].get<std::string>();
+    const Result<RenderedChat> rendered = render(source, "[]", {.variables = variables});
+    if (!rendered.ok()) ADD_FAILURE() << source << "\n" << rendered.error().message();
+    else EXPECT_EQ(rendered.value().text, example[1].get<std::string>()) << source;
+  }
+  EXPECT_GT(document.at("cases").size(), 300u);
+}
+
+TEST(ChatTemplate, TakesMessagesAsStructuresToo) {
+  const ChatTemplate chat = ChatTemplate::parse("{{ bos_token }}{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+                                                "{% if add_generation_prompt %}<assistant>{% endif %}",
+                                                {{"bos_token", "<s>"}})
+                                .value();
+  EXPECT_EQ(chat.render({{"system", "a"}, {"user", "b"}}, {.add_generation_prompt = true}).value().text, "<s><system>a<user>b<assistant>");
+}
+
+TEST(ChatTemplate, SaysWhereTheAssistantSpeaks) {
+  const std::string source = "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}{{ m.content }}!{% endgeneration %}"
+                             "{% else %}{{ m.content }}{% endif %}{% endfor %}";
+  const RenderedChat chat = render(source, R"([{"role": "user", "content": "ab"}, {"role": "assistant", "content": "cd"}])").value();
+  EXPECT_EQ(chat.text, "abcd!");
+  EXPECT_THAT(chat.generated, testing::ElementsAre(std::pair<size_t, size_t>(2, 5)));
+}
+
+TEST(ChatTemplate, RaisesInItsOwnWords) {
+  const Error e = refusal("x{{ raise_exception('roles must alternate') }}");
+  EXPECT_EQ(e.message(), "roles must alternate");
+  EXPECT_EQ(e.code(), Code::kInvalidArgument);
+}
+
+TEST(ChatTemplate, NamesTheConstructAndTheLineOfWhatItDoesNotKnow) {
+  const std::pair<const char*, const char*> cases[] = {
+      {"a\n{% include 'x' %}", "line 2: {% include %} is not supported"},
+      {"\n\n{% block x %}{% endblock %}", "line 3: {% block %} is not supported"},
+      {"{{ messages | groupby('role') }}", "line 1: the filter 'groupby' is not supported"},
+      {"{{ 1 is escaped }}", "line 1: the test 'escaped' is not supported"},
+      {"\n{{ 'a'.encode('x') }}", "line 2: the method encode() of a str is not supported"},
+      {"{{ messages.append(1) }}", "the method append() of a list is not supported"},
+      {"{{ 2 ** 3 }}", "the operator ** is not supported"},
+      {"{{ '%s' % 3 }}", "formatting with % is not supported"},
+      {"{% for x in messages recursive %}{% endfor %}", "a recursive loop is not supported"},
+      {"{% if true %}{% macro f() %}{% endmacro %}{% endif %}", "a macro inside another block is not supported"},
+      {"{{ dict(**messages) }}", "**arguments are not supported"},
+      {"{% for m in messages %}{{ loop.changed }}{% endfor %}", "loop.changed is not supported"},
+      {"{{ {1: 2} }}", "a int as the key of a dict is not supported"},
+  };
+  for (const auto& [source, part] : cases) {
+    const Error e = refusal(source);
+    EXPECT_EQ(e.code(), Code::kUnimplemented) << source << ": " << e.message();
+    EXPECT_THAT(e.message(), HasSubstr(part)) << source;
+    EXPECT_THAT(e.message(), HasSubstr("chat template, line ")) << source;
+  }
+}
+
+TEST(ChatTemplate, RefusesBrokenTemplatesWithTheLine) {
+  const std::pair<const char*, const char*> cases[] = {
+      {"{% if x %}", "line 1: expected {% endif %}, found the end of the template"},
+      {"{{ x", "line 1: a tag has no end ('}}')"},
+      {"a\n{# x", "line 2: a comment has no end"},
+      {"{{ }}", "expected an expression, found '}}'"},
+      {"{% endif %}", "{% endif %} is not supported"},
+      {"{{ 'abc }}", "a text has no end (')"},
+      {"{{ (1 }}", "unexpected '}'"},
+      {"{{ 1 | }}", "expected the name of a filter, found '}}'"},
+      {"{{ 1 is }}", "expected the name of a test"},
+      {"{% set = 3 %}", "expected the name of a variable, found '='"},
+      {"{{ 1 2 }}", "expected '}}', found '2'"},
+      {"{% break %}", "{% break %} outside a loop"},
+      {"{{ 99999999999999999999 }}", "expected an integer of at most 64 bits"},
+      {"{{ ? }}", "unexpected '?"},
+      {"\xFF", "expected UTF-8"},
+  };
+  for (const auto& [source, part] : cases) EXPECT_THAT(refusal(source).message(), HasSubstr(part)) << source;
+}
+
+TEST(ChatTemplate, TellsValuesThatDoNotFit) {
+  const std::pair<const char*, const char*> cases[] = {
+      {"{{ nope.x }}", "'nope' is undefined"},
+      {"\n{{ nope + 1 }}", "line 2: 'nope' is undefined"},
+      {"{{ messages[0].nope.x }}", "'dict object' has no attribute 'nope'"},
+      {"{{ messages[7].x }}", "list object has no element 7"},
+      {"{{ 'a' + none }}", "can only concatenate str (not \"NoneType\") to str"},
+      {"{{ 1 < 'a' }}", "'<' not supported between instances of 'int' and 'str'"},
+      {"{{ 1 / 0 }}", "division by zero"},
+      {"{{ 9223372036854775807 + 1 }}", "an integer of more than 64 bits"},
+      {"{% for a, b in [1] %}{% endfor %}", "expected 2 values, found int"},
+      {"{% for a in 5 %}{% endfor %}", "'int' object is not iterable"},
+      {"{% set x = 1 %}{% set x.y = 1 %}", "cannot assign attribute on non-namespace object"},
+      {"{{ nope() }}", "'nope' is undefined"},
+      {"{{ 5() }}", "'int' object is not callable"},
+      {"{{ nope | tojson }}", "tojson: 'nope' is undefined"},
+  };
+  for (const auto& [source, part] : cases) {
+    EXPECT_EQ(refusal(source).code(), Code::kInvalidArgument) << source;
+    EXPECT_THAT(refusal(source).message(), HasSubstr(part)) << source;
+  }
+}
+
+TEST(ChatTemplate, IsBounded) {
+  const std::string many = "{% for a in range(100000) %}{% for b in range(100000) %}x{% endfor %}{% endfor %}";
+  EXPECT_THAT(refusal(many).message(), HasSubstr("takes more than 5000000 steps"));
+  const std::string doubling = "{% set ns = namespace(s='xxxxxxxxxxxxxxxx') %}{% for a in range(60) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}";
+  EXPECT_THAT(refusal(doubling).message(), HasSubstr("steps"));
+  EXPECT_THAT(refusal("{% for a in range(20000) %}" + std::string(1000, 'x') + "{% endfor %}").message(), HasSubstr("the output is larger than 16777216 bytes"));
+  EXPECT_THAT(refusal("{% set ns = namespace(l=[]) %}{% for a in range(1000) %}{% set ns.l = [ns.l] %}{% endfor %}").message(), HasSubstr("nested deeper"));
+  const std::string laughs = "{% set ns = namespace(l=['lol']) %}{% for a in range(60) %}{% set ns.l = [ns.l, ns.l, ns.l] %}{% endfor %}{{ ns.l }}";
+  EXPECT_THAT(refusal(laughs).message(), HasSubstr("holds more than"));
+  EXPECT_THAT(refusal("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}").message(), HasSubstr("macros call each other more than 16 deep"));
+  EXPECT_THAT(refusal("{{ range(1000000) }}").message(), HasSubstr("range() of more than 100000 numbers"));
+  EXPECT_THAT(refusal("{% set n = namespace() %}{% set n.n = n %}").message(), HasSubstr("a namespace inside a namespace"));
+  const auto repeated = [](const std::string& part, int count) {
+    std::string text;
+    for (int i = 0; i < count; ++i) text += part;
+    return text;
+  };
+  EXPECT_THAT(refusal("{{ " + repeated("(", 100000) + "1" + repeated(")", 100000) + " }}").message(), HasSubstr("nested deeper"));
+  EXPECT_THAT(refusal("{{ " + repeated("not ", 100000) + "1 }}").message(), HasSubstr("nested deeper"));
+  EXPECT_THAT(refusal("{{ " + repeated("-", 100000) + "1 }}").message(), HasSubstr("nested deeper"));
+  EXPECT_THAT(refusal("{{ 1" + repeated(" + 1", 100000) + " }}").message(), HasSubstr("parts within each other"));
+  EXPECT_THAT(refusal("{{ x" + repeated(".x", 100000) + " }}").message(), HasSubstr("parts within each other"));
+  EXPECT_THAT(refusal(repeated("{% if true %}", 1000)).message(), HasSubstr("blocks nested deeper than 50"));
+  EXPECT_THAT(refusal(repeated("x", (1 << 20) + 1)).message(), HasSubstr("at most 1048576 bytes"));
+  EXPECT_EQ(text_of("{{ 1" + repeated(" + 1", 150) + " }}"), "151");
+}
+
+TEST(ChatTemplate, ChecksMessagesAndOptions) {
+  EXPECT_THAT(render("x", "{}").error().message(), HasSubstr("messages: expected a list"));
+  EXPECT_THAT(render("x", "[").error().message(), HasSubstr("messages: expected JSON"));
+  EXPECT_THAT(render("x", kMessages, {.tools = "{}"}).error().message(), HasSubstr("tools: expected a list"));
+  EXPECT_THAT(render("x", kMessages, {.variables = "[]"}).error().message(), HasSubstr("variables: expected an object"));
+  EXPECT_EQ(render("{{ tools[0] | tojson }}{{ x }}", kMessages, {.tools = R"([{"b": 1, "a": 2}])", .variables = R"({"x": 5})"}).value().text,
+            R"({"b": 1, "a": 2}5)");
+}
+
+TEST(ChatTemplate, ComesFromAModelDirectory) {
+  const TempDir folder;
+  EXPECT_EQ(ChatTemplate::load(folder.path()).error().code(), Code::kNotFound);
+  write_file_atomic(folder.path() / "tokenizer_config.json",
+                    R"({"bos_token": {"content": "<b>"}, "eos_token": "<e>", "pad_token": null, "chat_template": "{{ bos_token }}{{ eos_token }}{{ pad_token }}"})");
+  EXPECT_EQ(ChatTemplate::load(folder.path()).value().render(kMessages).value().text, "<b><e>");
+  write_file_atomic(folder.path() / "tokenizer_config.json",
+                    R"({"chat_template": [{"name": "tools", "template": "t"}, {"name": "default", "template": "d"}]})");
+  EXPECT_EQ(ChatTemplate::load(folder.path()).value().render(kMessages).value().text, "d");
+  write_file_atomic(folder.path() / "chat_template.jinja", "j{{");
+  EXPECT_EQ(ChatTemplate::load(folder.path()).error().code(), Code::kDataLoss);
+  EXPECT_THAT(ChatTemplate::load(folder.path()).error().message(), HasSubstr(folder.path().string()));
+}
+
+TEST(ChatTemplate, KnowsTheDate) { EXPECT_THAT(text_of("{{ strftime_now('%Y-%m-%d') }}"), testing::MatchesRegex("20[0-9][0-9]-[0-9][0-9]-[0-9][0-9]")); }
+
+}  // namespace
+}  // namespace penstock::text

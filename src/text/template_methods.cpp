@@ -1,0 +1,183 @@
+// Methods of Python's texts, lists and dicts, as far as templates use them.
+#include <algorithm>
+#include <array>
+
+#include "text/characters.h"
+#include "text/template_builtins.h"
+#include "text/template_text.h"
+
+namespace penstock::text {
+namespace {
+
+using Value = TemplateValue;
+using Arguments = TemplateArguments;
+
+Value split(const std::string& text, const Arguments& arguments, bool from_right) {
+  const int64_t limit = arguments.integer_or(1, "maxsplit", -1);
+  const Value* separator = arguments.find(0, "sep");
+  std::vector<std::string> parts;
+  if (separator == nullptr || separator->is_none()) {
+    if (from_right && limit >= 0) throw TemplateProblem{Code::kUnimplemented, "rsplit() at white space with a limit is not supported"};
+    parts = split_at_space(text, limit);
+  } else {
+    const std::string& at = arguments.text(0, "sep");
+    if (at.empty()) throw template_problem("empty separator");
+    parts = from_right ? split_at_last(text, at, limit) : split_at(text, at, limit);
+  }
+  std::vector<Value> values;
+  for (std::string& part : parts) values.push_back(Value::text(std::move(part)));
+  return Value::list(std::move(values));
+}
+
+bool has_affix(const std::string& text, const Arguments& arguments, bool at_end) {
+  const Value& wanted = arguments.require(0, at_end ? "suffix" : "prefix");
+  const auto fits = [&](const Value& affix) {
+    if (!affix.is_text()) throw template_problem("startswith and endswith: expected a text, found {}", affix.type_name());
+    return at_end ? text.ends_with(affix.as_text()) : text.starts_with(affix.as_text());
+  };
+  return wanted.is_tuple() ? std::any_of(wanted.as_list().begin(), wanted.as_list().end(), fits) : fits(wanted);
+}
+
+Value strip(const std::string& text, const Arguments& arguments, bool left, bool right) {
+  const Value* characters = arguments.find(0, "chars");
+  if (characters == nullptr || characters->is_none()) return Value::text(stripped(text, left, right));
+  return Value::text(stripped_of(text, arguments.text(0, "chars"), left, right));
+}
+
+// The number of characters before a byte.
+int64_t characters_before(const std::string& text, size_t end) {
+  return std::count_if(text.begin(), text.begin() + static_cast<ptrdiff_t>(end), [](char byte) { return (static_cast<unsigned char>(byte) & 0xC0) != 0x80; });
+}
+
+Value position(const std::string& text, size_t found) {
+  return Value::integer(found == std::string::npos ? -1 : characters_before(text, found));
+}
+
+bool all_characters(const std::string& text, bool (*wanted)(char32_t)) {
+  for (size_t at = 0; at < text.size();) {
+    if (!wanted(next_character(text, at))) return false;
+  }
+  return !text.empty();
+}
+
+int64_t count_of(const std::string& text, const std::string& part) {
+  if (part.empty()) return characters_before(text, text.size()) + 1;
+  int64_t count = 0;
+  for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + part.size())) ++count;
+  return count;
+}
+
+struct Method {
+  const char* name;
+  Value (*call)(const std::string& text, const Arguments& arguments, TemplateBudget& budget);
+};
+
+Value lines_of(const std::string& text) {
+  std::vector<Value> lines;
+  for (size_t at = 0; at < text.size();) {
+    size_t end = std::min(text.find_first_of("\r\n", at), text.size());
+    lines.push_back(Value::text(text.substr(at, end - at)));
+    if (text.compare(end, 2, "\r\n") == 0) ++end;
+    at = end + 1;
+  }
+  return Value::list(std::move(lines));
+}
+
+constexpr std::array kTextMethods = {
+    Method{"strip", [](const std::string& t, const Arguments& a, TemplateBudget&) { return strip(t, a, true, true); }},
+    Method{"lstrip", [](const std::string& t, const Arguments& a, TemplateBudget&) { return strip(t, a, true, false); }},
+    Method{"rstrip", [](const std::string& t, const Arguments& a, TemplateBudget&) { return strip(t, a, false, true); }},
+    Method{"split", [](const std::string& t, const Arguments& a, TemplateBudget&) { return split(t, a, false); }},
+    Method{"rsplit", [](const std::string& t, const Arguments& a, TemplateBudget&) { return split(t, a, true); }},
+    Method{"splitlines", [](const std::string& t, const Arguments&, TemplateBudget&) { return lines_of(t); }},
+    Method{"startswith", [](const std::string& t, const Arguments& a, TemplateBudget&) { return Value::boolean(has_affix(t, a, false)); }},
+    Method{"endswith", [](const std::string& t, const Arguments& a, TemplateBudget&) { return Value::boolean(has_affix(t, a, true)); }},
+    Method{"upper", [](const std::string& t, const Arguments&, TemplateBudget&) { return Value::text(upper(t)); }},
+    Method{"lower", [](const std::string& t, const Arguments&, TemplateBudget&) { return Value::text(lower(t)); }},
+    Method{"title", [](const std::string& t, const Arguments&, TemplateBudget&) { return Value::text(title(t)); }},
+    Method{"capitalize", [](const std::string& t, const Arguments&, TemplateBudget&) { return Value::text(capitalized(t)); }},
+    Method{"find", [](const std::string& t, const Arguments& a, TemplateBudget&) { return position(t, t.find(a.text(0, "sub"))); }},
+    Method{"rfind", [](const std::string& t, const Arguments& a, TemplateBudget&) { return position(t, t.rfind(a.text(0, "sub"))); }},
+    Method{"count", [](const std::string& t, const Arguments& a, TemplateBudget&) { return Value::integer(count_of(t, a.text(0, "sub"))); }},
+    Method{"isdigit", [](const std::string& t, const Arguments&, TemplateBudget&) { return Value::boolean(all_characters(t, is_number)); }},
+    Method{"isalpha", [](const std::string& t, const Arguments&, TemplateBudget&) { return Value::boolean(all_characters(t, is_letter)); }},
+    Method{"isspace", [](const std::string& t, const Arguments&, TemplateBudget&) { return Value::boolean(all_characters(t, is_python_space)); }},
+    Method{"removeprefix",
+           [](const std::string& t, const Arguments& a, TemplateBudget&) {
+             const std::string& affix = a.text(0, "prefix");
+             return Value::text(t.starts_with(affix) ? t.substr(affix.size()) : t);
+           }},
+    Method{"removesuffix",
+           [](const std::string& t, const Arguments& a, TemplateBudget&) {
+             const std::string& affix = a.text(0, "suffix");
+             return Value::text(t.ends_with(affix) ? t.substr(0, t.size() - affix.size()) : t);
+           }},
+    Method{"replace",
+           [](const std::string& t, const Arguments& a, TemplateBudget& budget) {
+             return Value::text(replaced(t, a.text(0, "old"), a.text(1, "new"), a.integer_or(2, "count", -1), budget));
+           }},
+    Method{"join",
+           [](const std::string& t, const Arguments& a, TemplateBudget& budget) {
+             return apply_filter("join", a.require(0, "iterable"), {{Value::text(t)}, {}}, budget);
+           }},
+};
+
+const Method* text_method(const std::string& name) {
+  const auto* found = std::find_if(kTextMethods.begin(), kTextMethods.end(), [&](const Method& method) { return method.name == name; });
+  return found == kTextMethods.end() ? nullptr : found;
+}
+
+Value call_dict_method(const Value& dict, const std::string& name, const Arguments& arguments) {
+  if (name == "get") {
+    const Value& key = arguments.require(0, "key");
+    const Value* found = key.is_text() ? dict.find(key.as_text()) : nullptr;
+    const Value* otherwise = arguments.find(1, "default");
+    return found != nullptr ? *found : otherwise != nullptr ? *otherwise : Value::none();
+  }
+  if (name == "copy") return dict;
+  std::vector<Value> items;
+  for (const auto& [key, value] : dict.as_dict()) {
+    if (name == "keys") items.push_back(Value::text(key));
+    else if (name == "values") items.push_back(value);
+    else items.push_back(Value::list({Value::text(key), value}, /*tuple=*/true));
+  }
+  return Value::list(std::move(items));
+}
+
+Value call_list_method(const Value& list, const std::string& name, const Arguments& arguments) {
+  const Value& wanted = arguments.require(0, "value");
+  int64_t count = 0;
+  const auto& items = list.as_list();
+  for (size_t i = 0; i < items.size(); ++i) {
+    if (!items[i].equals(wanted)) continue;
+    if (name == "index") return Value::integer(static_cast<int64_t>(i));
+    ++count;
+  }
+  if (name == "index") throw template_problem("{} is not in list", wanted.repr());
+  return Value::integer(count);
+}
+
+}  // namespace
+
+bool has_method(const TemplateValue& value, const std::string& name) {
+  if (value.is_text()) return text_method(name) != nullptr;
+  if (value.is_dict()) return name == "items" || name == "keys" || name == "values" || name == "get" || name == "copy";
+  if (value.is_list()) return name == "index" || name == "count";
+  return value.as_loop() != nullptr && name == "cycle";
+}
+
+TemplateValue call_method(const TemplateValue& value, const std::string& name, const TemplateArguments& arguments, TemplateBudget& budget) {
+  if (value.is_text()) budget.spend_bytes(value.as_text().size());
+  if (value.is_dict()) budget.spend(static_cast<int64_t>(value.as_dict().size()));
+  if (value.is_list()) budget.spend(static_cast<int64_t>(value.as_list().size()));
+  if (!has_method(value, name)) {
+    throw TemplateProblem{Code::kUnimplemented, fmt::format("the method {}() of a {} is not supported", name, value.type_name())};
+  }
+  if (value.is_text()) return text_method(name)->call(value.as_text(), arguments, budget);
+  if (value.is_dict()) return call_dict_method(value, name, arguments);
+  if (value.is_list()) return call_list_method(value, name, arguments);
+  if (arguments.positional.empty()) throw template_problem("cycle() needs items");
+  return arguments.positional[value.as_loop()->index0 % arguments.positional.size()];
+}
+
+}  // namespace penstock::text
