@@ -2,10 +2,43 @@
 
 #include <ATen/ATen.h>
 
+#include <stdexcept>
+#include <thread>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
+#include "base/clock.h"
+
 namespace penstock::comm::compat {
+namespace {
+
+class PollingStore : public ::c10d::Store {
+ public:
+  explicit PollingStore(StorePtr inner) : inner_(std::move(inner)) {}
+  void set(const std::string& key, const std::vector<uint8_t>& value) override { inner_->set(key, value); }
+  std::vector<uint8_t> get(const std::string& key) override {
+    wait({key}, timeout_);
+    return inner_->get(key);
+  }
+  int64_t add(const std::string& key, int64_t value) override { return inner_->add(key, value); }
+  bool deleteKey(const std::string& key) override { return inner_->deleteKey(key); }
+  bool check(const std::vector<std::string>& keys) override { return inner_->check(keys); }
+  int64_t getNumKeys() override { return inner_->getNumKeys(); }
+  void wait(const std::vector<std::string>& keys) override { wait(keys, timeout_); }
+  void wait(const std::vector<std::string>& keys, const std::chrono::milliseconds& timeout) override {
+    const Deadline deadline = Deadline::after(timeout);
+    while (!inner_->check(keys)) {
+      if (deadline.passed()) throw std::runtime_error("a key was not in the store in time");
+      std::this_thread::sleep_for(milliseconds(1));
+    }
+  }
+  c10::intrusive_ptr<::c10d::Store> clone() { return c10::make_intrusive<PollingStore>(inner_); }  // overrides since 2.8
+
+ private:
+  const StorePtr inner_;
+};
+
+}  // namespace
 
 StorePtr make_tcp_store(const std::string& host, int port, bool is_server, std::chrono::milliseconds timeout) {
   ::c10d::TCPStoreOptions options;
@@ -21,6 +54,8 @@ StorePtr make_tcp_store(const std::string& host, int port, bool is_server, std::
 StorePtr make_prefix_store(const std::string& prefix, const StorePtr& store) {
   return c10::make_intrusive<::c10d::PrefixStore>(prefix, store);
 }
+
+StorePtr make_polling_store(const StorePtr& store) { return c10::make_intrusive<PollingStore>(store); }
 
 void store_set(::c10d::Store& store, const std::string& key, const std::string& value) {
   store.set(key, std::vector<uint8_t>(value.begin(), value.end()));
@@ -40,6 +75,7 @@ DevicePtr make_device(const std::string& interface, const std::string& address) 
 BackendPtr make_gloo(const StorePtr& store, int rank, int size, const DevicePtr& device, std::chrono::milliseconds timeout) {
   auto options = ::c10d::ProcessGroupGloo::Options::create(timeout);
   options->devices.push_back(device);
+  options->threads = 1;  // they run collectives, of which there are none
   return c10::make_intrusive<::c10d::ProcessGroupGloo>(store, rank, size, options);
 }
 

@@ -1,5 +1,6 @@
 #pragma once
-// All that differs between the c10d of LibTorch 1.13 and of 2.x. For the c10d_*.cpp files and liveness.cpp only: fat headers.
+// All that differs between the c10d of LibTorch 1.13 and of 2.x. For the c10d_*.cpp files, liveness.cpp and
+// bench/allreduce_bench.cpp only: fat headers.
 #include <torch/version.h>
 
 #include <chrono>
@@ -26,6 +27,9 @@ using DevicePtr = std::shared_ptr<::gloo::transport::Device>;
 // `timeout` is for connecting, and for every later wait of this client. Throws c10::Error.
 [[nodiscard]] StorePtr make_tcp_store(const std::string& host, int port, bool is_server, std::chrono::milliseconds timeout);
 [[nodiscard]] StorePtr make_prefix_store(const std::string& prefix, const StorePtr& store);
+
+// The same store, whose waits look every few milliseconds instead of keeping the connection to themselves: for several threads.
+[[nodiscard]] StorePtr make_polling_store(const StorePtr& store);
 
 void store_set(::c10d::Store& store, const std::string& key, const std::string& value);
 // nullopt when there is no such key.

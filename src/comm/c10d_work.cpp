@@ -18,57 +18,14 @@ class CompleteWork : public Work {
   bool done() override { return true; }
 };
 
-class CollectiveWork : public Work {
- public:
-  CollectiveWork(std::shared_ptr<C10dGroup> group, const Operation& operation, c10::intrusive_ptr<::c10d::Work> work,
-                 std::function<void()> finish)
-      : group_(std::move(group)), operation_(operation), work_(std::move(work)), finish_(std::move(finish)) {}
-
-  void wait(Deadline deadline) override {
-    if (finished_) return;
-    group_->throw_if_dead();
-    const bool in_time = wait_for_completion(deadline);
-    group_->throw_if_dead();  // the group's end completes all that is pending, with the symptom as its error
-    if (!in_time) {
-      group_->fail(error(Code::kDeadlineExceeded, "{} was not complete by its deadline; some rank has not called it", operation_.describe(*group_)));
-    }
-    try {
-      work_->wait();  // complete: answers at once, with its error if it has one
-    } catch (const std::exception&) {
-      group_->fail(error(Code::kUnavailable, "{}: {}", operation_.describe(*group_), compat::error_text(std::current_exception())));
-    }
-    if (finish_) finish_();
-    finished_ = true;
-  }
-
-  bool done() override { return finished_ || group_->dead() || work_->isCompleted(); }
-
- private:
-  // c10d tells a timeout and a failure apart by the text only.
-  bool wait_for_completion(Deadline deadline) {
-    try {
-      work_->wait(c10d_timeout(deadline));
-      return true;
-    } catch (const std::exception&) {
-      return work_->isCompleted();
-    }
-  }
-
-  const std::shared_ptr<C10dGroup> group_;
-  const Operation operation_;
-  const c10::intrusive_ptr<::c10d::Work> work_;
-  const std::function<void()> finish_;
-  bool finished_ = false;
-};
-
 // Note [Polling a message]
 // Gloo tells a message's completion to a thread that waits for it, and to nobody else; a wait that times out closes the group's connections.
 // So wait() waits in the caller's thread, which costs nothing, and the first done() starts a thread that waits instead of the caller.
 // The destructor ends that thread by abort(), which wakes a wait without harm to the group.
 class MessageWork : public Work {
  public:
-  MessageWork(std::shared_ptr<C10dGroup> group, const Operation& operation, c10::intrusive_ptr<::c10d::Work> work)
-      : group_(std::move(group)), operation_(operation), work_(std::move(work)) {}
+  MessageWork(std::shared_ptr<C10dGroup> group, const Operation& operation, PostedPtr message)
+      : group_(std::move(group)), operation_(operation), message_(std::move(message)) {}
 
   ~MessageWork() override {
     if (!watcher_.joinable()) return;
@@ -83,11 +40,19 @@ class MessageWork : public Work {
     if (finished_) return;
     group_->throw_if_dead();
     std::exception_ptr failure;
-    if (watcher_.joinable()) {
-      if (!watched_until(deadline)) fail_of_deadline();
-      failure = watched_failure();
-    } else {
-      failure = wait_here(c10d_timeout(deadline));
+    try {
+      if (!work_) work_ = message_->wait(deadline);
+      if (!work_) fail_of_deadline();
+      if (watcher_.joinable()) {
+        if (!watched_until(deadline)) fail_of_deadline();
+        failure = watched_failure();
+      } else {
+        failure = wait_here(c10d_timeout(deadline));
+      }
+    } catch (const Error&) {
+      throw;
+    } catch (const std::exception&) {
+      failure = std::current_exception();
     }
     if (failure) {
       group_->throw_if_dead();
@@ -99,7 +64,15 @@ class MessageWork : public Work {
 
   bool done() override {
     if (finished_ || group_->dead()) return true;
-    if (!watcher_.joinable()) watcher_ = std::thread([this] { watch(); });
+    if (!watcher_.joinable()) {
+      if (!message_->settled()) return false;
+      try {
+        work_ = message_->wait(Deadline::never());
+      } catch (const std::exception&) {
+        return true;  // wait() throws
+      }
+      watcher_ = std::thread([this] { watch(); });
+    }
     MutexLock lock(mutex_);
     return watch_ended_;
   }
@@ -142,7 +115,8 @@ class MessageWork : public Work {
 
   const std::shared_ptr<C10dGroup> group_;
   const Operation operation_;
-  const c10::intrusive_ptr<::c10d::Work> work_;
+  const PostedPtr message_;
+  c10::intrusive_ptr<::c10d::Work> work_;  // once Gloo has the message
   bool finished_ = false;
   std::thread watcher_;
   Mutex mutex_;
@@ -152,11 +126,6 @@ class MessageWork : public Work {
 };
 
 }  // namespace
-
-C10dGroup::~C10dGroup() {
-  const bool pending = std::any_of(collectives_.begin(), collectives_.end(), [](const auto& work) { return !work->isCompleted(); });
-  if (pending && !dead_) compat::close_connections(*backend_, rank_, size_);
-}
 
 void C10dGroup::throw_if_dead() const {
   if (!dead_) return;
@@ -171,14 +140,8 @@ void C10dGroup::fail(Error failure) {
     first_error_ = failure;
     dead_ = true;
   }
-  if (backend_) compat::close_connections(*backend_, rank_, size_);
+  if (links_) links_->close();
   throw failure;
-}
-
-void C10dGroup::track(const c10::intrusive_ptr<::c10d::Work>& collective) {
-  MutexLock lock(mutex_);
-  std::erase_if(collectives_, [](const auto& work) { return work->isCompleted(); });
-  collectives_.push_back(collective);
 }
 
 std::string Operation::describe(const C10dGroup& group) const {
@@ -192,14 +155,8 @@ std::string Operation::describe(const C10dGroup& group) const {
 
 WorkPtr complete_work() { return std::make_unique<CompleteWork>(); }
 
-WorkPtr collective_work(std::shared_ptr<C10dGroup> group, const Operation& operation, c10::intrusive_ptr<::c10d::Work> work,
-                        std::function<void()> finish) {
-  group->track(work);
-  return std::make_unique<CollectiveWork>(std::move(group), operation, std::move(work), std::move(finish));
-}
-
-WorkPtr message_work(std::shared_ptr<C10dGroup> group, const Operation& operation, c10::intrusive_ptr<::c10d::Work> work) {
-  return std::make_unique<MessageWork>(std::move(group), operation, std::move(work));
+WorkPtr message_work(std::shared_ptr<C10dGroup> group, const Operation& operation, PostedPtr message) {
+  return std::make_unique<MessageWork>(std::move(group), operation, std::move(message));
 }
 
 }  // namespace penstock::comm

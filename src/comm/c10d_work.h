@@ -1,34 +1,36 @@
 #pragma once
-// Pending operations of a c10d group, and what is shared by all operations of one group. Internal to c10d_communicator.cpp.
+// Pending messages of a c10d group, and what is shared by all operations of one group. Internal to c10d_communicator.cpp.
 #include <ATen/core/Tensor.h>
 
 #include <atomic>
 #include <optional>
 #include <string>
-#include <vector>
 
 #include "base/error.h"
 #include "base/mutex.h"
-#include "comm/c10d_compat.h"
+#include "comm/c10d_pairs.h"
 #include "comm/communicator.h"
 
 namespace penstock::comm {
 
-// One group's backend, and its first error.
+// One group's connections, and its first error.
 //
 // Threads: any. Shared by the communicator and the works that it has handed out.
 class C10dGroup {
  public:
-  C10dGroup(std::string name, int rank, int size, compat::BackendPtr backend)
-      : name_(std::move(name)), rank_(rank), size_(size), backend_(std::move(backend)) {}
-  ~C10dGroup();
+  // `store`: of the group alone; null in a group of one.
+  C10dGroup(std::string name, int rank, int size, std::shared_ptr<const Network> network, compat::StorePtr store)
+      : name_(std::move(name)), rank_(rank), size_(size), store_(std::move(store)) {
+    if (store_) links_.emplace(std::move(network), store_, rank, size);
+  }
   C10dGroup(const C10dGroup&) = delete;
   C10dGroup& operator=(const C10dGroup&) = delete;
 
   [[nodiscard]] const std::string& name() const { return name_; }
   [[nodiscard]] int rank() const { return rank_; }
   [[nodiscard]] int size() const { return size_; }
-  [[nodiscard]] compat::Backend& backend() { return *backend_; }  // REQUIRES: size() > 1
+  [[nodiscard]] PairLinks& links() { return *links_; }       // REQUIRES: size() > 1
+  [[nodiscard]] ::c10d::Store& store() { return *store_; }  // the same
 
   [[nodiscard]] bool dead() const { return dead_; }
   void throw_if_dead() const EXCLUDES(mutex_);
@@ -37,22 +39,25 @@ class C10dGroup {
   // The rank that an operation of this group's own thread waits for; -1: none.
   void set_awaited(int rank) { awaited_ = rank; }
   [[nodiscard]] int awaited() const { return awaited_; }
+  // Asked by an operation that waits for a rank: the group is closed, here or elsewhere.
+  [[nodiscard]] bool given_up(int awaited_rank) {
+    set_awaited(awaited_rank);
+    return links_->given_up();
+  }
   void count_sent(int64_t bytes) { bytes_sent_ += bytes; }
   [[nodiscard]] int64_t bytes_sent() const { return bytes_sent_; }
-  // Remembers a collective until it is complete: the backend's destructor waits for each.
-  void track(const c10::intrusive_ptr<::c10d::Work>& collective) EXCLUDES(mutex_);
 
  private:
   const std::string name_;
   const int rank_;
   const int size_;
-  const compat::BackendPtr backend_;  // null in a group of one
+  const compat::StorePtr store_;
+  std::optional<PairLinks> links_;
   std::atomic<bool> dead_ = false;
   std::atomic<int> awaited_ = -1;
   std::atomic<int64_t> bytes_sent_ = 0;
   mutable Mutex mutex_;
   std::optional<Error> first_error_ GUARDED_BY(mutex_);
-  std::vector<c10::intrusive_ptr<::c10d::Work>> collectives_ GUARDED_BY(mutex_);
 };
 
 // What an operation is, for its error message.
@@ -69,21 +74,7 @@ struct Operation {
   [[nodiscard]] std::string describe(const C10dGroup& group) const;
 };
 
-// Runs `launch`; a throw of the backend becomes the group's error.
-template <typename Launch>
-c10::intrusive_ptr<::c10d::Work> launch_in(C10dGroup& group, const Operation& operation, Launch launch) {
-  group.throw_if_dead();
-  try {
-    return launch();
-  } catch (const std::exception&) {
-    group.fail(error(Code::kUnavailable, "{}: {}", operation.describe(group), compat::error_text(std::current_exception())));
-  }
-}
-
 [[nodiscard]] WorkPtr complete_work();
-// `finish` runs in the wait() that sees success, before it returns; may be empty.
-[[nodiscard]] WorkPtr collective_work(std::shared_ptr<C10dGroup> group, const Operation& operation, c10::intrusive_ptr<::c10d::Work> work,
-                                      std::function<void()> finish);
-[[nodiscard]] WorkPtr message_work(std::shared_ptr<C10dGroup> group, const Operation& operation, c10::intrusive_ptr<::c10d::Work> work);
+[[nodiscard]] WorkPtr message_work(std::shared_ptr<C10dGroup> group, const Operation& operation, PostedPtr message);
 
 }  // namespace penstock::comm

@@ -7,6 +7,12 @@
 
 namespace penstock::comm {
 
+std::vector<Part> parts_of(std::span<const int64_t> offsets) {
+  std::vector<Part> parts;
+  for (size_t i = 0; i + 1 < offsets.size(); ++i) parts.push_back({offsets[i], offsets[i + 1]});
+  return parts;
+}
+
 std::vector<int64_t> even_parts(int64_t num_elements, int ranks) {
   constexpr int64_t kAlignment = 16;
   const int64_t each = (num_elements + ranks * kAlignment - 1) / (ranks * kAlignment) * kAlignment;

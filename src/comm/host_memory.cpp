@@ -7,6 +7,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <cstring>
@@ -23,11 +24,9 @@ namespace {
 constexpr int64_t kHeaderBytes = 4096;
 constexpr milliseconds kLook{200};  // how often a waiting thread looks whether it shall stop, and whether the other is still there
 
-std::string name_of(int64_t token) { return fmt::format("/penstock-{:016x}", static_cast<uint64_t>(token)); }
-
-int64_t random_token() {
+std::string random_name() {
   std::random_device device;
-  return static_cast<int64_t>((uint64_t{device()} << 32) ^ device());
+  return fmt::format("/penstock-{:08x}{:08x}", device(), device());
 }
 
 // False when nothing came for as long as kLook.
@@ -74,43 +73,38 @@ struct HostMemory::Segment {
   std::optional<ProcessIdentity> process;  // whose it is, as far as known
 };
 
-std::shared_ptr<HostMemory> HostMemory::connect(Communicator& group, int64_t bytes, std::function<bool()> given_up, Deadline deadline) {
+std::shared_ptr<HostMemory> HostMemory::connect(const std::string& group, int rank, const std::vector<int>& members, int64_t bytes, const Share& share,
+                                                GivenUp given_up) {
   const int64_t size = kHeaderBytes + (bytes + kHeaderBytes - 1) / kHeaderBytes * kHeaderBytes;
-  const auto all_well = [&](bool well) {
-    at::Tensor failures = at::full({1}, well ? 0 : 1, at::kLong);
-    group.all_reduce(failures, Reduce::kSum)->wait(deadline);
-    return failures.item<int64_t>() == 0;
-  };
-  const int64_t token = random_token();
-  auto own = Segment::map(name_of(token), size, true);
+  const std::string name = random_name();
+  auto mine = Segment::map(name, size, true);
   struct Unlink {
-    std::string name;
+    const std::string& name;
     ~Unlink() { ::shm_unlink(name.c_str()); }
   };
   std::optional<Unlink> named;
-  if (own) {
-    named.emplace(name_of(token));
+  if (mine) {
+    named.emplace(name);
     const std::string process = this_process().to_text();
-    if (process.size() < sizeof(Segment::Header::process)) std::memcpy(own->header().process, process.c_str(), process.size() + 1);
+    if (process.size() < sizeof(Segment::Header::process)) std::memcpy(mine->header().process, process.c_str(), process.size() + 1);
   }
-  if (!all_well(own != nullptr)) return nullptr;
-
-  at::Tensor tokens = at::zeros({group.size()}, at::kLong);
-  tokens.data_ptr<int64_t>()[group.rank()] = token;
-  group.all_reduce(tokens, Reduce::kSum)->wait(deadline);
+  const std::vector<std::string> names = share(mine ? name : "");
+  bool well = std::none_of(names.begin(), names.end(), [](const std::string& other) { return other.empty(); });
   std::vector<std::unique_ptr<Segment>> segments;
-  bool well = true;
-  for (int rank = 0; rank < group.size(); ++rank) {
-    segments.push_back(rank == group.rank() ? std::move(own) : Segment::map(name_of(tokens.data_ptr<int64_t>()[rank]), size, false));
+  size_t own = 0;
+  for (const int member : members) {
+    if (member == rank) own = segments.size();
+    segments.push_back(member == rank ? std::move(mine) : well ? Segment::map(names[static_cast<size_t>(member)], size, false) : nullptr);
     well = well && segments.back() != nullptr;
     if (segments.back()) segments.back()->process = ProcessIdentity::from_text(segments.back()->header().process);
   }
-  if (!all_well(well)) return nullptr;
-  return std::shared_ptr<HostMemory>(new HostMemory(std::move(segments), group.rank(), group.name(), std::move(given_up)));
+  for (const std::string& other : share(well ? "mapped" : "")) well = well && !other.empty();
+  if (!well) return nullptr;
+  return std::shared_ptr<HostMemory>(new HostMemory(std::move(segments), static_cast<int>(own), members, group, std::move(given_up)));
 }
 
-HostMemory::HostMemory(std::vector<std::unique_ptr<Segment>> segments, int rank, std::string name, std::function<bool()> given_up)
-    : segments_(std::move(segments)), rank_(rank), name_(std::move(name)), given_up_(std::move(given_up)) {}
+HostMemory::HostMemory(std::vector<std::unique_ptr<Segment>> segments, int member, std::vector<int> ranks, std::string group, GivenUp given_up)
+    : segments_(std::move(segments)), member_(member), ranks_(std::move(ranks)), group_(std::move(group)), given_up_(std::move(given_up)) {}
 
 HostMemory::~HostMemory() { leave(); }
 
@@ -128,11 +122,13 @@ bool HostMemory::holds(const Tensor& tensor) const {
   return first >= own().data() && first + tensor.nbytes() <= static_cast<const char*>(own().bytes) + own().size;
 }
 
+char* HostMemory::data(int member) const { return segments_[static_cast<size_t>(member)]->data(); }
+
 void HostMemory::reduce(const Tensor& tensor, std::span<const int64_t> offsets, Reduce op, bool gather) {
   meet();  // all gradients are here
   const int64_t offset = static_cast<const char*>(tensor.data_ptr()) - own().data();
   const auto size = static_cast<int64_t>(tensor.element_size());
-  const int64_t begin = offsets[static_cast<size_t>(rank_)], count = offsets[static_cast<size_t>(rank_) + 1] - begin;
+  const int64_t begin = offsets[static_cast<size_t>(member_)], count = offsets[static_cast<size_t>(member_) + 1] - begin;
   std::vector<const void*> sources;
   for (const auto& segment : segments_) sources.push_back(segment->data() + offset + begin * size);
   combine(sources, own().data() + offset + begin * size, count, tensor.scalar_type(), op);
@@ -151,31 +147,31 @@ void HostMemory::gather(const Tensor& tensor, std::span<const int64_t> offsets) 
 void HostMemory::copy_other_parts(const Tensor& tensor, std::span<const int64_t> offsets) {
   const int64_t offset = static_cast<const char*>(tensor.data_ptr()) - own().data();
   const auto size = static_cast<int64_t>(tensor.element_size());
-  for (size_t rank = 0; rank < segments_.size(); ++rank) {
-    if (static_cast<int>(rank) == rank_) continue;
-    const int64_t begin = offset + offsets[rank] * size;
-    std::memcpy(own().data() + begin, segments_[rank]->data() + begin, static_cast<size_t>((offsets[rank + 1] - offsets[rank]) * size));
+  for (size_t other = 0; other < segments_.size(); ++other) {
+    if (static_cast<int>(other) == member_) continue;
+    const int64_t begin = offset + offsets[other] * size;
+    std::memcpy(own().data() + begin, segments_[other]->data() + begin, static_cast<size_t>((offsets[other + 1] - offsets[other]) * size));
   }
 }
 
-// Waits until every rank has come as far.
 void HostMemory::meet() {
   std::atomic<uint32_t>& phase = own().header().phase;
   phase.store(++phase_, std::memory_order_release);
   futex_wake_all(phase);
-  for (size_t rank = 0; rank < segments_.size(); ++rank) wait_for(rank);
+  for (size_t member = 0; member < segments_.size(); ++member) wait_for(member);
 }
 
-void HostMemory::wait_for(size_t rank) {
-  const Segment::Header& other = segments_[rank]->header();
-  const std::optional<ProcessIdentity>& process = segments_[rank]->process;
+void HostMemory::wait_for(size_t member) {
+  const Segment::Header& other = segments_[member]->header();
+  const std::optional<ProcessIdentity>& process = segments_[member]->process;
   while (true) {
     const uint32_t seen = other.phase.load(std::memory_order_acquire);
     if (static_cast<int32_t>(seen - phase_) >= 0) return;
-    if (given_up_() || own().header().left != 0) throw error(Code::kCancelled, "given up in group '{}'", name_);
-    if (other.left.load(std::memory_order_acquire) != 0) throw error(Code::kUnavailable, "rank {} of group '{}' has left before it was done", rank, name_);
-    if (!futex_wait(other.phase, seen) && process && has_ended(*process, this_process())) {
-      throw error(Code::kUnavailable, "rank {} of group '{}' (pid {} on {}) has ended", rank, name_, process->pid, process->host);
+    if (other.left.load(std::memory_order_acquire) != 0) throw error(Code::kUnavailable, "rank {} of group '{}' has left before it was done", ranks_[member], group_);
+    if (futex_wait(other.phase, seen)) continue;
+    if (given_up_(ranks_[member])) throw error(Code::kUnavailable, "the group is closed: this rank or another has failed");
+    if (process && has_ended(*process, this_process())) {
+      throw error(Code::kUnavailable, "rank {} of group '{}' (pid {} on {}) has ended", ranks_[member], group_, process->pid, process->host);
     }
   }
 }

@@ -11,7 +11,11 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
 #include <memory>
+#include <sstream>
+#include <vector>
 
 #include "base/error.h"
 
@@ -73,6 +77,22 @@ bool source_address(const addrinfo& target, std::string& address) {
   return true;
 }
 
+// The inodes of sockets that listen on `port`: lines of /proc/net/tcp with state 0A (man 5 proc).
+std::vector<std::string> listening_sockets(int port) {
+  std::vector<std::string> inodes;
+  for (const char* table : {"/proc/net/tcp", "/proc/net/tcp6"}) {
+    std::ifstream lines(table);
+    for (std::string line; std::getline(lines, line);) {
+      std::istringstream fields(line);
+      std::string slot, local, remote, state, skipped, inode;
+      fields >> slot >> local >> remote >> state;
+      for (int i = 0; i < 5; ++i) fields >> skipped;  // queues, timer, retransmits, user, timeout
+      if (fields >> inode && state == "0A" && local.ends_with(fmt::format(":{:04X}", port))) inodes.push_back(inode);
+    }
+  }
+  return inodes;
+}
+
 }  // namespace
 
 std::string local_address_towards(const std::string& host, int port) {
@@ -101,6 +121,31 @@ Listener probe_listener(const std::string& host, int port, Deadline deadline) {
 bool is_loopback_address(const std::string& address) { return address.starts_with("127.") || address == "::1"; }
 
 bool has_interface(const std::string& name) { return ::if_nametoindex(name.c_str()) != 0; }
+
+std::string list_interfaces() {
+  std::string names;
+  struct if_nameindex* all = ::if_nameindex();
+  for (auto* next = all; next != nullptr && next->if_index != 0; ++next) names += fmt::format("{}{}", names.empty() ? "" : ", ", next->if_name);
+  if (all != nullptr) ::if_freenameindex(all);
+  return names;
+}
+
+std::string describe_listener(int port) {
+  for (const std::string& inode : listening_sockets(port)) {
+    std::error_code failed;
+    for (const auto& process : std::filesystem::directory_iterator("/proc", failed)) {
+      const std::string pid = process.path().filename();
+      if (pid.empty() || pid.find_first_not_of("0123456789") != std::string::npos) continue;
+      for (const auto& file : std::filesystem::directory_iterator(process.path() / "fd", failed)) {
+        if (std::filesystem::read_symlink(file.path(), failed) != "socket:[" + inode + "]") continue;
+        std::string program;
+        std::getline(std::ifstream(process.path() / "comm"), program);
+        return fmt::format("process {} ({})", pid, program);
+      }
+    }
+  }
+  return "another process";
+}
 
 int find_free_port() {
   const Socket socket(AF_INET, SOCK_STREAM);

@@ -22,6 +22,12 @@ enum class Listener { kPresent, kAbsent, kUnknown };
 // Whether this machine has a network interface of that name, e.g. "eth1".
 [[nodiscard]] bool has_interface(const std::string& name);
 
+// The names of this machine's interfaces: "lo, eth0".
+[[nodiscard]] std::string list_interfaces();
+
+// Which process of this machine listens on a TCP port: "process 4711 (python3)"; "another process" when it cannot be found out.
+[[nodiscard]] std::string describe_listener(int port);
+
 // A TCP port of the loopback address that nobody listens on at the moment.
 [[nodiscard]] int find_free_port();
 

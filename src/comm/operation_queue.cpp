@@ -44,7 +44,7 @@ class OperationQueue::PendingWork : public Work {
   const std::function<void()> late_;
 };
 
-OperationQueue::~OperationQueue() {
+void OperationQueue::stop() {
   {
     MutexLock lock(mutex_);
     stopping_ = true;

@@ -18,13 +18,14 @@ namespace penstock::comm {
 class OperationQueue {
  public:
   OperationQueue() = default;
-  // What has not begun fails (kCancelled). Waits for the operation under way: the owner makes it end first.
-  ~OperationQueue();
+  ~OperationQueue() { stop(); }
   OperationQueue(const OperationQueue&) = delete;
   OperationQueue& operator=(const OperationQueue&) = delete;
 
   // `late` is called by a wait() whose deadline passes, and throws; it also makes the operation end.
   [[nodiscard]] WorkPtr post(std::function<void()> operation, std::function<void()> late) EXCLUDES(mutex_);
+  // What has not begun fails (kCancelled). Waits for the operation under way: the owner makes that one end first.
+  void stop() EXCLUDES(mutex_);
   // True when nothing is queued or under way.
   [[nodiscard]] bool idle() EXCLUDES(mutex_);
 
