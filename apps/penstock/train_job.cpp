@@ -27,6 +27,7 @@ constexpr size_t kManyPerCore = 4, kTooManyPerCore = 16;
 JobEnd run_once(const config::TrainConfig& config, const TrainOptions& options, const StopSignals& signals) {
   cluster::RankGroupOptions ranks;
   ranks.num_ranks = config.world_size();
+  ranks.master_port = config.network.master_port;
   Job job(config, options, ranks);
   int asked = 0;
   while (job.running()) {

@@ -114,7 +114,7 @@ void print_summary(const config::TrainConfig& config, const train::TrainSummary&
 void train_connected(const config::TrainConfig& config, const cluster::RankInfo& info, train::TrainOptions options) {
   FlightRecorder recorder;
   install_test_fault(recorder, info.rank);
-  const auto connected = comm::connect_c10d(info, {.operation_timeout = std::chrono::duration_cast<milliseconds>(std::chrono::hours(1)), .interface = {}, .hostname = {}});
+  const auto connected = comm::connect_c10d(info, {.operation_timeout = std::chrono::duration_cast<milliseconds>(std::chrono::hours(1)), .interface = config.network.interface, .hostname = config.network.hostname});
   const auto world = comm::make_recorded(*connected, recorder);
   cluster::FlightWatch flight(recorder, flight_options(config, info));
   comm::Liveness liveness(info, leave_when_a_peer_dies(info.rank, flight));
@@ -143,9 +143,10 @@ void train_connected(const config::TrainConfig& config, const cluster::RankInfo&
 int run_train_rank(const TrainRankOptions& options) {
   try {
     const std::atomic<bool>& stop = watch_stop_signals();
-    const cluster::RankInfo info = this_rank();
+    cluster::RankInfo info = this_rank();
     init_logging(fmt::format("train rank {}", info.rank));
     const config::TrainConfig config = config::load_train_config(options.config_file, options.overrides).value();
+    if (config.network.master_port != 0) info.master_port = config.network.master_port;
     if (config.world_size() != info.world_size) {
       throw error(Code::kInvalidArgument, "mesh {} x {} needs {} ranks, the launcher started {}", config.mesh.data, config.mesh.pipe,
                   config.world_size(), info.world_size);

@@ -93,6 +93,11 @@ std::vector<Field> fields_of(TrainConfig& c) {
                              "what each replica keeps only a part of: ZeRO stages 1, 2 and 3, each with what stands before it"),
       choice_field<UnusedParameters>("unused_parameters", c.unused_parameters, {{"zero", UnusedParameters::kZero}, {"error", UnusedParameters::kError}},
                                      "that get no gradient in a step: their gradient is zero, or the run stops and names one"),
+      choice_field<ReduceDtype>("reduce_dtype", c.reduce_dtype, {{"fp32", ReduceDtype::kFloat32}, {"bf16", ReduceDtype::kBfloat16}},
+                                "in which gradients travel between hosts; bf16 = half the bytes, what rounding takes is added in the next step"),
+      text_field("network.interface", c.network.interface, "on which each rank listens for its peers, e.g. eth1; empty = the one that leads to rank 0"),
+      text_field("network.hostname", c.network.hostname, "name or address by which the peers reach this machine; empty = found out"),
+      integer_field("network.master_port", c.network.master_port, {0, 65535}, "where rank 0 is met; 0 = MASTER_PORT of the launcher, or a free one"),
       text_field("output", c.output, "the run folder"),
       real_field("timeout_seconds", c.timeout_seconds, {.min = 0.1, .max = 1e7}, "deadline of every wait between ranks"),
       real_field("stuck_step_seconds", c.stuck_step_seconds, {.min = 0, .max = 1e7},
@@ -183,6 +188,9 @@ std::optional<Error> check_shape(const TrainConfig& c) {
   const int kv_heads = m.num_kv_heads > 0 ? m.num_kv_heads : m.num_heads;
   if (m.num_heads % kv_heads != 0)
     return wrong("model.num_kv_heads", "expected a divisor of num_heads {}, found {}", m.num_heads, kv_heads);
+  if (!c.network.interface.empty() && !c.network.hostname.empty()) {
+    return wrong("network.hostname", "expected nothing, as network.interface '{}' is given, found '{}'", c.network.interface, c.network.hostname);
+  }
   const int longest = m.max_position_embeddings > 0 ? m.max_position_embeddings : c.batch.sequence_length;
   if (c.batch.sequence_length > longest) {
     return wrong("batch.sequence_length", "expected at most model.max_position_embeddings {}, found {}", longest, c.batch.sequence_length);

@@ -115,6 +115,15 @@ struct ExportConfig {
   ExportDtype dtype = ExportDtype::kAuto;  // of the weights; auto = as those of model.path, fp32 for a new model
 };
 
+enum class ReduceDtype { kFloat32, kBfloat16 };
+
+// How the ranks find each other, beyond what their launcher says.
+struct NetworkConfig {
+  std::string interface;  // on which each rank listens; empty = the one that leads to rank 0
+  std::string hostname;   // this machine's name or address for the others; empty = found out
+  int master_port = 0;    // of rank 0's store; 0 = as the launcher says, or a free one
+};
+
 struct TrainConfig {
   TrainModelConfig model;
   TrainDataConfig data;
@@ -137,6 +146,8 @@ struct TrainConfig {
   double bucket_mib = 1;    // gradients reduced in one go
   Sharding sharding = Sharding::kNone;
   UnusedParameters unused_parameters = UnusedParameters::kZero;
+  ReduceDtype reduce_dtype = ReduceDtype::kFloat32;  // in which gradients travel between hosts
+  NetworkConfig network;
   std::string output;       // required; the run folder
   double timeout_seconds = 60;  // deadline of every wait between ranks
   double stuck_step_seconds = 0;  // a step that takes longer makes all ranks write down what they do; 0 = half of timeout_seconds

@@ -68,6 +68,8 @@ export: {dtype: bf16}
 bucket_mib: 2.5
 sharding: parameters
 unused_parameters: error
+reduce_dtype: bf16
+network: {interface: eth7, master_port: 4711}
 output: run/a
 timeout_seconds: 7.5
 stuck_step_seconds: 3.5
@@ -111,6 +113,13 @@ TEST(TrainConfig, RemembersWhichShapeKeysStandBesideAModelToStartFrom) {
   EXPECT_THAT(config.model.given, ElementsAre("model.num_layers", "model.tie_word_embeddings"));
   const TrainConfig again = parse_train_config(to_yaml(config), "again").value();
   EXPECT_TRUE(again.model == config.model);
+}
+
+TEST(TrainConfig, TakesAnInterfaceOrAHostnameButNotBoth) {
+  EXPECT_EQ(parse_train_config(kSmallest, "t", {"network.hostname=node1"}).value().network.hostname, "node1");
+  EXPECT_THAT(refusal(kSmallest, {"network.hostname=node1", "network.interface=eth0"}), HasSubstr("network.hostname"));
+  EXPECT_THAT(refusal(kSmallest, {"network.master_port=65536"}), HasSubstr("network.master_port"));
+  EXPECT_THAT(refusal(kSmallest, {"reduce_dtype=fp16"}), HasSubstr("reduce_dtype"));
 }
 
 TEST(TrainConfig, PrintsTheWholeTreeSoThatItReadsBackTheSame) {

@@ -14,7 +14,8 @@ namespace penstock::train {
 struct DataParallelReducer::Bucket {
   enum class State { kAdding, kWaitsForHooks, kWaitsForCalls };
 
-  at::Tensor flat;  // float32
+  at::Tensor flat;      // float32
+  at::Tensor residual;  // as large; undefined while nothing is rounded
   int num_parameters = 0;
   int missing = 0;  // gradients that have not come since arm()
   State state = State::kAdding;
@@ -72,6 +73,7 @@ void DataParallelReducer::lay_out() {
   buckets_.clear();
   int64_t offset = 0;
   for (Stage& stage : stages_) lay_out(stage, offset);
+  if (rounds_) round_to_bf16();
 }
 
 void DataParallelReducer::lay_out(Stage& stage, int64_t& offset) {
@@ -95,6 +97,11 @@ void DataParallelReducer::lay_out(Stage& stage, int64_t& offset) {
 }
 
 DataParallelReducer::~DataParallelReducer() = default;
+
+void DataParallelReducer::round_to_bf16() {
+  rounds_ = true;
+  for (auto& b : buckets_) b->residual = at::zeros_like(b->flat);
+}
 
 void DataParallelReducer::begin_step() {
   if (order_ == Order::kChanged) {
@@ -155,7 +162,7 @@ void DataParallelReducer::launch_ready(bool force) {
     b.record = {static_cast<int>(launched_), static_cast<int64_t>(b.flat.nbytes()), now_us(), 0};
     if (replicas_ != nullptr) {
       comm::next_is_bucket(*replicas_, static_cast<int>(launched_));
-      b.work = replicas_->all_reduce(b.flat, comm::Reduce::kSum);
+      b.work = rounds_ ? replicas_->all_reduce_rounded(b.flat, b.residual) : replicas_->all_reduce(b.flat, comm::Reduce::kSum);
     }
     ++launched_;
   }

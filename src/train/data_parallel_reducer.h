@@ -40,6 +40,9 @@ class DataParallelReducer {
   DataParallelReducer(const DataParallelReducer&) = delete;
   DataParallelReducer& operator=(const DataParallelReducer&) = delete;
 
+  // From now on gradients travel as bfloat16 (Communicator::all_reduce_rounded). What rounding takes is remembered here, 4 bytes a gradient, and is not
+  // part of checkpoints: a resumed run begins with nothing remembered, as does the second step where buckets change; at most one step's rounding is lost.
+  void round_to_bf16();
   // Zeroes the gradients. REQUIRES: no reduction under way.
   void begin_step();
   // The next additions complete the gradients of a stage (its position in `stages`). `pending`: the parameters that complete() will tell; all
@@ -88,6 +91,7 @@ class DataParallelReducer {
   std::vector<std::shared_ptr<void>> accumulators_;  // the tensors hold their gradient accumulators weakly
   std::vector<std::unique_ptr<Bucket>> buckets_;
   size_t launched_ = 0;
+  bool rounds_ = false;
   enum class Order { kObserving, kChanged, kFixed } order_;  // kChanged: to be laid out anew when the step's gradients are not needed any more
 };
 

@@ -215,6 +215,7 @@ void PipelineTrainer::build_reducer() {
     }
   }
   reducer_.emplace(parameters, groups_.data.get(), bucket_limits(options_.bucket_mib), deadline());
+  if (options_.reduce_dtype == config::ReduceDtype::kBfloat16) reducer_->round_to_bf16();
 }
 
 void PipelineTrainer::build_layer_shards() {

@@ -41,6 +41,7 @@ struct TrainerOptions {
   config::Sharding sharding = config::Sharding::kNone;
   double bucket_mib = 1;             // gradients that are reduced in one go
   config::UnusedParameters unused_parameters = config::UnusedParameters::kZero;  // kError: see compute_gradients()
+  config::ReduceDtype reduce_dtype = config::ReduceDtype::kFloat32;  // in which they travel between hosts
   uint64_t seed = 1;                 // of the initial weights
   // Sets a parameter of this rank before the first step; empty: model::initialize() with the seed. A tied copy on another rank must come out the same.
   std::function<void(model::Parameter&)> initialize = {};

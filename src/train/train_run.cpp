@@ -40,6 +40,7 @@ TrainerOptions trainer_options(const config::TrainConfig& config, kernels::Compu
   options.sharding = config.sharding;
   options.bucket_mib = config.bucket_mib;
   options.unused_parameters = config.unused_parameters;
+  options.reduce_dtype = config.reduce_dtype;
   options.seed = static_cast<uint64_t>(config.seed);
   options.memory_limit = config.memory_limit_gib * (1 << 30);
   options.sample = pipeline::ProfileRequest{sample, loss_of, compute, options.seed, 3};

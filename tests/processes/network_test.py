@@ -1,0 +1,57 @@
+"""The network keys of a training configuration: what they choose, and what they cannot."""
+import os
+import socket
+import subprocess
+import unittest
+
+from slurm_cluster import free_port
+from train_case import TrainCase
+
+SETTINGS = {"mesh.data": 2, "steps": 2, "validation.batches": 1}
+
+
+class NetworkTest(TrainCase):
+    def failure(self, **settings):
+        done = subprocess.run(self.command("run", **SETTINGS, **settings), capture_output=True, text=True, timeout=120)
+        self.assertNotEqual(done.returncode, 0)
+        return done.stdout + done.stderr
+
+    def test_a_run_on_a_chosen_interface_and_port(self):
+        self.train("chosen", **SETTINGS, **{"network.interface": "lo", "network.master_port": free_port()})
+        self.train("named", **SETTINGS, **{"network.hostname": "localhost"})
+        self.train("plain", **SETTINGS)
+        self.assertEqual(self.losses("chosen"), self.losses("plain"))
+        self.assertEqual(self.losses("named"), self.losses("plain"))
+
+    def test_an_interface_that_does_not_exist_is_named_with_those_that_do(self):
+        text = self.failure(**{"network.interface": "nosuch0"})
+        self.assertIn("'nosuch0'", text)
+        self.assertIn("it has lo", text)
+
+    def test_a_port_that_is_taken_is_named(self):
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            self.assertIn(f"127.0.0.1:{port}", self.failure(**{"network.master_port": port}))
+
+    def run_on_two_machines(self, name, **settings):
+        """As a launcher would start them, one rank on each of what they take for two machines."""
+        port = free_port()
+        place = {"WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        ranks = [subprocess.Popen(self.command(name, **{**SETTINGS, "steps": 10}, **settings, **{"network.interface": "lo"}), stdout=subprocess.PIPE,
+                                  stderr=subprocess.STDOUT, text=True, env={**os.environ, **place, "RANK": str(rank), "PENSTOCK_HOST_ID": f"machine-{rank}"})
+                 for rank in range(2)]
+        for rank in ranks:
+            self.addCleanup(rank.kill)
+        texts = [rank.communicate(timeout=120)[0] for rank in ranks]
+        self.assertEqual([rank.returncode for rank in ranks], [0, 0], texts)
+        return self.losses(name)
+
+    def test_gradients_that_travel_as_bfloat16_between_machines(self):
+        plain, rounded = self.run_on_two_machines("plain"), self.run_on_two_machines("rounded", reduce_dtype="bf16")
+        self.assertNotEqual(rounded, plain, "nothing was rounded")
+        for a, b in zip(rounded, plain):
+            self.assertAlmostEqual(a, b, delta=0.01)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
