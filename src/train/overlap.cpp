@@ -102,6 +102,9 @@ double median(std::vector<double> values) {
 
 OverlapReport measure_overlap(const config::TrainConfig& config, comm::Communicator& world, const OverlapOptions& options) {
   if (config.mesh.data < 2) throw error(Code::kInvalidArgument, "mesh.data: expected 2 or more replicas, found {}: one alone reduces nothing", config.mesh.data);
+  if (config.sharding >= config::Sharding::kGradients) {
+    throw error(Code::kInvalidArgument, "sharding: expected none or optimizer; with gradients or parameters there is no run without communication to compare with");
+  }
   const ReplicasBy::Wrap linked = [&](std::unique_ptr<comm::Communicator> group) -> std::unique_ptr<comm::Communicator> {
     if (options.link.latency.count() == 0 && options.link.bytes_per_second == 0) return group;
     return comm::make_shaped_link(std::move(group), options.link);

@@ -24,8 +24,8 @@ struct OverlapReport {
 };
 
 // Three runs of the configured training take steps by turns, so that a slow moment of the machine meets all three alike: as configured, with one
-// bucket for everything, and with replicas that do not reduce at all. Writes no files. Collective over `world`; needs mesh.data > 1
-// (kInvalidArgument). Throws Error as train().
+// bucket for everything, and with replicas that do not reduce at all. Writes no files. Collective over `world`; needs mesh.data > 1 and no sharded
+// gradients or parameters (kInvalidArgument). Throws Error as train().
 [[nodiscard]] OverlapReport measure_overlap(const config::TrainConfig& config, comm::Communicator& world, const OverlapOptions& options);
 
 }  // namespace penstock::train

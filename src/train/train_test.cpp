@@ -107,6 +107,29 @@ TEST_F(TrainTest, AShardedOptimizerChangesNoBit) {
   expect_same_model(whole, sharded);
 }
 
+TEST_F(TrainTest, EveryShardingTrainsResumesAndWritesTheSameModelBitwise) {
+  auto plain = config("plain");
+  plain.mesh = {2, 2};
+  plain.model.tie_word_embeddings = true;
+  plain.batch = {1, 4, 32};  // one micro-batch: sums in the same order
+  plain.steps = 10;
+  plain.validation = {4, 1};
+  const auto expected = run(plain);
+  for (const char* name : {"optimizer", "gradients", "parameters"}) {
+    SCOPED_TRACE(name);
+    auto sharded = plain;
+    sharded.output = config(name).output;
+    ASSERT_FALSE(config::apply_override(sharded, std::string("sharding=") + name));
+    sharded.checkpoint = {5, 5, 0};
+    EXPECT_EQ(run(sharded).losses, expected.losses);
+    expect_same_model(plain, sharded);
+    fs::remove_all(fs::path(sharded.output) / "checkpoints" / "step-00000010");
+    fs::remove_all(fs::path(sharded.output) / "model");
+    EXPECT_EQ(run(sharded, true).losses, std::vector(expected.losses.begin() + 5, expected.losses.end()));
+    expect_same_model(plain, sharded);
+  }
+}
+
 TEST_F(TrainTest, AnyLayoutContinuesAnyCheckpoint) {
   auto first = config("layouts");
   first.model.num_layers = 4;
