@@ -67,19 +67,20 @@ void add_prepare(CLI::App& parent) {
   command->add_option("--format", source.format, "auto: JSON lines where a name ends in .jsonl or .ndjson, else text")
       ->transform(CLI::CheckedTransformer(std::map<std::string, data::TextFormat>{
           {"auto", data::TextFormat::kAuto}, {"text", data::TextFormat::kText}, {"jsonl", data::TextFormat::kJsonl}}))
-      ->type_name("auto|text|jsonl");
+      ->option_text("auto|text|jsonl");
   command->add_option("--separator", source.separator, "Text: a line of just this cuts documents; '' = one document a file (default %)")->type_name("LINE");
   command->add_option("--key", source.text_key, "JSON lines: the key of the text (default text)")->type_name("NAME");
   auto* fraction = command->add_option("--validation-fraction", options.validation_fraction, "Of the documents, held out evenly (default 0.1)")
                        ->check(CLI::Range(0.0, 0.999))
                        ->type_name("SHARE");
-  command->add_option("--validation", options.validation_inputs, "Files or folders that are held out, instead of a share of the input")
+  command->add_option("--validation", options.validation_inputs, "A file or folder that is held out, instead of a share of the input; may be given several times")
       ->type_name("PATH")
+      ->allow_extra_args(false)
       ->excludes(fraction);
   command->add_option("--invalid-utf8", source.invalid_utf8, "stop, replace (by U+FFFD) or keep (for one token a byte; default stop)")
       ->transform(CLI::CheckedTransformer(std::map<std::string, data::InvalidUtf8>{
           {"stop", data::InvalidUtf8::kStop}, {"replace", data::InvalidUtf8::kReplace}, {"keep", data::InvalidUtf8::kKeep}}))
-      ->type_name("stop|replace|keep");
+      ->option_text("stop|replace|keep");
   command->add_option("--max-document-mib", arguments->max_document_mib, "Larger documents are an error (default 64)")
       ->check(CLI::Range(1, 65536))
       ->type_name("MIB");

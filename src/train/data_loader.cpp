@@ -1,88 +1,69 @@
 #include "train/data_loader.h"
 
 #include <algorithm>
-#include <numeric>
 
 #include "base/error.h"
+#include "data/permutation.h"
 
 namespace penstock::train {
 namespace {
 
-// SplitMix64 (Steele, Lea and Flood 2014): the same numbers from every compiler and library.
-class Random {
+// A micro-batch whose rows are filled one by one.
+class RowBatch {
  public:
-  explicit Random(uint64_t seed) : state_(seed) {}
-  uint64_t next() {
-    uint64_t z = (state_ += 0x9E3779B97F4A7C15ull);
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ull;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBull;
-    return z ^ (z >> 31);
+  RowBatch(const data::Rows& rows, int64_t size) : rows_(rows), inputs_(at::empty({size, rows.length()}, at::kLong)), targets_(at::empty_like(inputs_)) {
+    if (rows.packing() != data::Packing::kStream) starts_ = at::empty({size, rows.length()}, at::kInt);
   }
-  // In [0, n); the bias of the modulo is below n / 2^64.
-  uint64_t below(uint64_t n) { return next() % n; }
+  void fill(int64_t b, int64_t row, int64_t shift) {
+    const int64_t length = rows_.length();
+    const auto n = static_cast<size_t>(length);
+    rows_.read(row, shift, {{inputs_.data_ptr<int64_t>() + b * length, n},
+                            {targets_.data_ptr<int64_t>() + b * length, n},
+                            starts_.defined() ? std::span(starts_.data_ptr<int32_t>() + b * length, n) : std::span<int32_t>()});
+  }
+  [[nodiscard]] pipeline::Microbatch take() const { return {starts_.defined() ? model::Tensors{inputs_, starts_} : model::Tensors{inputs_}, {targets_}}; }
 
  private:
-  uint64_t state_;
+  const data::Rows& rows_;
+  at::Tensor inputs_, targets_, starts_;
 };
-
-void copy_row(const TokenStream& stream, int64_t start, int64_t length, int64_t* inputs, int64_t* targets) {
-  for (int64_t t = 0; t < length; ++t) {
-    inputs[t] = stream.ids[static_cast<size_t>(start + t)];
-    targets[t] = stream.ids[static_cast<size_t>(start + t + 1)];
-  }
-}
 
 }  // namespace
 
-DataLoader::DataLoader(const TokenStream& stream, const BatchShape& shape, uint64_t seed) : stream_(stream), shape_(shape), seed_(seed) {
-  windows_ = (static_cast<int64_t>(stream.ids.size()) - 1) / shape.sequence_length;
-  PENSTOCK_CHECK(windows_ >= 1, "{} tokens of text, need more than {}", stream.ids.size(), shape.sequence_length);
+DataLoader::DataLoader(const data::Rows& rows, const BatchShape& shape, uint64_t seed) : rows_(rows), shape_(shape), seed_(seed) {
+  PENSTOCK_CHECK(rows.full() >= 1 && rows.length() == shape.sequence_length, "{} rows of {} tokens, need rows of {}", rows.full(), rows.length(),
+                 shape.sequence_length);
+  // Windows are shifted by an offset each epoch, which costs the last one; a stream of one window has none to spare.
+  per_epoch_ = rows.packing() == data::Packing::kWhole ? rows.full() : std::max<int64_t>(1, rows.full() - 1);
 }
 
-int64_t DataLoader::window_start(int64_t sequence) {
-  // The start is shifted by an offset each epoch, which costs the last window; a stream of one window has none to spare.
-  const int64_t per_epoch = std::max<int64_t>(1, windows_ - 1);
-  const int64_t epoch = sequence / per_epoch;
-  if (epoch != epoch_) {
-    Random random(seed_ * 0x2545F4914F6CDD1Dull + static_cast<uint64_t>(epoch));
-    epoch_ = epoch;
-    epoch_offset_ = windows_ > 1 ? static_cast<int64_t>(random.below(static_cast<uint64_t>(shape_.sequence_length))) : 0;
-    order_.resize(static_cast<size_t>(per_epoch));
-    std::iota(order_.begin(), order_.end(), 0u);
-    for (size_t i = order_.size(); i > 1; --i) std::swap(order_[i - 1], order_[random.below(i)]);  // Fisher-Yates
-  }
-  return epoch_offset_ + static_cast<int64_t>(order_[static_cast<size_t>(sequence % per_epoch)]) * shape_.sequence_length;
-}
-
-std::vector<pipeline::Microbatch> DataLoader::step(int64_t step, int replica) {
+std::vector<pipeline::Microbatch> DataLoader::step(int64_t step, int replica) const {
   const int64_t per_replica = int64_t{1} * shape_.microbatches * shape_.microbatch_size;
   int64_t sequence = (step * shape_.replicas + replica) * per_replica;
   std::vector<pipeline::Microbatch> out;
   for (int m = 0; m < shape_.microbatches; ++m) {
-    at::Tensor inputs = at::empty({shape_.microbatch_size, shape_.sequence_length}, at::kLong), targets = at::empty_like(inputs);
+    RowBatch batch(rows_, shape_.microbatch_size);
     for (int b = 0; b < shape_.microbatch_size; ++b, ++sequence) {
-      copy_row(stream_, window_start(sequence), shape_.sequence_length, inputs[b].data_ptr<int64_t>(), targets[b].data_ptr<int64_t>());
+      const uint64_t key = data::mixed(seed_ * 0x2545F4914F6CDD1Dull + static_cast<uint64_t>(sequence / per_epoch_));
+      const data::Permutation order(static_cast<uint64_t>(per_epoch_), key);
+      const int64_t row = static_cast<int64_t>(order(static_cast<uint64_t>(sequence % per_epoch_)));
+      const int64_t shift = per_epoch_ < rows_.full() ? static_cast<int64_t>(data::mixed(key) % static_cast<uint64_t>(shape_.sequence_length)) : 0;
+      batch.fill(b, row, shift);
     }
-    out.push_back({{inputs}, {targets}});
+    out.push_back(batch.take());
   }
   return out;
 }
 
-int64_t validation_batches(const TokenStream& stream, const BatchShape& shape) {
-  const int64_t windows = (static_cast<int64_t>(stream.ids.size()) - 1 + shape.sequence_length - 1) / shape.sequence_length;
+int64_t validation_batches(const data::Rows& rows, const BatchShape& shape) {
   const int64_t per_round = int64_t{1} * shape.replicas * shape.microbatch_size;
-  return (windows + per_round - 1) / per_round;
+  return (rows.count() + per_round - 1) / per_round;
 }
 
-pipeline::Microbatch validation_batch(const TokenStream& stream, const BatchShape& shape, int64_t batch, int replica) {
-  at::Tensor inputs = at::zeros({shape.microbatch_size, shape.sequence_length}, at::kLong), targets = at::full_like(inputs, -1);
-  const int64_t predicted = static_cast<int64_t>(stream.ids.size()) - 1;
-  for (int b = 0; b < shape.microbatch_size; ++b) {
-    const int64_t start = ((batch * shape.replicas + replica) * shape.microbatch_size + b) * shape.sequence_length;
-    const int64_t length = std::clamp<int64_t>(predicted - start, 0, shape.sequence_length);
-    copy_row(stream, start, length, inputs[b].data_ptr<int64_t>(), targets[b].data_ptr<int64_t>());
-  }
-  return {{inputs}, {targets}};
+pipeline::Microbatch validation_batch(const data::Rows& rows, const BatchShape& shape, int64_t batch, int replica) {
+  RowBatch out(rows, shape.microbatch_size);
+  for (int b = 0; b < shape.microbatch_size; ++b) out.fill(b, (batch * shape.replicas + replica) * shape.microbatch_size + b, 0);
+  return out.take();
 }
 
 }  // namespace penstock::train

@@ -3,8 +3,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "data/rows.h"
 #include "pipeline/executor.h"
-#include "train/text_corpus.h"
 
 namespace penstock::train {
 
@@ -19,38 +19,34 @@ struct BatchShape {
   }
 };
 
-// Cuts the stream into windows of T + 1 tokens (the last target of one is the first input of the next), and visits each window once an
-// epoch, in an order and from a start drawn from (seed, epoch).
+// Visits each row once an epoch, in an order drawn from (seed, epoch); where rows are windows of a stream, they also begin at another token
+// each epoch, which costs the last one.
 //
 // The s-th sequence of step n is the same whatever the layout: replica r takes the r-th run of sequences, and its micro-batches cut that
 // run in order. So R replicas of m micro-batches see what one process with R·m micro-batches sees.
 //
-// Threads: one thread (an epoch's order is kept).
+// Threads: const and shared freely.
 class DataLoader {
  public:
-  // REQUIRES: at least T + 1 tokens; the stream outlives the loader.
-  DataLoader(const TokenStream& stream, const BatchShape& shape, uint64_t seed);
+  // REQUIRES: rows.full() >= 1; `rows` outlives the loader.
+  DataLoader(const data::Rows& rows, const BatchShape& shape, uint64_t seed);
 
-  // Micro-batches of one replica: inputs {ids [B, T] int64}, targets {ids [B, T] int64}.
-  [[nodiscard]] std::vector<pipeline::Microbatch> step(int64_t step, int replica);
+  // Micro-batches of one replica: inputs {ids [B, T] int64}, targets {ids [B, T] int64}; unless documents see each other also, as a second input,
+  // where each position's document begins in its row, [B, T] int32. Throws Error kDataLoss naming the file when data on disk has changed.
+  [[nodiscard]] std::vector<pipeline::Microbatch> step(int64_t step, int replica) const;
 
-  [[nodiscard]] int64_t windows() const { return windows_; }
+  [[nodiscard]] int64_t rows_per_epoch() const { return per_epoch_; }
 
  private:
-  int64_t window_start(int64_t sequence);
-
-  const TokenStream& stream_;
+  const data::Rows& rows_;
   const BatchShape shape_;
   const uint64_t seed_;
-  int64_t windows_ = 0;
-  int64_t epoch_ = -1;
-  int64_t epoch_offset_ = 0;
-  std::vector<uint32_t> order_;  // of the current epoch
+  int64_t per_epoch_ = 0;
 };
 
-// Windows one after another from the start of a stream, each token predicted once; the last one may be cut short by targets of −1.
-// Batch b of replica r holds windows (b·R + r)·B … ; past the end all targets are −1.
-[[nodiscard]] pipeline::Microbatch validation_batch(const TokenStream& stream, const BatchShape& shape, int64_t batch, int replica);
-[[nodiscard]] int64_t validation_batches(const TokenStream& stream, const BatchShape& shape);  // per replica, to see the whole stream
+// Rows one after another from the start, each once over all replicas. Batch b of replica r holds rows (b·R + r)·B …; past the end all targets
+// are −1.
+[[nodiscard]] pipeline::Microbatch validation_batch(const data::Rows& rows, const BatchShape& shape, int64_t batch, int replica);
+[[nodiscard]] int64_t validation_batches(const data::Rows& rows, const BatchShape& shape);  // per replica, to see all
 
 }  // namespace penstock::train

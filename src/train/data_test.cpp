@@ -1,25 +1,27 @@
 #include <gtest/gtest.h>
 
-#include <fstream>
-#include <numeric>
+#include <algorithm>
 #include <set>
 
-#include "base/temp_dir.h"
 #include "train/data_loader.h"
 #include "train/lr_schedule.h"
-#include "train/text_corpus.h"
 
 namespace penstock::train {
 namespace {
 
-namespace fs = std::filesystem;
-
-TokenStream counting(int64_t size) {
-  TokenStream stream;
-  stream.ids.resize(static_cast<size_t>(size));
-  std::iota(stream.ids.begin(), stream.ids.end(), 0);
+// Documents of the given lengths, of tokens that count up from 0.
+data::MemoryStream counting(const std::vector<int64_t>& documents) {
+  data::MemoryStream stream;
+  uint32_t next = 0;
+  for (const int64_t length : documents) {
+    data::EncodedDocument document;
+    for (int64_t i = 0; i < length; ++i) document.tokens.push_back(next++);
+    stream.add(document);
+  }
   return stream;
 }
+
+data::MemoryStream counting(int64_t size) { return counting(std::vector<int64_t>{size}); }
 
 std::vector<int64_t> starts(const std::vector<pipeline::Microbatch>& microbatches) {
   std::vector<int64_t> out;
@@ -30,8 +32,9 @@ std::vector<int64_t> starts(const std::vector<pipeline::Microbatch>& microbatche
 }
 
 TEST(DataLoader, ReplicasTogetherSeeWhatOneProcessSees) {
-  const TokenStream stream = counting(1000);
-  DataLoader one(stream, {1, 4, 3, 8}, 5), two(stream, {2, 2, 3, 8}, 5);
+  const data::MemoryStream stream = counting(1000);
+  const data::Rows rows(stream, 8, data::Packing::kStream);
+  const DataLoader one(rows, {1, 4, 3, 8}, 5), two(rows, {2, 2, 3, 8}, 5);
   for (int step = 0; step < 20; ++step) {
     auto joined = starts(two.step(step, 0));
     const auto second = starts(two.step(step, 1));
@@ -40,17 +43,10 @@ TEST(DataLoader, ReplicasTogetherSeeWhatOneProcessSees) {
   }
 }
 
-TEST(DataLoader, IsAFunctionOfTheStepSoAnyStepCanBeAskedFirst) {
-  const TokenStream stream = counting(500);
-  DataLoader forward(stream, {1, 1, 2, 8}, 5), jump(stream, {1, 1, 2, 8}, 5);
-  std::vector<int64_t> wanted;
-  for (int step = 0; step <= 60; ++step) wanted = starts(forward.step(step, 0));
-  EXPECT_EQ(starts(jump.step(60, 0)), wanted);
-}
-
 TEST(DataLoader, VisitsEachWindowOnceAnEpochInAnotherOrderEachTime) {
-  const TokenStream stream = counting(8 * 11 + 1);  // 11 windows, 10 of which fit behind any offset
-  DataLoader loader(stream, {1, 1, 1, 8}, 5);
+  const data::MemoryStream stream = counting(8 * 11 + 1);  // 11 windows, 10 of which fit behind any offset
+  const data::Rows rows(stream, 8, data::Packing::kStream);
+  const DataLoader loader(rows, {1, 1, 1, 8}, 5);
   std::vector<int64_t> first, second;
   for (int s = 0; s < 10; ++s) first.push_back(starts(loader.step(s, 0))[0]);
   for (int s = 10; s < 20; ++s) second.push_back(starts(loader.step(s, 0))[0]);
@@ -61,73 +57,54 @@ TEST(DataLoader, VisitsEachWindowOnceAnEpochInAnotherOrderEachTime) {
   EXPECT_NE(first, second);
 }
 
-TEST(DataLoader, TargetsAreTheNextTokens) {
-  const TokenStream stream = counting(100);
-  DataLoader loader(stream, {1, 2, 2, 8}, 5);
-  for (const auto& m : loader.step(3, 0)) EXPECT_TRUE((m.inputs[0] + 1).equal(m.targets[0]));
+TEST(DataLoader, VisitsEachRowOfWholeDocumentsOnceAnEpoch) {
+  const data::MemoryStream stream = counting({5, 3, 8, 2, 2, 20, 1});
+  const data::Rows rows(stream, 8, data::Packing::kWhole);
+  const DataLoader loader(rows, {1, 1, 1, 8}, 5);
+  for (int64_t epoch = 0; epoch < 3; ++epoch) {
+    std::set<int64_t> seen;
+    for (int64_t s = 0; s < rows.count(); ++s) seen.insert(starts(loader.step(epoch * rows.count() + s, 0))[0]);
+    EXPECT_EQ(seen, (std::set<int64_t>{0, 8, 16, 20, 28, 36}));
+  }
 }
 
-TEST(ValidationBatch, PredictsEveryTokenOnceOverAllReplicas) {
-  const TokenStream stream = counting(71);
-  const BatchShape shape{2, 1, 3, 8};
-  std::vector<int64_t> seen;
-  for (int64_t b = 0; b < validation_batches(stream, shape); ++b) {
-    for (int r = 0; r < 2; ++r) {
-      const auto batch = validation_batch(stream, shape, b, r);
-      const auto targets = batch.targets[0].flatten();
-      for (int64_t i = 0; i < targets.numel(); ++i) {
-        if (targets[i].item<int64_t>() >= 0) seen.push_back(targets[i].item<int64_t>());
+TEST(DataLoader, SaysWhereDocumentsBeginOnlyWhenTheyAreApart) {
+  const data::MemoryStream stream = counting({5, 3, 30});
+  for (const auto packing : {data::Packing::kStream, data::Packing::kDocument}) {
+    const data::Rows rows(stream, 8, packing);
+    const auto microbatch = validation_batch(rows, {1, 1, 2, 8}, 0, 0);
+    EXPECT_EQ(microbatch.inputs.size(), packing == data::Packing::kStream ? 1u : 2u);
+    if (packing == data::Packing::kStream) continue;
+    EXPECT_TRUE(microbatch.inputs[1][0].equal(at::tensor({0, 0, 0, 0, 0, 5, 5, 5}, at::kInt)));
+    EXPECT_TRUE(microbatch.targets[0][0].equal(at::tensor({1, 2, 3, 4, -1, 6, 7, -1}, at::kLong)));
+  }
+}
+
+// Every token once, but for the first of a document, however many replicas and whatever is left over.
+TEST(ValidationBatch, SeesEverySampleExactlyOnceOverAnyNumberOfReplicas) {
+  std::vector<int64_t> documents;
+  for (int64_t i = 0; i < 101; ++i) documents.push_back(8);  // 101 samples, each a row
+  const data::MemoryStream stream = counting(documents);
+  for (const auto packing : {data::Packing::kStream, data::Packing::kDocument, data::Packing::kWhole}) {
+    const data::Rows rows(stream, 8, packing);
+    for (const int replicas : {1, 2, 3, 4, 7}) {
+      const BatchShape shape{replicas, 1, 3, 8};
+      std::vector<int64_t> seen, expected;
+      for (int64_t b = 0; b < validation_batches(rows, shape); ++b) {
+        for (int r = 0; r < replicas; ++r) {
+          const auto targets = validation_batch(rows, shape, b, r).targets[0].flatten();
+          for (int64_t i = 0; i < targets.numel(); ++i) {
+            if (targets[i].item<int64_t>() >= 0) seen.push_back(targets[i].item<int64_t>());
+          }
+        }
       }
+      std::sort(seen.begin(), seen.end());
+      for (int64_t token = 1; token < stream.size(); ++token) {
+        if (packing == data::Packing::kStream || token % 8 != 0) expected.push_back(token);
+      }
+      EXPECT_EQ(seen, expected) << replicas << " replicas";
     }
   }
-  std::sort(seen.begin(), seen.end());
-  std::vector<int64_t> all(70);
-  std::iota(all.begin(), all.end(), 1);
-  EXPECT_EQ(seen, all);
-}
-
-class Corpus : public testing::Test {
- protected:
-  void write(const std::string& name, const std::string& text) { std::ofstream(dir_.path() / name) << text; }
-  Result<TextCorpus> load(double fraction, const std::string& separator = "%") {
-    config::TrainDataConfig data;
-    data.paths = {dir_.path().string()};
-    data.separator = separator;
-    data.validation_fraction = fraction;
-    return load_text_corpus(data, text::byte_tokenizer());
-  }
-  TempDir dir_;
-};
-
-TEST_F(Corpus, CutsAtSeparatorLinesAndEndsEachDocument) {
-  write("a", "one\n%\ntwo\n100% sure\n%\n\n%\nthree");
-  const auto corpus = load(0).value();
-  EXPECT_EQ(corpus.train.documents, 3);
-  EXPECT_EQ(corpus.train.bytes, static_cast<int64_t>(std::string("onetwo\n100% surethree").size()));
-  EXPECT_EQ(corpus.train.ids[3], 256) << "the end token follows the first document";
-}
-
-TEST_F(Corpus, HoldsOutATenthOfTheDocuments) {
-  std::string text;
-  for (int i = 0; i < 100; ++i) text += "document " + std::to_string(i) + "\n%\n";
-  write("a", text);
-  const auto corpus = load(0.1).value();
-  EXPECT_EQ(corpus.validation.documents, 10);
-  EXPECT_EQ(corpus.train.documents, 90);
-}
-
-TEST_F(Corpus, ReadsEachFileOnceAndLeavesOutWhatIsNoText) {
-  write("a", "text");
-  fs::create_symlink("a", dir_.path() / "a.u8");
-  std::ofstream(dir_.path() / "a.dat") << std::string("\0\1\2", 3);
-  EXPECT_EQ(load(0).value().train.documents, 1);
-}
-
-TEST_F(Corpus, SaysWhatIsMissing) {
-  EXPECT_NE(load(0).error().message().find("no text found"), std::string::npos);
-  config::TrainDataConfig data;
-  data.paths = {"/nowhere/at/all"};
-  EXPECT_EQ(load_text_corpus(data, text::byte_tokenizer()).error().code(), Code::kNotFound);
 }
 
 TEST(LearningRate, WarmsUpThenFollowsACosineToItsFloor) {

@@ -41,21 +41,26 @@ std::string with_dtype(const std::string& config, const fs::path& file, tensor::
 
 }  // namespace
 
-ModelDescription ModelDescription::of_new(const model::TransformerConfig& config, tensor::ScalarType dtype) {
+ModelDescription ModelDescription::of_new(const model::TransformerConfig& config, tensor::ScalarType dtype, const fs::path& tokenizer_folder) {
   ModelDescription description;
+  if (!tokenizer_folder.empty()) description.copy_files(tokenizer_folder);
   description.files_[kConfig] = with_dtype(model::to_config_json(config), kConfig, dtype);
   description.files_["generation_config.json"] = generation_config(config);
-  description.byte_tokenizer_ = true;
+  description.byte_tokenizer_ = tokenizer_folder.empty();
   return description;
 }
 
 ModelDescription ModelDescription::copied(const fs::path& folder, tensor::ScalarType dtype) {
   ModelDescription description;
   description.files_[kConfig] = with_dtype(read_file(folder / kConfig, kMaxFileBytes).value(), folder / kConfig, dtype);
-  for (const char* name : kCopied) {
-    if (fs::exists(folder / name)) description.files_[name] = read_file(folder / name, kMaxFileBytes).value();
-  }
+  description.copy_files(folder);
   return description;
+}
+
+void ModelDescription::copy_files(const fs::path& folder) {
+  for (const char* name : kCopied) {
+    if (fs::exists(folder / name)) files_[name] = read_file(folder / name, kMaxFileBytes).value();
+  }
 }
 
 void ModelDescription::write(const fs::path& folder) const {

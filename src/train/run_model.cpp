@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "data/corpus.h"
 #include "model/families.h"
 
 namespace penstock::train {
@@ -76,10 +77,11 @@ void require_fit(const config::TrainConfig& config, const RunModel& model) {
 
 RunModel open_run_model(const config::TrainConfig& config) {
   if (config.model.path.empty()) {
-    text::Tokenizer tokenizer = text::byte_tokenizer();
+    const fs::path tokenizer_folder = data::tokenizer_folder_of(config.data);
+    text::Tokenizer tokenizer = *data::open_tokenizer(tokenizer_folder);
     const model::TransformerConfig shape = new_shape(config.model, tokenizer);
     const tensor::ScalarType dtype = exported_dtype(config.model_export.dtype, at::kFloat);
-    return {shape, std::move(tokenizer), ModelDescription::of_new(shape, dtype), dtype, nullptr};
+    return {shape, std::move(tokenizer), ModelDescription::of_new(shape, dtype, tokenizer_folder), dtype, nullptr};
   }
   const fs::path folder = config.model.path;
   if (!fs::is_directory(folder)) throw error(Code::kNotFound, "model.path: {} does not exist or is not a folder; expected a Hugging Face directory", folder.string());

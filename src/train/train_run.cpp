@@ -57,15 +57,9 @@ TrainRun::TrainRun(const config::TrainConfig& config, comm::Communicator& world)
       timeout_(whole_seconds(config.timeout_seconds)),
       compute_(choose_compute(config.precision)),
       model_(open_run_model(config)),
+      data_(config.data, batch_, static_cast<uint64_t>(config.seed), config.model.path),
       guard_(config.bad_step) {
-  for (int id = 0; id < model_.tokenizer.vocab_size(); ++id) bytes_of_token_.push_back(static_cast<int64_t>(model_.tokenizer.bytes_of(id).size()));
-  corpus_ = load_text_corpus(config.data, model_.tokenizer).value();
-  if (static_cast<int64_t>(corpus_.train.ids.size()) <= batch_.sequence_length || corpus_.validation.ids.size() < 2) {
-    throw error(Code::kInvalidArgument, "data.path: {} tokens to train on and {} to validate on; expected more than {} and at least 2",
-                corpus_.train.ids.size(), corpus_.validation.ids.size(), batch_.sequence_length);
-  }
-  loader_.emplace(corpus_.train, batch_, static_cast<uint64_t>(config.seed));
-  TrainerOptions options = trainer_options(config, compute_, loader_->step(0, 0).at(0));
+  TrainerOptions options = trainer_options(config, compute_, data_.loader().step(0, 0).at(0));
   if (model_.weights) options.initialize = [&](model::Parameter& parameter) { model_.weights->load(parameter); };
   trainer_.emplace(world, model::transformer_layers(model_.config), options);
   if (model_.weights) model_.weights->require_all_used(trainer_->parameters());
@@ -130,7 +124,7 @@ TrainRun::Step TrainRun::step(bool stop_asked) {
 std::vector<pipeline::Microbatch> TrainRun::next_microbatches() {
   const FlightScope scope(comm::recorder_of(world_), {.name = "data"});
   const TimeAccount::Span span(time_, Spent::kData);
-  return loader_->step(position_.step, replica());
+  return data_.loader().step(position_.step, replica());
 }
 
 void TrainRun::update(Step& step, const pipeline::StepResult& result) {
@@ -174,19 +168,15 @@ bool TrainRun::is_good(Step& step, const pipeline::StepResult& result) {
 double TrainRun::validate(int batches) {
   const FlightScope scope(comm::recorder_of(world_), {.name = "validation"});
   const TimeAccount::Span span(time_, Spent::kValidation);
-  const int64_t all = validation_batches(corpus_.validation, batch_);
+  const int64_t all = data_.validation_batches();
   const int64_t wanted = batches == 0 ? all : std::min<int64_t>(batches, all);
   StepSums sums;
   for (int64_t first = 0; first < wanted; first += batch_.microbatches) {
     std::vector<pipeline::Microbatch> microbatches;
     for (int64_t b = first; b < first + batch_.microbatches; ++b) {
       // Spread evenly over the text. Past the wanted ones: an index past the end has no targets, and counts nothing.
-      microbatches.push_back(validation_batch(corpus_.validation, batch_, b < wanted ? b * all / wanted : all, replica()));
-      const at::Tensor& targets = microbatches.back().targets[0];
-      for (int64_t i = 0; trainer_->has_last_stage() && i < targets.numel(); ++i) {
-        const int64_t id = targets.data_ptr<int64_t>()[i];
-        if (id >= 0) sums.bytes += static_cast<double>(bytes_of_token_[static_cast<size_t>(id)]);
-      }
+      microbatches.push_back(data_.validation_batch(b < wanted ? b * all / wanted : all, replica()));
+      if (trainer_->has_last_stage()) sums.bytes += static_cast<double>(data_.text_bytes(microbatches.back().targets[0]));
     }
     sums.loss_sum += trainer_->evaluate(microbatches, loss_of, false).loss_sum;
   }

@@ -7,11 +7,10 @@
 #include "config/train_config.h"
 #include "pipeline/executor.h"
 #include "train/checkpoint_writer.h"
-#include "train/data_loader.h"
 #include "train/pipeline_trainer.h"
+#include "train/run_data.h"
 #include "train/run_model.h"
 #include "train/step_metrics.h"
-#include "train/text_corpus.h"
 #include "train/time_account.h"
 #include "train/timeline.h"
 
@@ -48,7 +47,7 @@ class TrainRun {
   [[nodiscard]] int64_t skipped_steps() const { return guard_.skipped(); }
   [[nodiscard]] double progress() const;
   [[nodiscard]] bool over() const { return progress() >= 1; }
-  [[nodiscard]] const TextCorpus& corpus() const { return corpus_; }
+  [[nodiscard]] const data::Corpus& corpus() const { return data_.corpus(); }
   [[nodiscard]] const RunModel& run_model() const { return model_; }
   [[nodiscard]] const plan::Topology& mesh() const { return trainer_->mesh(); }
   [[nodiscard]] PipelineTrainer& trainer() { return *trainer_; }
@@ -77,9 +76,7 @@ class TrainRun {
   const seconds timeout_;
   const kernels::Compute compute_;
   const RunModel model_;
-  TextCorpus corpus_;
-  std::vector<int64_t> bytes_of_token_;
-  std::optional<DataLoader> loader_;
+  const RunData data_;
   std::optional<PipelineTrainer> trainer_;
   std::optional<Timeline> timeline_;
   RunPosition position_;

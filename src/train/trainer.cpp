@@ -132,7 +132,7 @@ std::string describe(TrainRun& run, double peak) {
                      static_cast<double>(model::num_parameters(m)) * 1e-6, m.num_layers, m.hidden_size, run.mesh().data, schedule.num_stages, schedule.name,
                      fmt::join(run.trainer().boundaries(), ","),
                      run.batch().tokens_per_step(), run.compute() == kernels::Compute::kBf16 ? "bf16" : "fp32", peak * 1e-9,
-                     static_cast<double>(run.corpus().train.ids.size()) * 1e-6, run.corpus().train.documents);
+                     static_cast<double>(run.corpus().train->size()) * 1e-6, run.corpus().train->documents());
 }
 
 std::string describe(const Straggler& s) {

@@ -1,0 +1,28 @@
+#include "train/run_data.h"
+
+#include "base/error.h"
+
+namespace penstock::train {
+
+RunData::RunData(const config::TrainDataConfig& config, const BatchShape& shape, uint64_t seed, const std::filesystem::path& model_tokenizer)
+    : shape_(shape), corpus_(data::open_corpus(config, model_tokenizer).value()) {
+  train_rows_.emplace(*corpus_.train, shape.sequence_length, data::Packing::kStream);
+  validation_rows_.emplace(*corpus_.validation, shape.sequence_length, data::Packing::kStream);
+  if (train_rows_->full() < 1 || validation_rows_->count() < 1) {
+    throw error(Code::kInvalidArgument, "data.path: {} tokens to train on and {} to validate on; expected more than {} and at least 2", corpus_.train->size(),
+                corpus_.validation->size(), shape.sequence_length);
+  }
+  loader_.emplace(*train_rows_, shape, seed);
+  for (int id = 0; id < corpus_.tokenizer->vocab_size(); ++id) bytes_of_token_.push_back(static_cast<int64_t>(corpus_.tokenizer->bytes_of(id).size()));
+}
+
+int64_t RunData::text_bytes(const at::Tensor& targets) const {
+  int64_t bytes = 0;
+  for (int64_t i = 0; i < targets.numel(); ++i) {
+    const int64_t id = targets.data_ptr<int64_t>()[i];
+    if (id >= 0) bytes += bytes_of_token_[static_cast<size_t>(id)];
+  }
+  return bytes;
+}
+
+}  // namespace penstock::train
