@@ -33,10 +33,21 @@ struct TrainModelConfig {
   bool operator==(const TrainModelConfig&) const = default;
 };
 
+enum class TextFormat {
+  kAuto,   // JSON lines where a file's name ends in .jsonl or .ndjson, else text
+  kText,   // documents between separator lines
+  kJsonl,  // a JSON object a line, whose text is under a key
+};
+enum class DataPacking { kStream, kDocument, kWhole };  // as data::Packing
+
 struct TrainDataConfig {
-  std::vector<std::string> paths;    // required; files, or folders whose files are all read. Key `path`
-  std::string separator = "%";       // a line of just this cuts documents; empty = one document a file
-  double validation_fraction = 0.1;  // of the documents, held out
+  std::vector<std::string> paths;             // required; files, folders whose files are all read, or one prepared folder. Key `path`
+  std::vector<std::string> validation_paths;  // held out whole, instead of a share of `paths`. Key `validation_path`
+  TextFormat format = TextFormat::kAuto;
+  std::string text_key = "text";              // of JSON lines
+  std::string separator = "%";                // a line of just this cuts documents; empty = one document a file
+  double validation_fraction = 0.1;           // of the documents, held out
+  DataPacking packing = DataPacking::kStream;
 };
 
 struct MeshConfig {

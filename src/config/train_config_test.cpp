@@ -49,6 +49,10 @@ model:
   tie_word_embeddings: false
 data:
   path: [one, "two words"]
+  validation_path: three
+  format: jsonl
+  text_key: body
+  packing: whole
   separator: ""
   validation_fraction: 0.2
 mesh: {data: 3, pipe: 7}

@@ -30,7 +30,9 @@ Corpus open_prepared(const fs::path& folder, const fs::path& model_tokenizer) {
 class TextReader {
  public:
   TextReader(const config::TrainDataConfig& data, const fs::path& tokenizer_folder) : tokenizer_(open_tokenizer(tokenizer_folder)) {
+    source_.format = data.format;
     source_.separator = data.separator;
+    source_.text_key = data.text_key;
     source_.max_document_bytes = kMaxBytes;
     if (tokenizer_folder.empty()) source_.invalid_utf8 = InvalidUtf8::kKeep;  // bytes are bytes
   }
@@ -59,8 +61,9 @@ class TextReader {
 Corpus read_text(const config::TrainDataConfig& data, const fs::path& model_tokenizer) {
   TextReader reader(data, model_tokenizer);
   auto train = std::make_unique<MemoryStream>(), validation = std::make_unique<MemoryStream>();
-  HoldOut hold_out(data.validation_fraction);
+  HoldOut hold_out(data.validation_paths.empty() ? data.validation_fraction : 0);
   reader.read(data.paths, [&](const EncodedDocument& document) { (hold_out.next() ? *validation : *train).add(document); });
+  reader.read(data.validation_paths, [&](const EncodedDocument& document) { validation->add(document); });
   if (train->size() == 0) throw error(Code::kInvalidArgument, "no text found in {}", fmt::join(data.paths, ", "));
   Corpus corpus;
   corpus.train = std::move(train);
@@ -71,10 +74,12 @@ Corpus read_text(const config::TrainDataConfig& data, const fs::path& model_toke
 }
 
 Corpus open_any(const config::TrainDataConfig& data, const fs::path& model_tokenizer) {
-  for (const std::string& path : data.paths) {
-    if (!is_token_folder(path)) continue;
-    if (data.paths.size() == 1) return open_prepared(path, model_tokenizer);
-    throw error(Code::kInvalidArgument, "{} is prepared data, which must be the only path; prepare all texts together", path);
+  for (const auto* paths : {&data.paths, &data.validation_paths}) {
+    for (const std::string& path : *paths) {
+      if (!is_token_folder(path)) continue;
+      if (data.paths.size() == 1 && data.validation_paths.empty()) return open_prepared(path, model_tokenizer);
+      throw error(Code::kInvalidArgument, "{} is prepared data, which must be the only path and holds its own validation data; prepare all texts together", path);
+    }
   }
   return read_text(data, model_tokenizer);
 }

@@ -83,6 +83,16 @@ TEST_F(CorpusTest, PreparedDataAndTextGiveTheSameTokens) {
   EXPECT_EQ(opened.validation->documents(), 20);
 }
 
+TEST_F(CorpusTest, HoldsOutTheFilesThatAreNamed) {
+  write("a", "one\n%\ntwo");
+  std::ofstream(dir_.path() / "held") << "three\n%\nfour";
+  data_.validation_fraction = 0.5;
+  data_.validation_paths = {(dir_.path() / "held").string()};
+  const auto corpus = open_corpus(data_).value();
+  EXPECT_EQ(corpus.train->documents(), 2);
+  EXPECT_EQ(corpus.validation->documents(), 2);
+}
+
 TEST_F(CorpusTest, AnotherTokenizerThanTheModelsIsRefused) {
   write("a", "abc");
   data_.paths = {prepared(0).string()};

@@ -10,15 +10,11 @@
 #include <vector>
 
 #include "base/error.h"
+#include "config/train_config.h"
 
 namespace penstock::data {
 
-enum class TextFormat {
-  kAuto,   // JSON lines where a file's name ends in .jsonl or .ndjson, else text
-  kText,   // documents between separator lines
-  kJsonl,  // a JSON object a line, whose text is under a key
-  kChat,   // a JSON object a line, with "messages"
-};
+using config::TextFormat;
 
 enum class InvalidUtf8 { kStop, kReplace, kKeep };  // an Error; U+FFFD; as it is (the byte tokenizer can)
 

@@ -149,7 +149,7 @@ class Preparation {
     const uint32_t bytes = token_bytes_for(static_cast<uint64_t>(info_.vocab_size), chat());
     return {folder_.path(), name, bytes, chat(), info_.fingerprint, options_.shard_bytes};
   }
-  [[nodiscard]] bool chat() const { return options_.source.format == TextFormat::kChat; }
+  [[nodiscard]] bool chat() const { return false; }
 
   static Piece next_piece(DocumentReader& reader) {
     Piece piece;

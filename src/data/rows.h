@@ -12,7 +12,7 @@ namespace penstock::data {
 // kDocument:  the same windows, but nothing is seen or predicted across the start of a document.
 // kWhole:     rows are documents that fit whole, one behind the other, apart as above; what is left of a row has no targets. A document that is longer
 //             than a row is cut.
-enum class Packing { kStream, kDocument, kWhole };
+using Packing = config::DataPacking;
 
 // A row of T positions, filled in place.
 struct RowView {

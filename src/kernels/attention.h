@@ -22,10 +22,12 @@ struct AttentionShape {
 // Training. qkv [B, T, (H+2G)·K] float32 -> [B, T, H·K]. Position t of every sequence attends to positions 0 … t; scores are scaled by
 // 1/sqrt(K). Keeps the rotated qkv and one number per row and head for the backward pass, which computes the scores again
 // (Dao et al. 2022, arXiv 2205.14135). Parallel over sequences and key heads. `rotary` must outlive the backward pass.
-Tensor causal_attention(const Tensor& qkv, const AttentionShape& shape, const RotaryTable& rotary);
+// `starts` [B, T] int32: where in its row the document of position t begins, never falling, in 0 … t. Then t attends to starts[t] … t only, and its
+// rotary position is t − starts[t]. Scores across documents are mostly not computed. Undefined: a row is one document.
+Tensor causal_attention(const Tensor& qkv, const AttentionShape& shape, const RotaryTable& rotary, const Tensor& starts = {});
 
 // The same by plain LibTorch operations.
-Tensor causal_attention_reference(const Tensor& qkv, const AttentionShape& shape, const RotaryTable& rotary);
+Tensor causal_attention_reference(const Tensor& qkv, const AttentionShape& shape, const RotaryTable& rotary, const Tensor& starts = {});
 
 // `count` consecutive rows of a serving step: positions start … start + count − 1 of the sequence that owns `slot` of the cache.
 struct SequenceRows {

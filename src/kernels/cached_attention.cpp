@@ -38,8 +38,8 @@ void attend_head(const float* qkv, float* out, const AttentionShape& shape, cons
   for (int64_t first = 0; first < rows.count; first += kQueryChunk) {
     const int64_t count = std::min<int64_t>(kQueryChunk, rows.count - first), keys = rows.start + first + count;
     scores.resize(static_cast<size_t>(count * keys));
-    attend({qkv + first * shape.row() + head * size, shape.row()}, k, v, count, keys, rows.start + first, size, scores.data(),
-           out + first * out_row + head * size, out_row, nullptr);
+    attend({qkv + first * shape.row() + head * size, shape.row()}, k, v, count, {.keys = keys, .first_visible = rows.start + first}, size,
+           scores.data(), out + first * out_row + head * size, out_row, nullptr);
   }
 }
 

@@ -133,6 +133,52 @@ TEST_P(Attention, EqualsTheReferenceWithGradients) {
               [&](auto& in) { return causal_attention_reference(in[0], shape, rotary); }, 2e-5);
 }
 
+// Documents of several lengths in each row: within a chunk of queries, over its border, one position long, the whole row.
+Tensor document_starts(int64_t length) {
+  Tensor starts = at::zeros({3, length}, at::kInt);
+  for (int64_t row = 0; row < 2; ++row) {
+    int32_t start = 0;
+    for (int32_t t = 0; t < length; ++t) {
+      if (t == 1 || (row == 0 ? t % 7 == 3 : t % 67 == 30)) start = t;
+      starts[row][t] = start;
+    }
+  }
+  return starts;
+}
+
+TEST_P(Attention, OfSeveralDocumentsARowEqualsTheMaskedReferenceWithGradients) {
+  const auto [heads, kv_heads, length] = GetParam();
+  const AttentionShape shape{heads, kv_heads, 8};
+  const RotaryTable rotary(256, 8, 10000);
+  const Tensor starts = document_starts(length);
+  expect_same({leaf({3, length, shape.row()}, 1)}, [&](auto& in) { return causal_attention(in[0], shape, rotary, starts); },
+              [&](auto& in) { return causal_attention_reference(in[0], shape, rotary, starts); }, 2e-5);
+}
+
+TEST_P(Attention, OfSeveralDocumentsARowEqualsEachDocumentAlone) {
+  const auto [heads, kv_heads, length] = GetParam();
+  const AttentionShape shape{heads, kv_heads, 8};
+  const RotaryTable rotary(256, 8, 10000);
+  const Tensor starts = document_starts(length), qkv = leaf({3, length, shape.row()}, 1).detach();
+  const Tensor together = causal_attention(qkv, shape, rotary, starts);
+  for (int64_t row = 0; row < 3; ++row) {
+    for (int64_t begin = 0, end = 0; begin < length; begin = end) {
+      while (end < length && starts[row][end].item<int32_t>() == begin) ++end;
+      const Tensor alone = causal_attention(qkv[row].narrow(0, begin, end - begin).unsqueeze(0).contiguous(), shape, rotary);
+      EXPECT_LT(difference(together[row].narrow(0, begin, end - begin), alone[0]), 2e-5) << "row " << row << ", document at " << begin;
+    }
+  }
+}
+
+TEST(DocumentAttention, RefusesStartsThatAreNone) {
+  const AttentionShape shape{2, 2, 8};
+  const RotaryTable rotary(16, 8, 10000);
+  const Tensor qkv = at::zeros({1, 3, shape.row()});
+  EXPECT_THROW(causal_attention(qkv, shape, rotary, at::tensor({0, 2, 2}, at::kInt).unsqueeze(0)), Bug);
+  EXPECT_THROW(causal_attention(qkv, shape, rotary, at::tensor({0, 1, 0}, at::kInt).unsqueeze(0)), Bug);
+  EXPECT_THROW(causal_attention(qkv, shape, rotary, at::tensor({0, 0}, at::kInt).unsqueeze(0)), Bug);
+}
+
 TEST_P(Attention, WithACacheEqualsTheWholeSequenceHoweverItIsCut) {
   const auto [heads, kv_heads, length] = GetParam();
   const AttentionShape shape{heads, kv_heads, 8};

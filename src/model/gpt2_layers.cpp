@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "kernels/attention.h"
 #include "kernels/rotary.h"
+#include "model/document_starts.h"
 #include "model/kv_cache.h"
 #include "model/new_parameter.h"
 
@@ -53,7 +54,9 @@ class Embedding : public Layer {
   }
   Tensors forward(const Tensors& inputs, const ForwardContext& context) override {
     const at::Tensor& ids = inputs.at(0);
-    return {at::embedding(tokens_, ids) + at::embedding(places_, positions_of(ids, context))};
+    at::Tensor positions = positions_of(ids, context);
+    if (const at::Tensor starts = starts_of(inputs); starts.defined()) positions = positions - starts;  // they count within a document
+    return with_starts(at::embedding(tokens_, ids) + at::embedding(places_, positions), inputs);
   }
   std::vector<Parameter> parameters() override { return {whole(kTokens, tokens_, init_std_), whole("transformer.wpe.weight", places_, init_std_)}; }
 
@@ -80,8 +83,8 @@ class Block : public Layer {
 
   Tensors forward(const Tensors& inputs, const ForwardContext& context) override {
     const at::Tensor& x = inputs.at(0);  // [B, T, D] or [N, D]
-    const at::Tensor h = x + attention_out_(attention(qkv_(attention_norm_(x), context), context), context);
-    return {h + down_(at::gelu(up_(feed_forward_norm_(h), context), "tanh"), context)};
+    const at::Tensor h = x + attention_out_(attention(qkv_(attention_norm_(x), context), starts_of(inputs), context), context);
+    return with_starts(h + down_(at::gelu(up_(feed_forward_norm_(h), context), "tanh"), context), inputs);
   }
 
   std::vector<Parameter> parameters() override {
@@ -103,8 +106,8 @@ class Block : public Layer {
   }
 
  private:
-  at::Tensor attention(const at::Tensor& qkv, const ForwardContext& context) const {
-    if (context.cache == nullptr) return kernels::causal_attention(qkv, shape_, *no_rotation_);
+  at::Tensor attention(const at::Tensor& qkv, const at::Tensor& starts, const ForwardContext& context) const {
+    if (context.cache == nullptr) return kernels::causal_attention(qkv, shape_, *no_rotation_, starts);
     return kernels::cached_attention(qkv, shape_, *no_rotation_, context.sequences, context.cache->keys(index_), context.cache->values(index_));
   }
 

@@ -8,6 +8,7 @@
 #include "kernels/rms_norm.h"
 #include "kernels/rotary.h"
 #include "kernels/swiglu.h"
+#include "model/document_starts.h"
 #include "model/kv_cache.h"
 #include "model/new_parameter.h"
 
@@ -39,7 +40,7 @@ class Embedding : public Layer {
     const auto make = [&] { return new_weight({config.vocab_size, config.hidden_size}); };
     table_ = config.tie_word_embeddings ? shared.get(kName, make) : make();
   }
-  Tensors forward(const Tensors& inputs, const ForwardContext&) override { return {at::embedding(table_, inputs.at(0))}; }
+  Tensors forward(const Tensors& inputs, const ForwardContext&) override { return with_starts(at::embedding(table_, inputs.at(0)), inputs); }
   std::vector<Parameter> parameters() override { return {whole(kName, table_, init_std_)}; }
 
   static constexpr const char* kName = "model.embed_tokens.weight";
@@ -74,9 +75,9 @@ class DecoderBlock : public Layer {
     const at::Tensor& x = inputs.at(0);  // [B, T, D] or [N, D]
     at::Tensor qkv = kernels::linear(kernels::rms_norm(x, attention_norm_, config_.norm_eps), qkv_, qkv_bias_, context.linear);
     if (config_.qk_norm) qkv = kernels::head_norm(qkv, shape_, q_norm_, k_norm_, config_.norm_eps);
-    const at::Tensor h = x + kernels::linear(attention(qkv, context), attention_out_, attention_out_bias_, context.linear);
+    const at::Tensor h = x + kernels::linear(attention(qkv, starts_of(inputs), context), attention_out_, attention_out_bias_, context.linear);
     const at::Tensor gate_up = kernels::linear(kernels::rms_norm(h, feed_forward_norm_, config_.norm_eps), gate_up_, gate_up_bias_, context.linear);
-    return {h + kernels::linear(kernels::swiglu(gate_up), down_, down_bias_, context.linear)};
+    return with_starts(h + kernels::linear(kernels::swiglu(gate_up), down_, down_bias_, context.linear), inputs);
   }
 
   std::vector<Parameter> parameters() override {
@@ -106,8 +107,8 @@ class DecoderBlock : public Layer {
   }
 
  private:
-  at::Tensor attention(const at::Tensor& qkv, const ForwardContext& context) const {
-    if (context.cache == nullptr) return kernels::causal_attention(qkv, shape_, *rotary_);
+  at::Tensor attention(const at::Tensor& qkv, const at::Tensor& starts, const ForwardContext& context) const {
+    if (context.cache == nullptr) return kernels::causal_attention(qkv, shape_, *rotary_, starts);
     return kernels::cached_attention(qkv, shape_, *rotary_, context.sequences, context.cache->keys(index_), context.cache->values(index_));
   }
   [[nodiscard]] std::vector<StoredRows> qkv_rows(const std::string& prefix, const std::string& ending) const {

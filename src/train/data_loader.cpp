@@ -66,4 +66,10 @@ pipeline::Microbatch validation_batch(const data::Rows& rows, const BatchShape& 
   return out.take();
 }
 
+int64_t count_targets(const std::vector<pipeline::Microbatch>& microbatches) {
+  int64_t count = 0;
+  for (const auto& microbatch : microbatches) count += microbatch.targets.at(0).ge(0).sum().item<int64_t>();
+  return count;
+}
+
 }  // namespace penstock::train

@@ -49,4 +49,7 @@ class DataLoader {
 [[nodiscard]] pipeline::Microbatch validation_batch(const data::Rows& rows, const BatchShape& shape, int64_t batch, int replica);
 [[nodiscard]] int64_t validation_batches(const data::Rows& rows, const BatchShape& shape);  // per replica, to see all
 
+// How many targets of these are >= 0.
+[[nodiscard]] int64_t count_targets(const std::vector<pipeline::Microbatch>& microbatches);
+
 }  // namespace penstock::train

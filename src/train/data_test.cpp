@@ -77,6 +77,7 @@ TEST(DataLoader, SaysWhereDocumentsBeginOnlyWhenTheyAreApart) {
     if (packing == data::Packing::kStream) continue;
     EXPECT_TRUE(microbatch.inputs[1][0].equal(at::tensor({0, 0, 0, 0, 0, 5, 5, 5}, at::kInt)));
     EXPECT_TRUE(microbatch.targets[0][0].equal(at::tensor({1, 2, 3, 4, -1, 6, 7, -1}, at::kLong)));
+    EXPECT_EQ(count_targets({microbatch}), 14);
   }
 }
 

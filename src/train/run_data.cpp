@@ -6,8 +6,8 @@ namespace penstock::train {
 
 RunData::RunData(const config::TrainDataConfig& config, const BatchShape& shape, uint64_t seed, const std::filesystem::path& model_tokenizer)
     : shape_(shape), corpus_(data::open_corpus(config, model_tokenizer).value()) {
-  train_rows_.emplace(*corpus_.train, shape.sequence_length, data::Packing::kStream);
-  validation_rows_.emplace(*corpus_.validation, shape.sequence_length, data::Packing::kStream);
+  train_rows_.emplace(*corpus_.train, shape.sequence_length, config.packing);
+  validation_rows_.emplace(*corpus_.validation, shape.sequence_length, config.packing);
   if (train_rows_->full() < 1 || validation_rows_->count() < 1) {
     throw error(Code::kInvalidArgument, "data.path: {} tokens to train on and {} to validate on; expected more than {} and at least 2", corpus_.train->size(),
                 corpus_.validation->size(), shape.sequence_length);

@@ -21,6 +21,8 @@ class RunData {
 
   [[nodiscard]] const data::Corpus& corpus() const { return corpus_; }
   [[nodiscard]] const DataLoader& loader() const { return *loader_; }
+  // Whether every step has tokens_per_step() targets, so that nobody needs to count.
+  [[nodiscard]] bool every_target_counts() const { return train_rows_->every_target_counts(); }
   [[nodiscard]] int64_t validation_batches() const { return train::validation_batches(*validation_rows_, shape_); }
   [[nodiscard]] pipeline::Microbatch validation_batch(int64_t batch, int replica) const {
     return train::validation_batch(*validation_rows_, shape_, batch, replica);

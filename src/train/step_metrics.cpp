@@ -78,7 +78,7 @@ void StepAverages::add(const StepSums& sums, double seconds) {
   ++steps_;
   if (std::isfinite(sums.loss_sum)) {
     ++losses_;
-    loss_ += sums.loss_sum / static_cast<double>(tokens_per_step_);
+    loss_ += sums.mean_loss();
   }
   seconds_ += seconds;
   busy_ += sums.busy_seconds;

@@ -25,9 +25,12 @@ struct StepSums {
   double exposed_seconds = 0;  // from the end of the last backward to the end of the last reduction
   double bytes = 0;            // validation: bytes predicted
   double stop = 0;             // ranks that were asked to stop
+  double targets = 0;          // predicted in this step over all replicas; known to every rank, not summed
   // By rank of the world; each fills its own. Empty, on all ranks alike, in validation.
   std::vector<double> compute_seconds;
   std::vector<double> peak_bytes;  // the most memory that the process has held
+
+  [[nodiscard]] double mean_loss() const { return loss_sum / targets; }  // nats per token
 
   // Sizes the two, and fills them for this rank from busy_seconds and the operating system.
   void add_own(int rank, int world_size);

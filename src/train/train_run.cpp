@@ -103,12 +103,11 @@ void TrainRun::resume_from(const std::filesystem::path& checkpoint) {
 TrainRun::Step TrainRun::step(bool stop_asked) {
   if (comm::recorder_of(world_) != nullptr) comm::recorder_of(world_)->begin_step(position_.step + 1);
   const auto microbatches = next_microbatches();
-  // Every target counts, so the token count is known.
-  const auto start = Clock::now();
-  const auto gradients = trainer_->compute_gradients(microbatches, loss_of, 1.0 / static_cast<double>(batch_.tokens_per_step()));
-  time_.add_gradients(gradients.step.records, gradients.reductions, to_seconds(Clock::now() - start));
-
   Step step;
+  step.sums.targets = count_targets(microbatches);
+  const auto start = Clock::now();
+  const auto gradients = trainer_->compute_gradients(microbatches, loss_of, 1 / step.sums.targets);
+  time_.add_gradients(gradients.step.records, gradients.reductions, to_seconds(Clock::now() - start));
   step.sums.loss_sum = gradients.step.loss_sum;
   step.sums.add_records(gradients.step.records, gradients.reductions, trainer_->pipe_rank() == 0, mesh().pipe);
   step.sums.add_own(world_.rank(), world_.size());
@@ -125,6 +124,14 @@ std::vector<pipeline::Microbatch> TrainRun::next_microbatches() {
   const FlightScope scope(comm::recorder_of(world_), {.name = "data"});
   const TimeAccount::Span span(time_, Spent::kData);
   return data_.loader().step(position_.step, replica());
+}
+
+double TrainRun::count_targets(const std::vector<pipeline::Microbatch>& microbatches) {
+  if (data_.every_target_counts()) return static_cast<double>(batch_.tokens_per_step());
+  at::Tensor count = at::empty({1}, at::kDouble);
+  *count.data_ptr<double>() = trainer_->pipe_rank() == 0 ? static_cast<double>(train::count_targets(microbatches)) : 0;  // once a replica
+  world_.all_reduce(count, comm::Reduce::kSum)->wait(deadline());
+  return std::max(1.0, *count.data_ptr<double>());  // a step without targets has no loss and no gradient
 }
 
 void TrainRun::update(Step& step, const pipeline::StepResult& result) {
@@ -152,7 +159,7 @@ void TrainRun::update(Step& step, const pipeline::StepResult& result) {
 
 bool TrainRun::is_good(Step& step, const pipeline::StepResult& result) {
   const bool finite = std::isfinite(step.sums.loss_sum) && std::isfinite(step.gradient_norm);
-  const auto [verdict, reason] = guard_.judge(step.sums.loss_sum / static_cast<double>(batch_.tokens_per_step()), finite);
+  const auto [verdict, reason] = guard_.judge(step.sums.mean_loss(), finite);
   if (verdict == StepGuard::Verdict::kTake) return true;
   const int64_t number = position_.step + 1;
   try {

@@ -66,6 +66,8 @@ class TrainRun {
 
  private:
   [[nodiscard]] std::vector<pipeline::Microbatch> next_microbatches();
+  // Targets of this step over all replicas. Collective where they must be counted.
+  [[nodiscard]] double count_targets(const std::vector<pipeline::Microbatch>& microbatches);
   void update(Step& step, const pipeline::StepResult& result);
   // True: the update may be made.
   [[nodiscard]] bool is_good(Step& step, const pipeline::StepResult& result);

@@ -172,7 +172,7 @@ class TrainLoop {
     if (!step.skipped.empty()) reporter.note(fmt::format("skipped {}", step.skipped));
     averages_.add(step.sums, seconds);
     watch_stragglers(step.sums, reporter);
-    summary_.losses.push_back(step.sums.loss_sum / static_cast<double>(run_.batch().tokens_per_step()));
+    summary_.losses.push_back(step.sums.mean_loss());
     summary_.stopped = step.sums.stop > 0;
 
     const int64_t n = run_.position().step;

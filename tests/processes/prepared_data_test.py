@@ -43,6 +43,25 @@ class PreparedDataTest(TrainCase):
             self.assertIn(f"at step {step}", resumed.stderr)
             self.assertEqual(self.losses(name), losses, f"resumed at step {step}")
 
+    def test_documents_apart_give_the_same_losses_on_four_ranks_as_on_one(self):
+        # The number of targets differs from replica to replica and from step to step; the loss is divided by that of all.
+        shared = {**EVERY_STEP, "data.path": self.prepare(), "data.packing": "document", "steps": 12}
+        self.train("one", **shared, **{"mesh.data": 1, "mesh.pipe": 1, "batch.microbatches": 4})
+        self.train("four", **shared, **{"mesh.data": 2, "mesh.pipe": 2, "batch.microbatches": 2})
+        self.train("across", **{**shared, "data.packing": "stream"}, **{"mesh.data": 1, "mesh.pipe": 1, "batch.microbatches": 4})
+        one, four = self.losses("one"), self.losses("four")
+        self.assertEqual(len(one), 12)
+        self.assertLess(max(abs(a - b) for a, b in zip(one, four)), 1e-5)
+        self.assertGreater(max(abs(a - b) for a, b in zip(one, self.losses("across"))), 1e-3, "packing makes no difference")
+
+    def test_whole_documents_fill_rows_unevenly_and_give_the_same_losses_on_four_ranks(self):
+        shared = {**EVERY_STEP, "data.path": self.prepare(), "data.packing": "whole", "batch.sequence_length": 100, "steps": 6}
+        self.train("one", **shared, **{"mesh.data": 1, "mesh.pipe": 1, "batch.microbatches": 4})
+        self.train("four", **shared, **{"mesh.data": 2, "mesh.pipe": 2, "batch.microbatches": 2})
+        one, four = self.losses("one"), self.losses("four")
+        self.assertEqual(len(one), 6)
+        self.assertLess(max(abs(a - b) for a, b in zip(one, four)), 1e-5)
+
     def test_data_that_shrinks_or_vanishes_ends_every_rank_and_names_the_file(self):
         for what, change in (("shrinks", lambda shard: os.truncate(shard, 100)), ("vanishes", os.remove)):
             with self.subTest(what):
