@@ -64,10 +64,10 @@ void add_prepare(CLI::App& parent) {
   command->add_option("input", options.inputs, "Files, or folders whose files are all read")->required()->type_name("PATH");
   command->add_option("--output", options.output, "The folder to make")->required()->type_name("DIR");
   command->add_option("--tokenizer", options.tokenizer, "A model directory with the tokenizer's files (default: one token a byte)")->type_name("DIR");
-  command->add_option("--format", source.format, "auto: JSON lines where a name ends in .jsonl or .ndjson, else text")
+  command->add_option("--format", source.format, "auto: JSON lines where a name ends in .jsonl or .ndjson, else text; chat: JSON lines with messages")
       ->transform(CLI::CheckedTransformer(std::map<std::string, data::TextFormat>{
-          {"auto", data::TextFormat::kAuto}, {"text", data::TextFormat::kText}, {"jsonl", data::TextFormat::kJsonl}}))
-      ->option_text("auto|text|jsonl");
+          {"auto", data::TextFormat::kAuto}, {"text", data::TextFormat::kText}, {"jsonl", data::TextFormat::kJsonl}, {"chat", data::TextFormat::kChat}}))
+      ->option_text("auto|text|jsonl|chat");
   command->add_option("--separator", source.separator, "Text: a line of just this cuts documents; '' = one document a file (default %)")->type_name("LINE");
   command->add_option("--key", source.text_key, "JSON lines: the key of the text (default text)")->type_name("NAME");
   auto* fraction = command->add_option("--validation-fraction", options.validation_fraction, "Of the documents, held out evenly (default 0.1)")
@@ -93,6 +93,7 @@ void add_prepare(CLI::App& parent) {
   command->footer("The same input gives the same bytes, whatever the number of threads. The folder appears when it is complete.\n"
                   "Examples:\n"
                   "  penstock data prepare texts/ --output data/texts\n"
+                  "  penstock data prepare chats.jsonl --format chat --tokenizer models/smollm-instruct --output data/chats\n"
                   "  penstock data prepare web.jsonl --key content --tokenizer models/smollm --output data/web\n"
                   "  penstock data prepare book.txt --separator '' --validation last-chapter.txt --output data/book");
   command->callback([arguments] { run_prepare(*arguments); });

@@ -32,8 +32,9 @@ std::vector<Field> fields_of(TrainConfig& c) {
       boolean_field("model.tie_word_embeddings", m.tie_word_embeddings, "the head shares the embedding's weights"),
       text_list_field("data.path", c.data.paths, "files, or folders whose files are all read; or one folder of `penstock data prepare`"),
       text_list_field("data.validation_path", c.data.validation_paths, "the same, held out whole instead of a share of data.path"),
-      choice_field<TextFormat>("data.format", c.data.format, {{"auto", TextFormat::kAuto}, {"text", TextFormat::kText}, {"jsonl", TextFormat::kJsonl}},
-                               "of files; auto = JSON lines where a name ends in .jsonl or .ndjson, else text"),
+      choice_field<TextFormat>("data.format", c.data.format, {{"auto", TextFormat::kAuto}, {"text", TextFormat::kText}, {"jsonl", TextFormat::kJsonl}, {"chat", TextFormat::kChat}},
+                               "of files; auto = JSON lines where a name ends in .jsonl or .ndjson, else text; chat = JSON lines with messages, of which the assistant's "
+                               "are learned"),
       text_field("data.text_key", c.data.text_key, "JSON lines: the key of the text"),
       text_field("data.separator", c.data.separator, "a line of just this cuts documents; empty = one document a file"),
       real_field("data.validation_fraction", c.data.validation_fraction, {.min = 0, .max = 1, .max_excluded = true},
@@ -201,6 +202,9 @@ std::optional<Error> check_shape(const TrainConfig& c) {
   const int longest = m.max_position_embeddings > 0 ? m.max_position_embeddings : c.batch.sequence_length;
   if (c.batch.sequence_length > longest) {
     return wrong("batch.sequence_length", "expected at most model.max_position_embeddings {}, found {}", longest, c.batch.sequence_length);
+  }
+  if (c.data.format == TextFormat::kChat && c.data.packing == DataPacking::kStream) {
+    return wrong("data.packing", "conversations (data.format chat) are kept apart: expected whole or document, found stream");
   }
   const int num_layers = m.num_layers + 2;  // with the embedding and the head
   if (c.mesh.pipe > num_layers) {

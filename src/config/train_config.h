@@ -37,6 +37,7 @@ enum class TextFormat {
   kAuto,   // JSON lines where a file's name ends in .jsonl or .ndjson, else text
   kText,   // documents between separator lines
   kJsonl,  // a JSON object a line, whose text is under a key
+  kChat,   // a JSON object a line, with the "messages" of a conversation
 };
 enum class DataPacking { kStream, kDocument, kWhole };  // as data::Packing
 

@@ -24,6 +24,11 @@ std::string refusal(const std::string& yaml, const std::vector<std::string>& ove
   return config.ok() ? "accepted" : config.error().message();
 }
 
+TEST(TrainConfig, ConversationsAreKeptApart) {
+  EXPECT_THAT(refusal(kSmallest, {"data.format=chat"}), HasSubstr("key 'data.packing'"));
+  EXPECT_EQ(refusal(kSmallest, {"data.format=chat", "data.packing=whole"}), "accepted");
+}
+
 TEST(TrainConfig, FillsInDefaults) {
   const TrainConfig config = parse_train_config(kSmallest, "t").value();
   EXPECT_EQ(config.model.num_kv_heads, 4) << "as num_heads";

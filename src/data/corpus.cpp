@@ -23,13 +23,14 @@ Corpus open_prepared(const fs::path& folder, const fs::path& model_tokenizer) {
   }
   corpus.train = std::make_unique<ShardStream>(open_shards(folder, info, info.train));
   corpus.validation = std::make_unique<ShardStream>(open_shards(folder, info, info.validation));
+  corpus.chat = info.chat;
   return corpus;
 }
 
 // All documents of the files, in memory.
 class TextReader {
  public:
-  TextReader(const config::TrainDataConfig& data, const fs::path& tokenizer_folder) : tokenizer_(open_tokenizer(tokenizer_folder)) {
+  TextReader(const config::TrainDataConfig& data, const fs::path& tokenizer_folder) : tokenizer_folder_(tokenizer_folder), tokenizer_(open_tokenizer(tokenizer_folder)) {
     source_.format = data.format;
     source_.separator = data.separator;
     source_.text_key = data.text_key;
@@ -39,7 +40,7 @@ class TextReader {
 
   template <typename Take>
   void read(const std::vector<std::string>& paths, Take take) {
-    const DocumentEncoder encoder(tokenizer_, source_);
+    const DocumentEncoder encoder(tokenizer_, tokenizer_folder_, source_);
     DocumentReader reader(files_below(paths).value(), source_);
     bytes_ += reader.bytes_total();
     if (bytes_ > kMaxBytes) {
@@ -53,6 +54,7 @@ class TextReader {
   [[nodiscard]] const std::shared_ptr<const text::Tokenizer>& tokenizer() const { return tokenizer_; }
 
  private:
+  const fs::path tokenizer_folder_;
   const std::shared_ptr<const text::Tokenizer> tokenizer_;
   SourceOptions source_;
   uint64_t bytes_ = 0;
@@ -70,6 +72,7 @@ Corpus read_text(const config::TrainDataConfig& data, const fs::path& model_toke
   corpus.validation = std::move(validation);
   corpus.tokenizer = reader.tokenizer();
   corpus.tokenizer_folder = model_tokenizer;
+  corpus.chat = data.format == TextFormat::kChat;
   return corpus;
 }
 

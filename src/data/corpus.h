@@ -13,6 +13,7 @@ struct Corpus {
   std::unique_ptr<const TokenStream> train, validation;
   std::shared_ptr<const text::Tokenizer> tokenizer;
   std::filesystem::path tokenizer_folder;  // its files; empty = bytes
+  bool chat = false;                       // documents are conversations, to be kept apart
 };
 
 // The tokenizer that a new model takes with these data: that of a prepared folder, or empty = bytes.

@@ -1,11 +1,18 @@
 #include "data/document_encoder.h"
 
+#include "data/chat_encoder.h"
+
 namespace penstock::data {
 
-DocumentEncoder::DocumentEncoder(std::shared_ptr<const text::Tokenizer> tokenizer, const SourceOptions& options)
-    : tokenizer_(std::move(tokenizer)), options_(options) {}
+DocumentEncoder::DocumentEncoder(std::shared_ptr<const text::Tokenizer> tokenizer, const std::filesystem::path& folder, const SourceOptions& options)
+    : tokenizer_(std::move(tokenizer)), options_(options) {
+  if (options.format == TextFormat::kChat) chat_ = std::make_unique<const ChatEncoder>(tokenizer_, folder);
+}
+
+DocumentEncoder::~DocumentEncoder() = default;
 
 EncodedDocument DocumentEncoder::encode(RawDocument document) const {
+  if (chat_ != nullptr) return chat_->encode(document);
   const std::string text = text_of(std::move(document), options_);
   if (text.empty()) return {};
   EncodedDocument encoded;

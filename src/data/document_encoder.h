@@ -13,16 +13,21 @@ struct EncodedDocument {
   uint64_t text_bytes = 0;       // of the text that the tokens stand for
 };
 
+class ChatEncoder;
+
 // Threads: const and shared freely.
 class DocumentEncoder {
  public:
-  DocumentEncoder(std::shared_ptr<const text::Tokenizer> tokenizer, const SourceOptions& options);
+  // `folder`: the tokenizer's; conversations are rendered by the chat template in it. Throws Error kInvalidArgument when it has none.
+  DocumentEncoder(std::shared_ptr<const text::Tokenizer> tokenizer, const std::filesystem::path& folder, const SourceOptions& options);
+  ~DocumentEncoder();
   // Throws Error kInvalidArgument FILE:LINE for a document that is not what its format says.
   [[nodiscard]] EncodedDocument encode(RawDocument document) const;
 
  private:
   std::shared_ptr<const text::Tokenizer> tokenizer_;
   const SourceOptions options_;
+  std::unique_ptr<const ChatEncoder> chat_;
 };
 
 }  // namespace penstock::data

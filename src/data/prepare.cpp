@@ -125,7 +125,7 @@ class Preparation {
       : options_(options),
         folder_(options.output, options.overwrite),
         tokenizer_(open_tokenizer(options.tokenizer)),
-        encoder_(tokenizer_, options.source),
+        encoder_(tokenizer_, options.tokenizer, options.source),
         info_(describe(*tokenizer_)),
         train_(split_writer("train")),
         validation_(split_writer("validation")) {}
@@ -149,7 +149,7 @@ class Preparation {
     const uint32_t bytes = token_bytes_for(static_cast<uint64_t>(info_.vocab_size), chat());
     return {folder_.path(), name, bytes, chat(), info_.fingerprint, options_.shard_bytes};
   }
-  [[nodiscard]] bool chat() const { return false; }
+  [[nodiscard]] bool chat() const { return options_.source.format == TextFormat::kChat; }
 
   static Piece next_piece(DocumentReader& reader) {
     Piece piece;

@@ -6,6 +6,9 @@ namespace penstock::train {
 
 RunData::RunData(const config::TrainDataConfig& config, const BatchShape& shape, uint64_t seed, const std::filesystem::path& model_tokenizer)
     : shape_(shape), corpus_(data::open_corpus(config, model_tokenizer).value()) {
+  if (corpus_.chat && config.packing == data::Packing::kStream) {
+    throw error(Code::kInvalidArgument, "data.packing: {} holds conversations, which are kept apart: expected whole or document, found stream", config.paths.front());
+  }
   train_rows_.emplace(*corpus_.train, shape.sequence_length, config.packing);
   validation_rows_.emplace(*corpus_.validation, shape.sequence_length, config.packing);
   if (train_rows_->full() < 1 || validation_rows_->count() < 1) {
