@@ -17,6 +17,7 @@ void add_checkpoint_command(CLI::App& app);
 void add_bench_command(CLI::App& app);
 void add_serve_command(CLI::App& app);
 void add_generate_command(CLI::App& app);
+void add_config_command(CLI::App& app);
 
 // 2 for what the user can correct (arguments, configuration, a name that is not there), else 1.
 [[nodiscard]] int exit_code(const Error& error);

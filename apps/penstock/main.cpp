@@ -34,6 +34,7 @@ int run(int argc, char** argv) {
   add_data_command(app);
   add_serve_command(app);
   add_generate_command(app);
+  add_config_command(app);
   add_partition_command(app);
   add_schedule_command(app);
   add_timeline_command(app);

@@ -36,6 +36,7 @@ struct ServeOptions {
   std::string ts_config;
   std::string model_store;
   std::vector<std::string> models;
+  std::vector<std::string> overrides;
   std::string address;
   std::optional<int> port;
   std::string log_folder = "logs";
@@ -43,8 +44,12 @@ struct ServeOptions {
 
 // config.properties, overridden by the flags.
 config::ServerConfig read_config(const ServeOptions& options) {
-  config::ServerConfig config;
-  if (!options.ts_config.empty()) config = config::load_server_config(options.ts_config).value();
+  const fs::path file = config::choose_config_file(options.ts_config);
+  if (!file.empty()) spdlog::info("configuration: {}", file.string());
+  if (!options.ts_config.empty() && file != options.ts_config) {
+    spdlog::warn("--ts-config {} is not read: TS_CONFIG_FILE names another file", options.ts_config);
+  }
+  config::ServerConfig config = config::load_server_config(file, config::process_environment(), options.overrides).value();
   if (!options.model_store.empty()) config.model_store = options.model_store;
   if (!options.address.empty()) config.grpc_inference_address = options.address;
   if (options.port) config.grpc_inference_port = *options.port;
@@ -53,7 +58,7 @@ config::ServerConfig read_config(const ServeOptions& options) {
     config.load_models = options.models;
   }
   if (config.load_all_models) config.load_models = {"all"};
-  for (const std::string& note : config.notes) spdlog::warn("{}: {}", options.ts_config, note);
+  for (const std::string& note : config.notes) spdlog::warn("{}", note);
   return config;
 }
 
@@ -106,6 +111,7 @@ class FrontDoor {
     options.port = config_.grpc_inference_port;
     options.max_request_bytes = config_.max_request_size;
     options.max_response_bytes = config_.max_response_size;
+    options.connection_age = config_.grpc_inference_age;
     const auto server = std::move(rpc::GrpcServer::start(options, *registry_)).value();
     server_ = server.get();
     for (const auto& model : registry_->models()) model->start();
@@ -212,6 +218,7 @@ void add_serve_command(CLI::App& app) {
       ->type_name("MODEL ...");
   command->add_option("--model-store", options->model_store, "Folder of model folders")->type_name("DIR");
   command->add_option("--ts-config", options->ts_config, "TorchServe's config.properties; flags override it")->type_name("FILE");
+  command->add_option("--set", options->overrides, "A key of config.properties, as KEY=VALUE; may be repeated")->type_name("KEY=VALUE")->allow_extra_args(false);
   command->add_option("--port", options->port, "gRPC port; 0 = any free one (default 7070)")->check(CLI::Range(0, 65535));
   command->add_option("--address", options->address, "Address to listen on (default 127.0.0.1: this machine only)")->type_name("HOST");
   command->add_option("--log-dir", options->log_folder, "Workers log to DIR/MODEL-GROUP/rank-R.log")->capture_default_str();

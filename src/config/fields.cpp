@@ -218,7 +218,12 @@ Field integer_list_field(std::string key, std::vector<int>& target, IntRange ran
           [&target] { return print_list(target, [](int number) { return fmt::to_string(number); }); }};
 }
 
-Field later(std::string key) { return {std::move(key), "", "", nullptr, nullptr}; }
+Field idle(std::string key, std::string why) { return {std::move(key), "", "", nullptr, nullptr, std::move(why)}; }
+
+Field noted(Field field, std::string why) {
+  field.note = std::move(why);
+  return field;
+}
 
 Field detail::choice_field(std::string key, std::vector<std::string> words, std::function<void(size_t)> set, std::function<size_t()> get,
                            std::string meaning) {
@@ -236,7 +241,7 @@ std::string place(const std::string& file, int line) { return line > 0 ? fmt::fo
 
 Result<Filled> fill(const std::vector<Field>& fields, const std::vector<RawValue>& values, const std::string& file) {
   Filled filled;
-  std::string passed_over;  // a later() key that is a map: what stands below it is not looked at
+  std::string passed_over;  // an idle() key that is a map: what stands below it is not looked at
   for (const RawValue& value : values) {
     if (!passed_over.empty() && is_below(value.key, passed_over)) continue;
     const std::string where = place(file, value.line);
@@ -248,11 +253,11 @@ Result<Filled> fill(const std::vector<Field>& fields, const std::vector<RawValue
         return error(Code::kInvalidArgument, "{}key '{}': expected a map, found {}", where, value.key, value.describe());
       }
     } else if (!field->assign) {
-      filled.notes.push_back(fmt::format("{}{}: known, not applicable yet", where, value.key));
       passed_over = value.key;
     } else if (!field->assign(value)) {
       return error(Code::kInvalidArgument, "{}key '{}': expected {}, found {}", where, value.key, field->expected, value.describe());
     }
+    if (field != fields.end() && !field->note.empty()) filled.notes.push_back(fmt::format("{}{}: {}", where, value.key, field->note));
     filled.lines[value.key] = value.line;
   }
   return filled;

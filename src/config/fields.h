@@ -45,8 +45,9 @@ struct Field {
   std::string key;                                  // with dots
   std::string expected;                             // "an integer >= 1"
   std::string meaning;                              // printed beside the value; unit included
-  std::function<bool(const RawValue&)> assign;      // false = does not fit `expected`, the variable is unchanged; absent = later()
+  std::function<bool(const RawValue&)> assign;      // false = does not fit `expected`, the variable is unchanged; absent = idle()
   std::function<std::string()> print;               // the value as YAML
+  std::string note = {};                            // said when the key is given: why it does nothing
 };
 
 [[nodiscard]] Field integer_field(std::string key, int& target, IntRange range, std::string meaning);
@@ -58,8 +59,10 @@ struct Field {
 // A string counts as a list of one.
 [[nodiscard]] Field text_list_field(std::string key, std::vector<std::string>& target, std::string meaning);
 [[nodiscard]] Field integer_list_field(std::string key, std::vector<int>& target, IntRange range, std::string meaning);
-// A key that is known and does nothing yet, with all that stands below it: reported as a note.
-[[nodiscard]] Field later(std::string key);
+// A key that is known and does nothing, with all that stands below it, whatever its value: reported as a note that says why.
+[[nodiscard]] Field idle(std::string key, std::string why);
+// A key that does nothing, but whose value must be right all the same.
+[[nodiscard]] Field noted(Field field, std::string why);
 
 // One word of a few; letter case does not matter.
 template <typename Enum>
@@ -68,7 +71,7 @@ template <typename Enum>
 // What came of filling the fields.
 struct Filled {
   std::map<std::string, int> lines;  // of every key that was given
-  std::vector<std::string> notes;    // "FILE:LINE: KEY: known, not applicable yet"
+  std::vector<std::string> notes;    // "FILE:LINE: KEY: not supported yet"
 };
 
 // Assigns every value to its field. Errors: kInvalidArgument

@@ -35,7 +35,8 @@ std::vector<Field> fields_of(Sample& s) {
       text_list_field("group.paths", s.paths, ""),
       integer_list_field("group.ids", s.ids, {0}, ""),
       seconds_field("group.timeout", s.timeout, {1}, ""),
-      later("pippy"),
+      idle("pippy", "not applicable: Python"),
+      noted(integer_field("threads", s.count, {1}, ""), "not supported yet"),
   };
 }
 
@@ -90,11 +91,13 @@ TEST(Fields, NameTheNearestKnownKey) {
   EXPECT_EQ(filled_or_error(s, "timeout: 3\n"), "f:1: unknown key 'timeout'; did you mean 'group.timeout'?") << "right name, wrong place";
 }
 
-TEST(Fields, NoteWhatIsKnownButDoesNothingYet) {
+TEST(Fields, NoteWhatIsKnownButDoesNothing) {
   Sample s;
-  const Result<Filled> filled = fill(fields_of(s), parse_yaml("count: 2\npippy:\n  anything: {below: [1]}\non: true\n", "f").value(), "f");
+  const std::string yaml = "count: 2\npippy:\n  anything: {below: [1]}\non: true\nthreads: 3\n";
+  const Result<Filled> filled = fill(fields_of(s), parse_yaml(yaml, "f").value(), "f");
   ASSERT_TRUE(filled.ok()) << filled.error().message();
-  EXPECT_THAT(filled.value().notes, ElementsAre("f:2: pippy: known, not applicable yet"));
+  EXPECT_THAT(filled.value().notes, ElementsAre("f:2: pippy: not applicable: Python", "f:5: threads: not supported yet"));
+  EXPECT_EQ(filled_or_error(s, "threads: many\n"), "f:1: key 'threads': expected an integer >= 1, found 'many'");
   EXPECT_EQ(filled.value().lines.at("on"), 4);
 }
 

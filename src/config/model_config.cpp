@@ -1,6 +1,8 @@
 #include "config/model_config.h"
 
+#include <algorithm>
 #include <set>
+#include <utility>
 
 #include "config/fields.h"
 #include "config/yaml_reader.h"
@@ -8,43 +10,81 @@
 namespace penstock::config {
 namespace {
 
+constexpr const char* kLater = "not supported yet";
+constexpr const char* kSequences = "not supported yet: sequences";
+constexpr const char* kAlways = "not applicable: batches are always made anew at every token";
+constexpr const char* kPython = "not applicable: a setting of Python handlers";
+constexpr const char* kTorchrun = "not applicable: the ranks of a group find each other without torchrun";
+
+// Keys that do nothing here, with all that stands below them.
+constexpr std::pair<const char*, const char*> kIdleKeys[] = {
+    {"pippy", kPython},
+    {"deepspeed", kPython},
+    {"micro_batching", kPython},
+    {"pt2", kPython},
+    {"dali", kPython},
+    {"handler.index_filename", "not applicable: the model's directory says where its weights are"},
+    {"handler.max_length", "not supported yet: a request says its own max_tokens"},
+    {"handler.max_new_tokens", "not supported yet: a request says its own max_tokens"},
+    {"handler.manual_seed", "not supported yet: a request says its own seed"},
+    {"handler.converted_ckpt_dir", kPython},
+    {"handler.tokenizer_path", "not supported yet: the tokenizer is that of the model's directory"},
+    {"handler.model_args_path", kPython},
+    {"handler.mode", kPython},
+    {"handler.stream", "not applicable: the client chooses with the call it makes"},
+    {"handler.compile", kPython},
+    {"handler.profile", kPython},
+    {"handler.vllm_engine_config", kPython},
+    {"handler.adapters", "not supported yet: adapters"},
+    {"handler.chat_template", "not supported yet: chat templates"},
+    {"handler.engine_dir", kPython},
+    {"handler.tokenizer_dir", kPython},
+    {"handler.kv_cache_config", kPython},
+};
+
+// Where keys that do nothing, but have a type, leave their value.
+struct IdleValues {
+  bool boolean = false;
+  int64_t integer = 0;
+  std::string text;
+};
+
+// The typed keys that do nothing here.
+std::vector<Field> idle_fields(IdleValues& idle_values) {
+  std::vector<Field> fields = {
+      noted(boolean_field("continuousBatching", idle_values.boolean, ""), kAlways),
+      noted(boolean_field("asyncCommunication", idle_values.boolean, ""), "not applicable: workers always answer in any order"),
+      noted(boolean_field("sequenceBatching", idle_values.boolean, ""), kSequences),
+      noted(integer_field("sequenceMaxIdleMSec", idle_values.integer, {0}, ""), kSequences),
+      noted(integer_field("sequenceTimeoutMSec", idle_values.integer, {0}, ""), kSequences),
+      noted(integer_field("maxSequenceJobQueueSize", idle_values.integer, {1}, ""), kSequences),
+      noted(integer_field("maxNumSequence", idle_values.integer, {1}, ""), kSequences),
+      noted(boolean_field("useVenv", idle_values.boolean, ""), kPython),
+      noted(text_field("torchrun.rdzv-backend", idle_values.text, ""), kTorchrun),
+      noted(text_field("torchrun.rdzv-endpoint", idle_values.text, ""), "not supported yet: a worker group on several machines"),
+      noted(text_field("torchrun.rdzv-conf", idle_values.text, ""), kTorchrun),
+      noted(integer_field("torchrun.monitor-interval", idle_values.integer, {1}, ""), kTorchrun),
+      noted(integer_field("torchrun.node-rank", idle_values.integer, {0}, ""), "not supported yet: a worker group on several machines"),
+  };
+  for (const auto& [key, why] : kIdleKeys) fields.push_back(idle(key, why));
+  return fields;
+}
+
 // Values of keys whose meaning is not a plain variable.
 struct RawModelConfig {
   seconds response_timeout{0};
   seconds startup_timeout{0};
+  int client_timeout_ms = 0;
   std::string model_path;
-};
-
-// Keys of TorchServe that nothing here acts on yet, with all that stands below them.
-constexpr const char* kLaterKeys[] = {
-    "clientTimeoutInMills",
-    "useJobTicket",
-    "continuousBatching",
-    "asyncCommunication",
-    "sequenceBatching",
-    "sequenceMaxIdleMSec",
-    "sequenceTimeoutMSec",
-    "maxSequenceJobQueueSize",
-    "maxNumSequence",
-    "useVenv",
-    "pippy",
-    "deepspeed",
-    "micro_batching",
-    "pt2",
-    "dali",
-    "torchrun.rdzv-backend",
-    "torchrun.rdzv-endpoint",
-    "torchrun.rdzv-conf",
-    "torchrun.monitor-interval",
-    "torchrun.node-rank",
+  IdleValues idle;
 };
 
 std::vector<Field> fields_of(ModelConfig& c, RawModelConfig& raw) {
   std::vector<Field> fields = {
-      integer_field("minWorkers", c.min_workers, {1}, ""),
-      integer_field("maxWorkers", c.max_workers, {1}, ""),
-      integer_field("batchSize", c.batch_size, {1}, ""),
-      integer_field("maxBatchDelay", c.max_batch_delay_ms, {0}, ""),
+      integer_field("minWorkers", c.min_workers, {0, 1024}, ""),
+      integer_field("maxWorkers", c.max_workers, {0, 1024}, ""),
+      noted(integer_field("batchSize", c.batch_size, {1}, ""), kAlways),
+      noted(integer_field("maxBatchDelay", c.max_batch_delay_ms, {0}, ""), kAlways),
       seconds_field("responseTimeout", raw.response_timeout, {1}, ""),
       seconds_field("startupTimeout", raw.startup_timeout, {1}, ""),
       choice_field<DeviceType>("deviceType", c.device_type,
@@ -61,7 +101,9 @@ std::vector<Field> fields_of(ModelConfig& c, RawModelConfig& raw) {
       integer_field("torchrun.nnodes", c.torchrun.nnodes, {1}, ""),
       integer_field("torchrun.nproc-per-node", c.torchrun.nproc_per_node, {1, 1024}, ""),
       integer_field("torchrun.OMP_NUMBER_THREADS", c.torchrun.omp_num_threads, {1, 1024}, ""),
-      integer_field("jobQueueSize", c.job_queue_size, {1}, ""),
+      integer_field("jobQueueSize", c.job_queue_size, {0}, ""),
+      integer_field("clientTimeoutInMills", raw.client_timeout_ms, {0}, ""),
+      boolean_field("useJobTicket", c.use_job_ticket, ""),
       seconds_field("maxRetryTimeoutInSec", c.max_retry_timeout, {0}, ""),
       text_field("handler.model_path", raw.model_path, ""),
       integer_field("handler.max_sequence_tokens", c.handler.max_sequence_tokens, {0}, ""),
@@ -69,7 +111,7 @@ std::vector<Field> fields_of(ModelConfig& c, RawModelConfig& raw) {
       choice_field<ComputeType>("handler.dtype", c.handler.dtype,
                                 {{"auto", ComputeType::kAuto}, {"fp32", ComputeType::kFloat32}, {"bf16", ComputeType::kBfloat16}}, ""),
   };
-  for (const char* key : kLaterKeys) fields.push_back(later(key));
+  for (Field& field : idle_fields(raw.idle)) fields.push_back(std::move(field));
   return fields;
 }
 
@@ -150,7 +192,12 @@ Result<ModelConfig> load_model_config(const std::filesystem::path& path) {
   if (filled->lines.contains("startupTimeout")) config.startup_timeout = raw.startup_timeout;
   const std::filesystem::path folder = std::filesystem::absolute(path).parent_path();
   config.handler.model_path = raw.model_path.empty() ? folder : (folder / raw.model_path).lexically_normal();
+  config.client_timeout = milliseconds(raw.client_timeout_ms);
   config.notes = std::move(filled->notes);
+  if (config.max_workers > std::max(1, config.min_workers)) {
+    config.notes.push_back(place(file, filled->lines.at("maxWorkers")) +
+                           "maxWorkers: above minWorkers, not supported yet: workers are added by the management API only");
+  }
   return config;
 }
 

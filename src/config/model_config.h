@@ -31,8 +31,8 @@ struct HandlerConfig {
 struct ModelConfig {
   int min_workers = 0;               // 0 = not given: the server's default_workers_per_model
   int max_workers = 0;               // 0 = not given: as min_workers
-  int batch_size = 1;
-  int max_batch_delay_ms = 100;
+  int batch_size = 1;                // shown in descriptions; batches are made anew at every token
+  int max_batch_delay_ms = 100;      // the same
   std::optional<seconds> response_timeout;  // absent = the server's default_response_timeout
   std::optional<seconds> startup_timeout;   // absent = the server's default_startup_timeout
   DeviceType device_type = DeviceType::kAuto;
@@ -41,16 +41,18 @@ struct ModelConfig {
   int parallel_level = 0;            // 0 = not given
   TorchrunConfig torchrun;
   int job_queue_size = 0;            // 0 = the server's job_queue_size
+  milliseconds client_timeout{0};    // longest life of a request, waiting included; 0 = no limit
+  bool use_job_ticket = false;       // a request is refused unless a worker is free at once
   seconds max_retry_timeout{300};    // a worker that keeps failing is restarted for so long
   HandlerConfig handler;
 
-  std::vector<std::string> notes;    // known keys that do nothing yet, one line each, to be logged
+  std::vector<std::string> notes;    // keys that were given and do nothing, and why: one line each, to be logged
 
   // Processes of one worker group = pipeline stages: parallelLevel, or torchrun's nproc-per-node, or 1.
   [[nodiscard]] int num_stages() const;
 };
 
-// Reads a model-config.yaml. Errors: kNotFound; kInvalidArgument "FILE:LINE: key 'a.b': expected ..., found ...", unknown keys with the
+// Reads a model-config.yaml. Every key of TorchServe is known and its type is checked, also of those that do nothing. Errors: kNotFound; kInvalidArgument "FILE:LINE: key 'a.b': expected ..., found ...", unknown keys with the
 // nearest known one; kUnimplemented for parallelType tp, pptp and custom, and for nnodes > 1.
 [[nodiscard]] Result<ModelConfig> load_model_config(const std::filesystem::path& file);
 

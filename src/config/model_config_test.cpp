@@ -29,10 +29,8 @@ class ModelConfigTest : public testing::Test {
 
 TEST_F(ModelConfigTest, ReadsEveryHonouredKey) {
   const ModelConfig config = load(R"(
-minWorkers: 1
+minWorkers: 2
 maxWorkers: 2
-batchSize: 3
-maxBatchDelay: 50
 responseTimeout: 10
 startupTimeout: 20
 deviceType: gpu
@@ -41,14 +39,14 @@ parallelType: PP
 parallelLevel: 2
 torchrun: {nnodes: 1, nproc-per-node: 2, OMP_NUMBER_THREADS: 4}
 jobQueueSize: 7
+clientTimeoutInMills: 1500
+useJobTicket: true
 maxRetryTimeoutInSec: 0
 handler: {model_path: sub/model, max_sequence_tokens: 64, max_concurrent: 5, dtype: bf16}
 )")
                                  .value();
-  EXPECT_EQ(config.min_workers, 1);
+  EXPECT_EQ(config.min_workers, 2);
   EXPECT_EQ(config.max_workers, 2);
-  EXPECT_EQ(config.batch_size, 3);
-  EXPECT_EQ(config.max_batch_delay_ms, 50);
   EXPECT_EQ(config.response_timeout, seconds(10));
   EXPECT_EQ(config.startup_timeout, seconds(20));
   EXPECT_EQ(config.device_type, DeviceType::kGpu);
@@ -57,6 +55,8 @@ handler: {model_path: sub/model, max_sequence_tokens: 64, max_concurrent: 5, dty
   EXPECT_EQ(config.num_stages(), 2);
   EXPECT_EQ(config.torchrun.omp_num_threads, 4);
   EXPECT_EQ(config.job_queue_size, 7);
+  EXPECT_EQ(config.client_timeout, milliseconds(1500));
+  EXPECT_TRUE(config.use_job_ticket);
   EXPECT_EQ(config.max_retry_timeout, seconds(0));
   EXPECT_EQ(config.handler.model_path, folder_.path() / "sub/model");
   EXPECT_EQ(config.handler.max_sequence_tokens, 64);
@@ -114,12 +114,14 @@ TEST_F(ModelConfigTest, NamesTheNearestKey) {
   EXPECT_THAT(refusal("batchSize: many\n"), EndsWith(":1: key 'batchSize': expected an integer >= 1, found 'many'"));
 }
 
-TEST_F(ModelConfigTest, NotesKnownKeysThatDoNothingYet) {
+TEST_F(ModelConfigTest, SaysOfEveryKeyThatDoesNothingWhy) {
   const ModelConfig config =
-      load("continuousBatching: true\npippy:\n  chunks: 4\n  input_names: [a]\ntorchrun:\n  rdzv-backend: c10d\n").value();
+      load("continuousBatching: true\npippy:\n  chunks: 4\n  input_names: [a]\nsequenceBatching: true\nmaxWorkers: 4\n").value();
   EXPECT_THAT(config.notes,
-              ElementsAre(EndsWith(":1: continuousBatching: known, not applicable yet"), EndsWith(":2: pippy: known, not applicable yet"),
-                          EndsWith(":6: torchrun.rdzv-backend: known, not applicable yet")));
+              ElementsAre(EndsWith(":1: continuousBatching: not applicable: batches are always made anew at every token"),
+                          EndsWith(":2: pippy: not applicable: a setting of Python handlers"),
+                          EndsWith(":5: sequenceBatching: not supported yet: sequences"), testing::HasSubstr(":6: maxWorkers: above minWorkers")));
+  EXPECT_THAT(refusal("useVenv: 1\n"), EndsWith("key 'useVenv': expected true or false, found '1'")) << "its type is checked all the same";
 }
 
 }  // namespace

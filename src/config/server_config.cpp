@@ -1,101 +1,16 @@
 #include "config/server_config.h"
 
+#include <cctype>
+#include <map>
+
 #include "base/file.h"
 #include "config/fields.h"
 #include "config/properties_reader.h"
+#include "config/server_fields.h"
 #include "config/yaml_reader.h"
 
 namespace penstock::config {
 namespace {
-
-// Values of keys whose meaning takes more than one variable.
-struct RawServerConfig {
-  std::string load_models;
-  int number_of_gpu = 0;
-  bool enable_grpc_ssl = false;
-};
-
-// TorchServe's keys that nothing here acts on yet.
-constexpr const char* kLaterKeys[] = {
-    "management_address",
-    "metrics_address",
-    "grpc_management_address",
-    "grpc_management_port",
-    "grpc_inference_max_connection_age_ms",
-    "grpc_inference_max_connection_age_grace_ms",
-    "grpc_management_max_connection_age_ms",
-    "grpc_management_max_connection_age_grace_ms",
-    "models",
-    "model_snapshot",
-    "allowed_urls",
-    "use_env_allowed_urls",
-    "unregister_model_timeout",
-    "install_py_dep_per_model",
-    "default_service_handler",
-    "service_envelope",
-    "workflow_store",
-    "decode_input_request",
-    "limit_max_image_pixels",
-    "cors_allowed_origin",
-    "cors_allowed_methods",
-    "cors_allowed_headers",
-    "ts_open_inference_protocol",
-    "ts_header_key_sequence_id",
-    "ts_header_key_sequence_start",
-    "ts_header_key_sequence_end",
-    "disable_token_authorization",
-    "token_expiration_min",
-    "enable_model_api",
-    "keystore",
-    "keystore_pass",
-    "keystore_type",
-    "private_key_file",
-    "certificate_file",
-    "blacklist_env_vars",
-    "enable_metrics_api",
-    "metrics_mode",
-    "metrics_config",
-    "model_metrics_auto_detect",
-    "disable_system_metrics",
-    "system_metrics_cmd",
-    "metric_time_interval",
-    "async_logging",
-    "initial_worker_port",
-    "initial_distribution_port",
-    "number_of_netty_threads",
-    "netty_client_threads",
-    "use_native_io",
-    "io_ratio",
-    "prefer_direct_buffer",
-    "enable_envvars_config",
-    "debug",
-    "ipex_enable",
-    "ipex_gpu_enable",
-    "cpu_launcher_enable",
-    "cpu_launcher_args",
-    "vmargs",
-    "plugins_path",
-};
-
-std::vector<Field> fields_of(ServerConfig& c, RawServerConfig& raw) {
-  std::vector<Field> fields = {
-      text_field("inference_address", c.inference_address, ""),
-      text_field("grpc_inference_address", c.grpc_inference_address, ""),
-      integer_field("grpc_inference_port", c.grpc_inference_port, {0, 65535}, ""),
-      text_field("model_store", c.model_store, ""),
-      text_field("load_models", raw.load_models, ""),
-      seconds_field("default_response_timeout", c.default_response_timeout, {1}, ""),
-      seconds_field("default_startup_timeout", c.default_startup_timeout, {1}, ""),
-      integer_field("job_queue_size", c.job_queue_size, {1}, ""),
-      integer_field("number_of_gpu", raw.number_of_gpu, {0}, ""),
-      integer_field("max_request_size", c.max_request_size, {1}, ""),
-      integer_field("max_response_size", c.max_response_size, {1}, ""),
-      integer_field("default_workers_per_model", c.default_workers_per_model, {0}, ""),
-      boolean_field("enable_grpc_ssl", raw.enable_grpc_ssl, ""),
-  };
-  for (const char* key : kLaterKeys) fields.push_back(later(key));
-  return fields;
-}
 
 // Replaces every $$NAME$$.
 std::optional<Error> substitute(RawValue& value, const Environment& environment, const std::string& file) {
@@ -120,55 +35,133 @@ std::string trimmed(std::string_view text) {
   return std::string(text.substr(first, text.find_last_not_of(" \t") - first + 1));
 }
 
-void read_load_models(const std::string& text, ServerConfig& config) {
-  config.load_all_models = trimmed(text) == "all";
-  if (config.load_all_models) return;
+std::vector<std::string> split_list(const std::string& text) {
+  std::vector<std::string> items;
   for (size_t start = 0; start <= text.size();) {
     const size_t comma = std::min(text.find(',', start), text.size());
-    if (std::string name = trimmed(std::string_view(text).substr(start, comma - start)); !name.empty()) config.load_models.push_back(name);
+    if (std::string item = trimmed(std::string_view(text).substr(start, comma - start)); !item.empty()) items.push_back(item);
     start = comma + 1;
   }
+  return items;
 }
 
-std::optional<Error> check_host(const std::string& host, const std::string& where) {
-  if (!host.empty() && host.find_first_of("/ \t") == std::string::npos) return std::nullopt;
-  return error(Code::kInvalidArgument,
-               "{}key 'grpc_inference_address': expected a host name or an IP address such as 127.0.0.1, found '{}'", where, host);
+// TorchServe's name of the environment variable that overrides a key.
+std::string variable_of(const std::string& key) {
+  std::string name = "TS_" + key;
+  for (char& c : name) c = static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+  return name;
 }
+
+// Gathers the sources in their order; what a key means in the end is for finish().
+class Loader {
+ public:
+  std::optional<Error> add_file(const std::filesystem::path& path, const Environment& environment) {
+    const std::string file = path.string();
+    Result<std::string> text = read_file(path, kConfigFileLimit);
+    if (!text) return text.error();
+    Result<std::vector<RawValue>> values = parse_properties(*text, file);
+    if (!values) return values.error();
+    for (RawValue& value : *values) {
+      if (auto problem = substitute(value, environment, file)) return problem;
+    }
+    folder_ = std::filesystem::absolute(path).parent_path();
+    store_in_file_ = true;
+    return add(*values, file);
+  }
+
+  std::optional<Error> add_variables(const Environment& environment) {
+    if (!raw_.enable_envvars_config) return std::nullopt;
+    const bool urls = raw_.use_env_allowed_urls;
+    for (const Field& field : server_fields(config_, raw_)) {
+      const std::string name = variable_of(field.key);
+      const auto content = environment(name);
+      if (!content || (name == "TS_ALLOWED_URLS" && !urls)) continue;
+      if (auto problem = add_one(field.key, *content, "environment variable " + name)) return problem;
+    }
+    return std::nullopt;
+  }
+
+  std::optional<Error> add_override(const std::string& assignment) {
+    const size_t equals = assignment.find('=');
+    if (equals == std::string::npos || equals == 0) {
+      return error(Code::kInvalidArgument, "--set: expected KEY=VALUE with a key of config.properties, found '{}'", assignment.substr(0, 200));
+    }
+    return add_one(trimmed(assignment.substr(0, equals)), trimmed(assignment.substr(equals + 1)), "--set");
+  }
+
+  Result<ServerConfig> finish() {
+    if (auto problem = check()) return *problem;
+    config_.load_all_models = trimmed(raw_.load_models) == "all";
+    if (!config_.load_all_models) config_.load_models = split_list(raw_.load_models);
+    if (places_.contains("number_of_gpu")) config_.number_of_gpu = raw_.number_of_gpu;
+    if (!config_.model_store.empty() && store_in_file_) {
+      config_.model_store = (folder_ / config_.model_store).lexically_normal().string();
+    }
+    return config_;
+  }
+
+ private:
+  std::optional<Error> add_one(const std::string& key, const std::string& content, const std::string& source) {
+    RawValue value;
+    value.key = key;
+    value.items = {content};
+    if (key == "model_store") store_in_file_ = false;
+    return add({value}, source);
+  }
+
+  std::optional<Error> add(const std::vector<RawValue>& values, const std::string& source) {
+    Result<Filled> filled = fill(server_fields(config_, raw_), values, source);
+    if (!filled) return filled.error();
+    for (const auto& [key, line] : filled->lines) places_[key] = place(source, line);
+    config_.notes.insert(config_.notes.end(), filled->notes.begin(), filled->notes.end());
+    return std::nullopt;
+  }
+
+  template <typename... Args>
+  [[nodiscard]] Error fail(Code code, const char* key, fmt::format_string<Args...> format, Args&&... args) const {
+    return error(code, "{}key '{}': {}", places_.at(key), key, fmt::format(format, std::forward<Args>(args)...));
+  }
+
+  [[nodiscard]] std::optional<Error> check() const {
+    const std::string& host = config_.grpc_inference_address;
+    if (host.empty() || host.find_first_of("/ \t") != std::string::npos) {
+      return fail(Code::kInvalidArgument, "grpc_inference_address", "expected a host name or an IP address such as 127.0.0.1, found '{}'", host);
+    }
+    // Notes would be too little here: what was asked to be encrypted or guarded must not be open.
+    if (raw_.enable_grpc_ssl) return fail(Code::kUnimplemented, "enable_grpc_ssl", "TLS is not supported yet; expected false, found true");
+    if (!raw_.disable_token_authorization) {
+      return fail(Code::kUnimplemented, "disable_token_authorization", "tokens are not supported yet; expected true, found false");
+    }
+    return std::nullopt;
+  }
+
+  ServerConfig config_;
+  RawServerConfig raw_;
+  std::map<std::string, std::string> places_;  // by key: "FILE:LINE: " of its last value
+  std::filesystem::path folder_;
+  bool store_in_file_ = false;  // model_store, if given, was given by the file last
+};
 
 }  // namespace
 
-Result<ServerConfig> load_server_config(const std::filesystem::path& path, const Environment& environment) {
-  const std::string file = path.string();
-  Result<std::string> text = read_file(path, kConfigFileLimit);
-  if (!text) return text.error();
-  Result<std::vector<RawValue>> values = parse_properties(*text, file);
-  if (!values) return values.error();
-  for (RawValue& value : *values) {
-    if (auto problem = substitute(value, environment, file)) return *problem;
+Result<ServerConfig> load_server_config(const std::filesystem::path& file, const Environment& environment,
+                                        const std::vector<std::string>& overrides) {
+  Loader loader;
+  if (!file.empty()) {
+    if (auto problem = loader.add_file(file, environment)) return *problem;
   }
+  if (auto problem = loader.add_variables(environment)) return *problem;
+  for (const std::string& assignment : overrides) {
+    if (auto problem = loader.add_override(assignment)) return *problem;
+  }
+  return loader.finish();
+}
 
-  ServerConfig config;
-  RawServerConfig raw;
-  Result<Filled> filled = fill(fields_of(config, raw), *values, file);
-  if (!filled) return filled.error();
-  const auto where = [&](const char* key) { return place(file, filled->lines[key]); };
-
-  if (auto problem = check_host(config.grpc_inference_address, where("grpc_inference_address"))) return *problem;
-  if (raw.enable_grpc_ssl) {  // a note would be too little: what was asked to be encrypted must not be sent in the clear
-    return error(Code::kUnimplemented, "{}key 'enable_grpc_ssl': TLS is not supported yet; expected false, found true",
-                 where("enable_grpc_ssl"));
-  }
-  config.notes = std::move(filled->notes);
-  if (filled->lines.contains("inference_address")) {
-    config.notes.push_back(where("inference_address") + "inference_address: known, not applicable yet");
-  }
-  read_load_models(raw.load_models, config);
-  if (filled->lines.contains("number_of_gpu")) config.number_of_gpu = raw.number_of_gpu;
-  if (!config.model_store.empty()) {
-    config.model_store = (std::filesystem::absolute(path).parent_path() / config.model_store).lexically_normal().string();
-  }
-  return config;
+std::filesystem::path choose_config_file(const std::string& given, const Environment& environment) {
+  if (const auto from_environment = environment("TS_CONFIG_FILE"); from_environment && !from_environment->empty()) return *from_environment;
+  if (!given.empty()) return given;
+  std::error_code ignored;
+  return std::filesystem::exists("config.properties", ignored) ? "config.properties" : "";
 }
 
 }  // namespace penstock::config

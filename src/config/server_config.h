@@ -11,10 +11,17 @@
 
 namespace penstock::config {
 
+// How long a gRPC connection may live; 0 = for ever.
+struct ConnectionAge {
+  int max_ms = 0;
+  int grace_ms = 0;                                         // that calls get to end after max_ms
+};
+
 struct ServerConfig {
   std::string inference_address = "http://127.0.0.1:8080";  // HTTP; not served yet, so giving it makes a note
   std::string grpc_inference_address = "127.0.0.1";         // host only
   int grpc_inference_port = 7070;                           // 0 = any free one
+  ConnectionAge grpc_inference_age;
 
   std::string model_store;                                  // folder of model folders; empty = none; relative to the file's folder
   bool load_all_models = false;                             // load_models=all
@@ -28,13 +35,20 @@ struct ServerConfig {
   int max_response_size = 6553500;                          // bytes
   int default_workers_per_model = 0;                        // 0 = one
 
-  std::vector<std::string> notes;                           // known keys that do nothing yet, one line each, to be logged
+  std::vector<std::string> notes;                           // keys that were given and do nothing, and why: one line each, to be logged
 };
 
-// Reads a config.properties. Every key of TorchServe is known; an unknown one is an error with the nearest known key.
-// `$$VAR$$` in a value is replaced by the environment variable VAR; a missing one is an error.
-// Errors: kNotFound; kInvalidArgument "FILE:LINE: key 'x': expected ..., found ...".
+// Reads a config.properties; an empty path stands for an empty file. Every key of TorchServe is known and its type is checked, also of
+// those that do nothing; an unknown one is an error with the nearest known key. `$$VAR$$` in a value is replaced by the environment
+// variable VAR; a missing one is an error. With enable_envvars_config=true, the environment variable TS_KEY (upper case) overrides KEY,
+// except TS_ALLOWED_URLS unless use_env_allowed_urls=true. `overrides`, "KEY=VALUE", come last.
+// Errors: kNotFound; kInvalidArgument "FILE:LINE: key 'x': expected ..., found ..."; kUnimplemented where ignoring a key would be unsafe.
 [[nodiscard]] Result<ServerConfig> load_server_config(const std::filesystem::path& file,
-                                                      const Environment& environment = process_environment());
+                                                      const Environment& environment = process_environment(),
+                                                      const std::vector<std::string>& overrides = {});
+
+// The file to read, in TorchServe's order: TS_CONFIG_FILE, the one that was `given` on the command line, ./config.properties if it is there.
+// Empty: none.
+[[nodiscard]] std::filesystem::path choose_config_file(const std::string& given, const Environment& environment = process_environment());
 
 }  // namespace penstock::config

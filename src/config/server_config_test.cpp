@@ -66,12 +66,51 @@ TEST_F(ServerConfigTest, LoadsAllModelsWhenToldSo) {
   EXPECT_TRUE(load("load_models=\n").value().load_models.empty());
 }
 
-TEST_F(ServerConfigTest, NotesKnownKeysThatDoNothingYet) {
-  const ServerConfig config = load("# c\ncors_allowed_origin=*\ninference_address=http://0.0.0.0:8080\nmodels={}\n").value();
-  EXPECT_THAT(config.notes, ElementsAre(EndsWith("config.properties:2: cors_allowed_origin: known, not applicable yet"),
-                                        EndsWith("config.properties:4: models: known, not applicable yet"),
-                                        EndsWith("config.properties:3: inference_address: known, not applicable yet")));
-  EXPECT_EQ(config.inference_address, "http://0.0.0.0:8080");
+TEST_F(ServerConfigTest, SaysOfEveryKeyThatDoesNothingWhy) {
+  const ServerConfig config =
+      load("# c\ncors_allowed_origin=*\ninference_address=http://0.0.0.0:8080\nvmargs=-Xmx1g\nnumber_of_netty_threads=4\n").value();
+  EXPECT_THAT(config.notes, ElementsAre(EndsWith("config.properties:2: cors_allowed_origin: not supported yet"),
+                                        EndsWith("config.properties:3: inference_address: not supported yet"),
+                                        EndsWith("config.properties:4: vmargs: not applicable: a setting of TorchServe's Java program"),
+                                        HasSubstr("config.properties:5: number_of_netty_threads: not applicable: a setting of Netty")));
+  EXPECT_THAT(refusal("number_of_netty_threads=four\n"), EndsWith("expected an integer >= 0, found 'four'")) << "its type is checked all the same";
+  EXPECT_THAT(refusal("debug=yes\n"), EndsWith("key 'debug': expected true or false, found 'yes'"));
+}
+
+TEST_F(ServerConfigTest, EnvironmentVariablesOverrideTheFileOnlyWhenItSaysSo) {
+  const Environment environment = fixed_environment({{"TS_GRPC_INFERENCE_PORT", "9"}, {"TS_JOB_QUEUE_SIZE", "8"}, {"TS_MODEL_STORE", "m"}});
+  write_file_atomic(file_, "job_queue_size=7\n");
+  EXPECT_EQ(load_server_config(file_, environment).value().job_queue_size, 7);
+  write_file_atomic(file_, "job_queue_size=7\nmodel_store=store\nenable_envvars_config=true\n");
+  const ServerConfig config = load_server_config(file_, environment).value();
+  EXPECT_EQ(config.job_queue_size, 8);
+  EXPECT_EQ(config.grpc_inference_port, 9);
+  EXPECT_EQ(config.model_store, "m") << "relative to the working folder: it does not stand in the file";
+  EXPECT_EQ(load_server_config(file_, fixed_environment({{"TS_JOB_QUEUE_SIZE", "x"}})).error().message(),
+            "environment variable TS_JOB_QUEUE_SIZE: key 'job_queue_size': expected an integer >= 1, found 'x'");
+}
+
+TEST_F(ServerConfigTest, AllowedUrlsComeFromTheEnvironmentOnlyWhenTheFileAllowsThat) {
+  const Environment environment = fixed_environment({{"TS_ALLOWED_URLS", "https://.*"}});
+  write_file_atomic(file_, "enable_envvars_config=true\n");
+  EXPECT_TRUE(load_server_config(file_, environment).value().notes.empty());
+  write_file_atomic(file_, "enable_envvars_config=true\nuse_env_allowed_urls=true\n");
+  EXPECT_THAT(load_server_config(file_, environment).value().notes, ElementsAre(HasSubstr("TS_ALLOWED_URLS")));
+}
+
+TEST_F(ServerConfigTest, OverridesComeLastAndNeedNoFile) {
+  write_file_atomic(file_, "job_queue_size=7\nenable_envvars_config=true\n");
+  const Environment environment = fixed_environment({{"TS_JOB_QUEUE_SIZE", "8"}});
+  EXPECT_EQ(load_server_config(file_, environment, {"job_queue_size = 9"}).value().job_queue_size, 9);
+  EXPECT_THAT(load_server_config("", environment, {"load_models=a,b"}).value().load_models, ElementsAre("a", "b"));
+  EXPECT_EQ(load_server_config("", environment, {"job_queue_siz=9"}).error().message(),
+            "--set: unknown key 'job_queue_siz'; did you mean 'job_queue_size'?");
+  EXPECT_THAT(load_server_config("", environment, {"job_queue_size"}).error().message(), HasSubstr("--set: expected KEY=VALUE"));
+}
+
+TEST_F(ServerConfigTest, TheFileThatIsReadIsChosenInTorchServesOrder) {
+  EXPECT_EQ(choose_config_file("given", fixed_environment({{"TS_CONFIG_FILE", "other"}})), "other");
+  EXPECT_EQ(choose_config_file("given", fixed_environment({})), "given");
 }
 
 TEST_F(ServerConfigTest, ReplacesEnvironmentVariables) {
@@ -90,7 +129,8 @@ TEST_F(ServerConfigTest, SaysWhatIsWrongWhere) {
               EndsWith("config.properties:1: key 'grpc_inference_port': expected an integer from 0 to 65535, found '70x'"));
   EXPECT_THAT(refusal("job_queue_size=0\n"), EndsWith("key 'job_queue_size': expected an integer >= 1, found '0'"));
   EXPECT_THAT(refusal("grpc_inference_address=http://x\n"), HasSubstr("expected a host name or an IP address"));
-  EXPECT_THAT(refusal("enable_grpc_ssl=true\n"), HasSubstr("TLS is not supported yet"));
+  EXPECT_THAT(refusal("enable_grpc_ssl=true\n"), HasSubstr("config.properties:1: key 'enable_grpc_ssl': TLS is not supported yet"));
+  EXPECT_THAT(refusal("disable_token_authorization=false\n"), HasSubstr("tokens are not supported yet"));
   EXPECT_EQ(load_server_config(folder_.path() / "none").error().code(), Code::kNotFound);
 }
 

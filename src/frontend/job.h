@@ -27,6 +27,7 @@ class Job final : public GenerationObserver, public std::enable_shared_from_this
   JobQueue& queue_;
   const text::GenerationRequest request_;
   const std::shared_ptr<GenerationObserver> observer_;
+  const Clock::time_point submitted_ = Clock::now();
   std::atomic<Clock::time_point> last_progress_{Clock::now()};
   std::atomic<bool> ended_{false};  // mirrors state_ for on_event(), which takes no lock
 

@@ -45,6 +45,9 @@ Result<std::shared_ptr<Job>> JobQueue::submit(text::GenerationRequest request, s
       return error(Code::kResourceExhausted, "model '{}': the queue is full, {} requests wait (jobQueueSize {}); try again later",
                    options_.model, waiting_.size(), options_.max_waiting);
     }
+    if (options_.needs_free_worker && num_free_places() <= waiting_.size()) {
+      return error(Code::kResourceExhausted, "model '{}': no worker is free (useJobTicket); try again later", options_.model);
+    }
     waiting_.push_back(job);
     changed_.notify_all();
   }
@@ -159,6 +162,14 @@ JobQueue::Group* JobQueue::free_group() {
   return best;
 }
 
+size_t JobQueue::num_free_places() const {
+  int places = 0;
+  for (const Group& group : groups_) {
+    if (group.worker) places += std::max(0, group.max_concurrent - group.running);
+  }
+  return static_cast<size_t>(places);
+}
+
 bool JobQueue::any_open_call() const {
   return std::any_of(workers_.begin(), workers_.end(), [](const auto& worker) { return worker->open_calls > 0; });
 }
@@ -230,11 +241,16 @@ void JobQueue::call_ended(Job& job, const std::optional<Error>& failure) {
 
 Clock::time_point JobQueue::expiry(const Job& job) const {
   if (job.lost_) return job.lost_->second;
-  return job.last_progress_.load(std::memory_order_relaxed) + options_.response_timeout;
+  const auto silent_until = job.last_progress_.load(std::memory_order_relaxed) + options_.response_timeout;
+  return options_.client_timeout > milliseconds(0) ? std::min(silent_until, job.submitted_ + options_.client_timeout) : silent_until;
 }
 
 Error JobQueue::expired(const Job& job) const {
   if (job.lost_) return job.lost_->first;
+  if (options_.client_timeout > milliseconds(0) && Clock::now() >= job.submitted_ + options_.client_timeout) {
+    return error(Code::kDeadlineExceeded, "model '{}': the request has not ended within {} ms (clientTimeoutInMills)", options_.model,
+                 options_.client_timeout.count());
+  }
   const double limit = to_seconds(options_.response_timeout);
   if (job.state_ == Job::State::kWaiting) {
     return error(Code::kDeadlineExceeded, "model '{}': no worker was free for {} s (responseTimeout); try again later", options_.model, limit);

@@ -24,6 +24,8 @@ struct JobQueueOptions {
   int num_groups = 1;
   size_t max_waiting = 100;              // jobQueueSize
   milliseconds response_timeout{120000}; // longest silence: waiting for a worker, and between two events of it
+  milliseconds client_timeout{0};        // longest life of a job (clientTimeoutInMills); 0 = no limit
+  bool needs_free_worker = false;        // useJobTicket: a job is refused unless a worker can take it at once
   milliseconds cause_timeout{1000};      // how long a job that lost its worker waits for the watcher's word on why
 };
 
@@ -41,7 +43,7 @@ class JobQueue {
   JobQueue(const JobQueue&) = delete;
   JobQueue& operator=(const JobQueue&) = delete;
 
-  // Errors: kResourceExhausted when too many wait; kUnavailable when no group will come back, or after stop_intake().
+  // Errors: kResourceExhausted when too many wait, or no worker is free and one must be; kUnavailable when no group will come back, or after stop_intake().
   [[nodiscard]] Result<std::shared_ptr<Job>> submit(text::GenerationRequest request, std::shared_ptr<GenerationObserver> observer)
       EXCLUDES(mutex_);
   // The client has gone. Its observer still gets on_done(kCancelled). Harmless after the end.
@@ -86,6 +88,7 @@ class JobQueue {
   [[nodiscard]] bool any_open_call() const REQUIRES(mutex_);
   [[nodiscard]] std::vector<std::unique_ptr<Worker>> take_retired() REQUIRES(mutex_);
   [[nodiscard]] std::optional<Error> hopeless() const REQUIRES(mutex_);
+  [[nodiscard]] size_t num_free_places() const REQUIRES(mutex_);
   [[nodiscard]] Clock::time_point expiry(const Job& job) const;
   [[nodiscard]] Error expired(const Job& job) const;
   void watch_timeouts() EXCLUDES(mutex_);

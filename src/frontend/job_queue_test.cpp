@@ -187,6 +187,46 @@ TEST_F(ShortTimeouts, WaitingForAWorkerHasTheSameLimit) {
   EXPECT_THAT(submit().observer->outcome(), HasSubstr("no worker was free for 0.03 s (responseTimeout)"));
 }
 
+class ClientTimeout : public JobQueueTest {
+ protected:
+  static JobQueueOptions limited() {
+    JobQueueOptions options = JobQueueTest::options();
+    options.client_timeout = milliseconds(60);
+    return options;
+  }
+  ClientTimeout() : JobQueueTest(limited()) {}
+};
+
+TEST_F(ClientTimeout, EndsAJobThatStillSendsAndTellsTheClient) {
+  ready(0);
+  Client client = submit();
+  const Deadline deadline = Deadline::after(seconds(10));
+  while (!call(0, 0)->cancelled && !deadline.passed()) (void)call(0, 0)->send("x");
+  EXPECT_THAT(client.observer->outcome(), HasSubstr("deadline exceeded: model 'tiny': the request has not ended within 60 ms (clientTimeoutInMills)"));
+}
+
+class JobTickets : public JobQueueTest {
+ protected:
+  static JobQueueOptions ticketed() {
+    JobQueueOptions options = JobQueueTest::options();
+    options.needs_free_worker = true;
+    return options;
+  }
+  JobTickets() : JobQueueTest(ticketed()) {}
+};
+
+TEST_F(JobTickets, AJobThatNoWorkerCanTakeAtOnceIsRefused) {
+  EXPECT_EQ(submit().refused->code(), Code::kResourceExhausted) << "no group is ready";
+  ready(0, 2);
+  EXPECT_FALSE(submit().refused);
+  EXPECT_FALSE(submit().refused);
+  const Client third = submit();
+  ASSERT_TRUE(third.refused);
+  EXPECT_THAT(third.refused->message(), HasSubstr("useJobTicket"));
+  call(0, 0)->end(std::nullopt);
+  EXPECT_FALSE(submit().refused);
+}
+
 TEST_F(ShortTimeouts, WithoutAWordFromTheWatcherTheErrorStandsAsItIs) {
   ready(0);
   Client client = submit();

@@ -23,6 +23,8 @@ JobQueueOptions job_options(const std::string& name, const config::ModelConfig& 
   options.model = name;
   options.num_groups = num_groups;
   options.max_waiting = static_cast<size_t>(config.job_queue_size > 0 ? config.job_queue_size : context.config.job_queue_size);
+  options.client_timeout = config.client_timeout;
+  options.needs_free_worker = config.use_job_ticket;
   options.response_timeout = config.response_timeout.value_or(context.config.default_response_timeout);
   return options;
 }

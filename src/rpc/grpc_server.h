@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "config/server_config.h"
 #include "frontend/model_registry.h"
 
 namespace penstock::rpc {
@@ -14,6 +15,7 @@ struct GrpcServerOptions {
   int port = 7070;                  // 0 = any free one
   int max_request_bytes = 6553500;
   int max_response_bytes = 6553500;
+  config::ConnectionAge connection_age;
   size_t max_waiting_messages = 1024;  // of one stream; a client that lags further is cut off with RESOURCE_EXHAUSTED
 };
 

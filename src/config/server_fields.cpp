@@ -1,0 +1,113 @@
+#include "config/server_fields.h"
+
+namespace penstock::config {
+namespace {
+
+constexpr const char* kLater = "not supported yet";
+constexpr const char* kJava = "not applicable: a setting of TorchServe's Java program";
+constexpr const char* kNetty = "not applicable: a setting of Netty; the front door sizes its threads by itself";
+constexpr const char* kPython = "not applicable: a setting of Python workers";
+constexpr const char* kPorts = "not applicable: workers are reached over unix sockets in a private folder";
+
+// A key that does nothing here: its type, and why.
+struct IdleKey {
+  enum Type { kInteger, kBoolean, kReal, kText } type;
+  const char* key;
+  const char* why;
+};
+
+constexpr IdleKey kIdleKeys[] = {
+    {IdleKey::kText, "management_address", kLater},
+    {IdleKey::kText, "metrics_address", kLater},
+    {IdleKey::kText, "grpc_management_address", kLater},
+    {IdleKey::kInteger, "grpc_management_port", kLater},
+    {IdleKey::kInteger, "grpc_management_max_connection_age_ms", kLater},
+    {IdleKey::kInteger, "grpc_management_max_connection_age_grace_ms", kLater},
+    {IdleKey::kText, "models", kLater},
+    {IdleKey::kText, "model_snapshot", kLater},
+    {IdleKey::kText, "allowed_urls", "not supported yet: nothing is fetched from a URL"},
+    {IdleKey::kInteger, "unregister_model_timeout", kLater},
+    {IdleKey::kText, "workflow_store", "not supported yet: workflows"},
+    {IdleKey::kText, "cors_allowed_origin", kLater},
+    {IdleKey::kText, "cors_allowed_methods", kLater},
+    {IdleKey::kText, "cors_allowed_headers", kLater},
+    {IdleKey::kBoolean, "ts_open_inference_protocol", kLater},
+    {IdleKey::kText, "ts_header_key_sequence_id", kLater},
+    {IdleKey::kText, "ts_header_key_sequence_start", kLater},
+    {IdleKey::kText, "ts_header_key_sequence_end", kLater},
+    {IdleKey::kReal, "token_expiration_min", kLater},
+    {IdleKey::kBoolean, "enable_model_api", kLater},
+    {IdleKey::kText, "private_key_file", "not supported yet: TLS"},
+    {IdleKey::kText, "certificate_file", "not supported yet: TLS"},
+    {IdleKey::kText, "blacklist_env_vars", "not supported yet: workers inherit the whole environment"},
+    {IdleKey::kBoolean, "enable_metrics_api", kLater},
+    {IdleKey::kText, "metrics_mode", kLater},
+    {IdleKey::kText, "metrics_config", kLater},
+    {IdleKey::kInteger, "metric_time_interval", kLater},
+    {IdleKey::kBoolean, "disable_system_metrics", kLater},
+
+    {IdleKey::kText, "keystore", "not applicable: Java's key store"},
+    {IdleKey::kText, "keystore_pass", "not applicable: Java's key store"},
+    {IdleKey::kText, "keystore_type", "not applicable: Java's key store"},
+    {IdleKey::kBoolean, "async_logging", kJava},
+    {IdleKey::kText, "vmargs", kJava},
+    {IdleKey::kText, "plugins_path", kJava},
+    {IdleKey::kBoolean, "debug", "not applicable: the environment variable PENSTOCK_LOG=debug makes the log say more"},
+    {IdleKey::kInteger, "number_of_netty_threads", kNetty},
+    {IdleKey::kInteger, "netty_client_threads", kNetty},
+    {IdleKey::kBoolean, "use_native_io", kNetty},
+    {IdleKey::kInteger, "io_ratio", kNetty},
+    {IdleKey::kBoolean, "prefer_direct_buffer", kNetty},
+    {IdleKey::kInteger, "initial_worker_port", kPorts},
+    {IdleKey::kInteger, "initial_distribution_port", kPorts},
+    {IdleKey::kBoolean, "install_py_dep_per_model", kPython},
+    {IdleKey::kText, "default_service_handler", kPython},
+    {IdleKey::kText, "service_envelope", kPython},
+    {IdleKey::kBoolean, "decode_input_request", kPython},
+    {IdleKey::kBoolean, "limit_max_image_pixels", kPython},
+    {IdleKey::kBoolean, "model_metrics_auto_detect", kPython},
+    {IdleKey::kText, "system_metrics_cmd", kPython},
+    {IdleKey::kBoolean, "ipex_enable", kPython},
+    {IdleKey::kBoolean, "ipex_gpu_enable", kPython},
+    {IdleKey::kBoolean, "cpu_launcher_enable", kPython},
+    {IdleKey::kText, "cpu_launcher_args", kPython},
+};
+
+Field idle_field(const IdleKey& idle, RawServerConfig& raw) {
+  switch (idle.type) {
+    case IdleKey::kInteger: return noted(integer_field(idle.key, raw.idle_integer, {0}, ""), idle.why);
+    case IdleKey::kBoolean: return noted(boolean_field(idle.key, raw.idle_boolean, ""), idle.why);
+    case IdleKey::kReal: return noted(real_field(idle.key, raw.idle_real, {.min = 0}, ""), idle.why);
+    case IdleKey::kText: break;
+  }
+  return noted(text_field(idle.key, raw.idle_text, ""), idle.why);
+}
+
+}  // namespace
+
+std::vector<Field> server_fields(ServerConfig& c, RawServerConfig& raw) {
+  std::vector<Field> fields = {
+      noted(text_field("inference_address", c.inference_address, ""), kLater),
+      text_field("grpc_inference_address", c.grpc_inference_address, ""),
+      integer_field("grpc_inference_port", c.grpc_inference_port, {0, 65535}, ""),
+      integer_field("grpc_inference_max_connection_age_ms", c.grpc_inference_age.max_ms, {1}, ""),
+      integer_field("grpc_inference_max_connection_age_grace_ms", c.grpc_inference_age.grace_ms, {0}, ""),
+      text_field("model_store", c.model_store, ""),
+      text_field("load_models", raw.load_models, ""),
+      seconds_field("default_response_timeout", c.default_response_timeout, {1}, ""),
+      seconds_field("default_startup_timeout", c.default_startup_timeout, {1}, ""),
+      integer_field("job_queue_size", c.job_queue_size, {1}, ""),
+      integer_field("number_of_gpu", raw.number_of_gpu, {0}, ""),
+      integer_field("max_request_size", c.max_request_size, {1}, ""),
+      integer_field("max_response_size", c.max_response_size, {1}, ""),
+      integer_field("default_workers_per_model", c.default_workers_per_model, {0}, ""),
+      boolean_field("enable_grpc_ssl", raw.enable_grpc_ssl, ""),
+      boolean_field("disable_token_authorization", raw.disable_token_authorization, ""),
+      boolean_field("enable_envvars_config", raw.enable_envvars_config, ""),
+      boolean_field("use_env_allowed_urls", raw.use_env_allowed_urls, ""),
+  };
+  for (const IdleKey& idle : kIdleKeys) fields.push_back(idle_field(idle, raw));
+  return fields;
+}
+
+}  // namespace penstock::config

@@ -1,0 +1,29 @@
+#pragma once
+// The keys of config.properties, one by one. Internal to config/.
+#include <string>
+#include <vector>
+
+#include "config/fields.h"
+#include "config/server_config.h"
+
+namespace penstock::config {
+
+// Values of keys whose meaning takes more than one variable.
+struct RawServerConfig {
+  std::string load_models;
+  int number_of_gpu = 0;
+  bool enable_grpc_ssl = false;
+  bool disable_token_authorization = true;
+  bool enable_envvars_config = false;
+  bool use_env_allowed_urls = false;
+  // Where keys that do nothing leave their value.
+  int64_t idle_integer = 0;
+  bool idle_boolean = false;
+  double idle_real = 0;
+  std::string idle_text;
+};
+
+// Every key that TorchServe knows. Both arguments must outlive the fields.
+[[nodiscard]] std::vector<Field> server_fields(ServerConfig& config, RawServerConfig& raw);
+
+}  // namespace penstock::config
