@@ -65,8 +65,8 @@ Result<std::vector<std::string>> check(const std::filesystem::path& file, Kind k
 void check_all(const CheckOptions& options) {
   bool all_right = true;
   for (const std::string& file : options.files) {
-    const Result<Kind> kind = kind_of(file, options.kind);
-    const Result<std::vector<std::string>> notes = kind ? check(file, *kind) : Result<std::vector<std::string>>(kind.error());
+    Result<Kind> kind = kind_of(file, options.kind);
+    Result<std::vector<std::string>> notes = kind ? check(file, *kind) : Result<std::vector<std::string>>(kind.error());
     if (!notes) {
       all_right = false;
       fmt::print(stderr, "{}\n", notes.error().message());

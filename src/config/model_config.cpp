@@ -74,6 +74,8 @@ std::vector<Field> idle_fields(IdleValues& idle_values) {
 struct RawModelConfig {
   seconds response_timeout{0};
   seconds startup_timeout{0};
+  int batch_size = 0;
+  int max_batch_delay_ms = 0;
   int client_timeout_ms = 0;
   std::string model_path;
   IdleValues idle;
@@ -83,8 +85,8 @@ std::vector<Field> fields_of(ModelConfig& c, RawModelConfig& raw) {
   std::vector<Field> fields = {
       integer_field("minWorkers", c.min_workers, {0, 1024}, ""),
       integer_field("maxWorkers", c.max_workers, {0, 1024}, ""),
-      noted(integer_field("batchSize", c.batch_size, {1}, ""), kAlways),
-      noted(integer_field("maxBatchDelay", c.max_batch_delay_ms, {0}, ""), kAlways),
+      noted(integer_field("batchSize", raw.batch_size, {1}, ""), kAlways),
+      noted(integer_field("maxBatchDelay", raw.max_batch_delay_ms, {0}, ""), kAlways),
       seconds_field("responseTimeout", raw.response_timeout, {1}, ""),
       seconds_field("startupTimeout", raw.startup_timeout, {1}, ""),
       choice_field<DeviceType>("deviceType", c.device_type,
@@ -178,6 +180,24 @@ int ModelConfig::num_stages() const {
   return torchrun.nproc_per_node > 0 ? torchrun.nproc_per_node : 1;
 }
 
+void ModelConfig::fill_gaps(const ModelSettings& weaker) {
+  if (min_workers == 0) min_workers = weaker.min_workers.value_or(0);
+  if (max_workers == 0) max_workers = weaker.max_workers.value_or(0);
+  if (!batch_size) batch_size = weaker.batch_size;
+  if (!max_batch_delay_ms) max_batch_delay_ms = weaker.max_batch_delay_ms;
+  if (!response_timeout) response_timeout = weaker.response_timeout;
+  if (!startup_timeout) startup_timeout = weaker.startup_timeout;
+}
+
+void ModelConfig::override_with(const ModelSettings& stronger) {
+  min_workers = stronger.min_workers.value_or(min_workers);
+  max_workers = stronger.max_workers.value_or(max_workers);
+  if (stronger.batch_size) batch_size = stronger.batch_size;
+  if (stronger.max_batch_delay_ms) max_batch_delay_ms = stronger.max_batch_delay_ms;
+  if (stronger.response_timeout) response_timeout = stronger.response_timeout;
+  if (stronger.startup_timeout) startup_timeout = stronger.startup_timeout;
+}
+
 Result<ModelConfig> load_model_config(const std::filesystem::path& path) {
   const std::string file = path.string();
   Result<std::vector<RawValue>> values = read_yaml(path);
@@ -190,6 +210,8 @@ Result<ModelConfig> load_model_config(const std::filesystem::path& path) {
 
   if (filled->lines.contains("responseTimeout")) config.response_timeout = raw.response_timeout;
   if (filled->lines.contains("startupTimeout")) config.startup_timeout = raw.startup_timeout;
+  if (filled->lines.contains("batchSize")) config.batch_size = raw.batch_size;
+  if (filled->lines.contains("maxBatchDelay")) config.max_batch_delay_ms = raw.max_batch_delay_ms;
   const std::filesystem::path folder = std::filesystem::absolute(path).parent_path();
   config.handler.model_path = raw.model_path.empty() ? folder : (folder / raw.model_path).lexically_normal();
   config.client_timeout = milliseconds(raw.client_timeout_ms);

@@ -28,11 +28,21 @@ struct HandlerConfig {
   ComputeType dtype = ComputeType::kAuto;
 };
 
+// What may be said of a model in several places: config.properties (weakest), model-config.yaml, the management API (strongest).
+struct ModelSettings {
+  std::optional<int> min_workers;
+  std::optional<int> max_workers;
+  std::optional<int> batch_size;
+  std::optional<int> max_batch_delay_ms;
+  std::optional<seconds> response_timeout;
+  std::optional<seconds> startup_timeout;
+};
+
 struct ModelConfig {
   int min_workers = 0;               // 0 = not given: the server's default_workers_per_model
   int max_workers = 0;               // 0 = not given: as min_workers
-  int batch_size = 1;                // shown in descriptions; batches are made anew at every token
-  int max_batch_delay_ms = 100;      // the same
+  std::optional<int> batch_size;     // absent = 1; shown in descriptions only: batches are made anew at every token
+  std::optional<int> max_batch_delay_ms;  // absent = 100; the same
   std::optional<seconds> response_timeout;  // absent = the server's default_response_timeout
   std::optional<seconds> startup_timeout;   // absent = the server's default_startup_timeout
   DeviceType device_type = DeviceType::kAuto;
@@ -50,6 +60,10 @@ struct ModelConfig {
 
   // Processes of one worker group = pipeline stages: parallelLevel, or torchrun's nproc-per-node, or 1.
   [[nodiscard]] int num_stages() const;
+
+  // Takes what stands in `weaker` for keys that are not given, and all that stands in `stronger`.
+  void fill_gaps(const ModelSettings& weaker);
+  void override_with(const ModelSettings& stronger);
 };
 
 // Reads a model-config.yaml. Every key of TorchServe is known and its type is checked, also of those that do nothing. Errors: kNotFound; kInvalidArgument "FILE:LINE: key 'a.b': expected ..., found ...", unknown keys with the

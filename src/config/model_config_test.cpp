@@ -74,6 +74,26 @@ TEST_F(ModelConfigTest, IsAllDefaultsWithoutAFile) {
   EXPECT_EQ(load_model_folder_config(folder_.path() / "none").error().code(), Code::kNotFound);
 }
 
+TEST_F(ModelConfigTest, TheServersSettingsAreWeakerAndTheApisStronger) {
+  ModelConfig config = load("minWorkers: 2\nresponseTimeout: 10\n").value();
+  ModelSettings weaker;
+  weaker.min_workers = 5;
+  weaker.max_workers = 6;
+  weaker.startup_timeout = seconds(7);
+  config.fill_gaps(weaker);
+  EXPECT_EQ(config.min_workers, 2);
+  EXPECT_EQ(config.max_workers, 6);
+  EXPECT_EQ(config.response_timeout, seconds(10));
+  EXPECT_EQ(config.startup_timeout, seconds(7));
+  ModelSettings stronger;
+  stronger.min_workers = 1;
+  stronger.response_timeout = seconds(3);
+  config.override_with(stronger);
+  EXPECT_EQ(config.min_workers, 1);
+  EXPECT_EQ(config.max_workers, 6);
+  EXPECT_EQ(config.response_timeout, seconds(3));
+}
+
 TEST_F(ModelConfigTest, CountsStagesByEitherKey) {
   EXPECT_EQ(load("parallelType: pp\nparallelLevel: 3\n").value().num_stages(), 3);
   EXPECT_EQ(load("parallelType: pp\ntorchrun: {nproc-per-node: 4}\n").value().num_stages(), 4);

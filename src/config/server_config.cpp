@@ -1,10 +1,14 @@
 #include "config/server_config.h"
 
 #include <cctype>
+#include <charconv>
 #include <map>
+#include <regex>
+#include <tuple>
 
 #include "base/file.h"
 #include "config/fields.h"
+#include "config/models_json.h"
 #include "config/properties_reader.h"
 #include "config/server_fields.h"
 #include "config/yaml_reader.h"
@@ -43,6 +47,24 @@ std::vector<std::string> split_list(const std::string& text) {
     start = comma + 1;
   }
   return items;
+}
+
+// Of "http://HOST:PORT"; the error says what is wrong with it.
+Result<HttpAddress> parse_http_address(const std::string& text) {
+  if (text.starts_with("https://")) return error(Code::kUnimplemented, "TLS is not supported yet; expected http://HOST:PORT, found '{}'", text);
+  if (text.starts_with("unix:")) return error(Code::kUnimplemented, "unix sockets are not supported yet; expected http://HOST:PORT, found '{}'", text);
+  const Error wrong = error(Code::kInvalidArgument, "expected http://HOST:PORT, found '{}'", text);
+  constexpr std::string_view kScheme = "http://";
+  const size_t colon = text.rfind(':');
+  if (!text.starts_with(kScheme) || colon < kScheme.size()) return wrong;
+  HttpAddress address;
+  address.host = text.substr(kScheme.size(), colon - kScheme.size());
+  if (address.host.starts_with('[') && address.host.ends_with(']')) address.host = address.host.substr(1, address.host.size() - 2);
+  const char* end = text.data() + text.size();
+  const auto [parsed, failed] = std::from_chars(text.data() + colon + 1, end, address.port);
+  const bool good = failed == std::errc() && parsed == end && address.port >= 0 && address.port <= 65535;
+  if (!good || address.host.empty() || address.host.find_first_of("/@ \t") != std::string::npos) return wrong;
+  return address;
 }
 
 // TorchServe's name of the environment variable that overrides a key.
@@ -91,6 +113,19 @@ class Loader {
 
   Result<ServerConfig> finish() {
     if (auto problem = check()) return *problem;
+    if (!trimmed(raw_.models).empty()) {
+      auto models = parse_models(raw_.models);
+      if (!models) return fail(Code::kInvalidArgument, "models", "{}", models.error().message());
+      config_.models = std::move(*models);
+    }
+    for (const auto& [key, text, target] : {std::tuple("inference_address", &raw_.inference_address, &config_.inference_address),
+                                            std::tuple("management_address", &raw_.management_address, &config_.management_address)}) {
+      if (text->empty()) continue;
+      auto address = parse_http_address(*text);
+      if (!address) return fail(address.error().code(), key, "{}", address.error().message());
+      *target = *address;
+    }
+    config_.allowed_urls = split_list(raw_.allowed_urls);
     config_.load_all_models = trimmed(raw_.load_models) == "all";
     if (!config_.load_all_models) config_.load_models = split_list(raw_.load_models);
     if (places_.contains("number_of_gpu")) config_.number_of_gpu = raw_.number_of_gpu;
@@ -123,9 +158,17 @@ class Loader {
   }
 
   [[nodiscard]] std::optional<Error> check() const {
-    const std::string& host = config_.grpc_inference_address;
-    if (host.empty() || host.find_first_of("/ \t") != std::string::npos) {
-      return fail(Code::kInvalidArgument, "grpc_inference_address", "expected a host name or an IP address such as 127.0.0.1, found '{}'", host);
+    for (const auto& [key, host] : {std::pair("grpc_inference_address", config_.grpc_inference_address),
+                                    std::pair("grpc_management_address", config_.grpc_management_address)}) {
+      if (!host.empty() && host.find_first_of("/ \t") == std::string::npos) continue;
+      return fail(Code::kInvalidArgument, key, "expected a host name or an IP address such as 127.0.0.1, found '{}'", host);
+    }
+    for (const std::string& expression : split_list(raw_.allowed_urls)) {
+      try {
+        (void)std::regex(expression);
+      } catch (const std::regex_error&) {
+        return fail(Code::kInvalidArgument, "allowed_urls", "'{}' is not a regular expression", expression);
+      }
     }
     // Notes would be too little here: what was asked to be encrypted or guarded must not be open.
     if (raw_.enable_grpc_ssl) return fail(Code::kUnimplemented, "enable_grpc_ssl", "TLS is not supported yet; expected false, found true");

@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "config/environment.h"
+#include "config/model_config.h"
 
 namespace penstock::config {
 
@@ -17,15 +18,37 @@ struct ConnectionAge {
   int grace_ms = 0;                                         // that calls get to end after max_ms
 };
 
+// "http://HOST:PORT", taken apart.
+struct HttpAddress {
+  std::string host;                                         // no brackets around an IPv6 address
+  int port = 0;                                             // 0 = any free one
+};
+
+// What the key `models` says of one version of a model; its model-config.yaml and the management API are stronger.
+struct ModelEntry {
+  std::string name;
+  std::string version;
+  bool is_default = false;
+  ModelSettings settings;
+};
+
 struct ServerConfig {
-  std::string inference_address = "http://127.0.0.1:8080";  // HTTP; not served yet, so giving it makes a note
+  HttpAddress inference_address{"127.0.0.1", 8080};
+  HttpAddress management_address{"127.0.0.1", 8081};
   std::string grpc_inference_address = "127.0.0.1";         // host only
   int grpc_inference_port = 7070;                           // 0 = any free one
   ConnectionAge grpc_inference_age;
+  std::string grpc_management_address = "127.0.0.1";
+  int grpc_management_port = 7071;                          // 0 = any free one
+  ConnectionAge grpc_management_age;
 
   std::string model_store;                                  // folder of model folders; empty = none; relative to the file's folder
   bool load_all_models = false;                             // load_models=all
   std::vector<std::string> load_models;                     // names within model_store, in order
+  std::vector<ModelEntry> models;                           // models={"NAME": {"VERSION": {...}}}
+  bool enable_model_api = false;                            // models may be registered and unregistered through the management API
+  std::vector<std::string> allowed_urls;                    // regular expressions; none by default. Nothing is fetched yet
+  seconds unregister_model_timeout{120};                    // that running requests get when their worker or model is taken away
 
   seconds default_response_timeout{120};                    // for models whose model-config.yaml gives none
   seconds default_startup_timeout{120};

@@ -61,6 +61,15 @@ TEST_F(ServerConfigTest, ReadsWhatItHonours) {
   EXPECT_EQ(config.default_workers_per_model, 2);
 }
 
+TEST_F(ServerConfigTest, TakesHttpAddressesApart) {
+  const ServerConfig config = load("inference_address=http://0.0.0.0:80\nmanagement_address=http://[::1]:0\n").value();
+  EXPECT_EQ(config.inference_address.host, "0.0.0.0");
+  EXPECT_EQ(config.inference_address.port, 80);
+  EXPECT_EQ(config.management_address.host, "::1");
+  EXPECT_EQ(config.management_address.port, 0);
+  EXPECT_EQ(load("").value().management_address.port, 8081);
+}
+
 TEST_F(ServerConfigTest, LoadsAllModelsWhenToldSo) {
   EXPECT_TRUE(load("load_models=all\n").value().load_all_models);
   EXPECT_TRUE(load("load_models=\n").value().load_models.empty());
@@ -68,9 +77,9 @@ TEST_F(ServerConfigTest, LoadsAllModelsWhenToldSo) {
 
 TEST_F(ServerConfigTest, SaysOfEveryKeyThatDoesNothingWhy) {
   const ServerConfig config =
-      load("# c\ncors_allowed_origin=*\ninference_address=http://0.0.0.0:8080\nvmargs=-Xmx1g\nnumber_of_netty_threads=4\n").value();
+      load("# c\ncors_allowed_origin=*\nmetrics_address=http://0.0.0.0:8080\nvmargs=-Xmx1g\nnumber_of_netty_threads=4\n").value();
   EXPECT_THAT(config.notes, ElementsAre(EndsWith("config.properties:2: cors_allowed_origin: not supported yet"),
-                                        EndsWith("config.properties:3: inference_address: not supported yet"),
+                                        EndsWith("config.properties:3: metrics_address: not supported yet"),
                                         EndsWith("config.properties:4: vmargs: not applicable: a setting of TorchServe's Java program"),
                                         HasSubstr("config.properties:5: number_of_netty_threads: not applicable: a setting of Netty")));
   EXPECT_THAT(refusal("number_of_netty_threads=four\n"), EndsWith("expected an integer >= 0, found 'four'")) << "its type is checked all the same";
@@ -93,9 +102,9 @@ TEST_F(ServerConfigTest, EnvironmentVariablesOverrideTheFileOnlyWhenItSaysSo) {
 TEST_F(ServerConfigTest, AllowedUrlsComeFromTheEnvironmentOnlyWhenTheFileAllowsThat) {
   const Environment environment = fixed_environment({{"TS_ALLOWED_URLS", "https://.*"}});
   write_file_atomic(file_, "enable_envvars_config=true\n");
-  EXPECT_TRUE(load_server_config(file_, environment).value().notes.empty());
+  EXPECT_TRUE(load_server_config(file_, environment).value().allowed_urls.empty());
   write_file_atomic(file_, "enable_envvars_config=true\nuse_env_allowed_urls=true\n");
-  EXPECT_THAT(load_server_config(file_, environment).value().notes, ElementsAre(HasSubstr("TS_ALLOWED_URLS")));
+  EXPECT_THAT(load_server_config(file_, environment).value().allowed_urls, ElementsAre("https://.*"));
 }
 
 TEST_F(ServerConfigTest, OverridesComeLastAndNeedNoFile) {
@@ -106,6 +115,27 @@ TEST_F(ServerConfigTest, OverridesComeLastAndNeedNoFile) {
   EXPECT_EQ(load_server_config("", environment, {"job_queue_siz=9"}).error().message(),
             "--set: unknown key 'job_queue_siz'; did you mean 'job_queue_size'?");
   EXPECT_THAT(load_server_config("", environment, {"job_queue_size"}).error().message(), HasSubstr("--set: expected KEY=VALUE"));
+}
+
+TEST_F(ServerConfigTest, ModelsSayWhatModelConfigsDoNot) {
+  const ServerConfig config =
+      load("models={\"a\": {\"1.0\": {\"defaultVersion\": true, \"marName\": \"a.mar\", \"minWorkers\": 2, \"maxWorkers\": 3,\\\n"
+           "  \"responseTimeout\": 9}, \"2.0\": {}}}\n").value();
+  ASSERT_EQ(config.models.size(), 2u);
+  EXPECT_EQ(config.models[0].name, "a");
+  EXPECT_EQ(config.models[0].version, "1.0");
+  EXPECT_TRUE(config.models[0].is_default);
+  EXPECT_EQ(config.models[0].settings.min_workers, 2);
+  EXPECT_EQ(config.models[0].settings.max_workers, 3);
+  EXPECT_EQ(config.models[0].settings.response_timeout, seconds(9));
+  EXPECT_FALSE(config.models[1].is_default);
+  EXPECT_FALSE(config.models[1].settings.min_workers);
+
+  EXPECT_THAT(refusal("models={\n"), HasSubstr("config.properties:1: key 'models': not valid JSON"));
+  EXPECT_THAT(refusal("models=[1]\n"), HasSubstr("expected {\"NAME\": {\"VERSION\": {...}}}"));
+  EXPECT_THAT(refusal("models={\"a\": {\"1.0\": {\"minWorkers\": \"two\"}}}\n"), HasSubstr("a 1.0: minWorkers: expected an integer from 0 to 1024"));
+  EXPECT_THAT(refusal("models={\"a\": {\"1.0\": {\"minWorker\": 2}}}\n"), HasSubstr("did you mean 'minWorkers'?"));
+  EXPECT_THAT(refusal("models={\"a\": {\"1.0\": {\"minWorkers\": 2, \"maxWorkers\": 1}}}\n"), HasSubstr("maxWorkers"));
 }
 
 TEST_F(ServerConfigTest, TheFileThatIsReadIsChosenInTorchServesOrder) {
@@ -130,6 +160,13 @@ TEST_F(ServerConfigTest, SaysWhatIsWrongWhere) {
   EXPECT_THAT(refusal("job_queue_size=0\n"), EndsWith("key 'job_queue_size': expected an integer >= 1, found '0'"));
   EXPECT_THAT(refusal("grpc_inference_address=http://x\n"), HasSubstr("expected a host name or an IP address"));
   EXPECT_THAT(refusal("enable_grpc_ssl=true\n"), HasSubstr("config.properties:1: key 'enable_grpc_ssl': TLS is not supported yet"));
+  EXPECT_THAT(refusal("inference_address=https://a:1\n"), HasSubstr("key 'inference_address': TLS is not supported yet"));
+  EXPECT_THAT(refusal("management_address=unix:/x\n"), HasSubstr("unix sockets are not supported yet"));
+  for (const char* wrong : {"127.0.0.1:80", "http://", "http://:80", "http://a", "http://a:", "http://a:70000", "http://a:-1", "http://a:8x", "http://a/b:1"}) {
+    EXPECT_THAT(refusal(fmt::format("management_address={}\n", wrong)), HasSubstr("expected http://HOST:PORT")) << wrong;
+  }
+  EXPECT_THAT(refusal("allowed_urls=https://(\n"), HasSubstr("key 'allowed_urls': 'https://(' is not a regular expression"));
+  EXPECT_THAT(refusal("grpc_management_address=a/b\n"), HasSubstr("key 'grpc_management_address': expected a host name"));
   EXPECT_THAT(refusal("disable_token_authorization=false\n"), HasSubstr("tokens are not supported yet"));
   EXPECT_EQ(load_server_config(folder_.path() / "none").error().code(), Code::kNotFound);
 }

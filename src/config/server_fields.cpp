@@ -4,6 +4,7 @@ namespace penstock::config {
 namespace {
 
 constexpr const char* kLater = "not supported yet";
+constexpr const char* kHttp = "not supported yet: HTTP";
 constexpr const char* kJava = "not applicable: a setting of TorchServe's Java program";
 constexpr const char* kNetty = "not applicable: a setting of Netty; the front door sizes its threads by itself";
 constexpr const char* kPython = "not applicable: a setting of Python workers";
@@ -17,16 +18,8 @@ struct IdleKey {
 };
 
 constexpr IdleKey kIdleKeys[] = {
-    {IdleKey::kText, "management_address", kLater},
     {IdleKey::kText, "metrics_address", kLater},
-    {IdleKey::kText, "grpc_management_address", kLater},
-    {IdleKey::kInteger, "grpc_management_port", kLater},
-    {IdleKey::kInteger, "grpc_management_max_connection_age_ms", kLater},
-    {IdleKey::kInteger, "grpc_management_max_connection_age_grace_ms", kLater},
-    {IdleKey::kText, "models", kLater},
     {IdleKey::kText, "model_snapshot", kLater},
-    {IdleKey::kText, "allowed_urls", "not supported yet: nothing is fetched from a URL"},
-    {IdleKey::kInteger, "unregister_model_timeout", kLater},
     {IdleKey::kText, "workflow_store", "not supported yet: workflows"},
     {IdleKey::kText, "cors_allowed_origin", kLater},
     {IdleKey::kText, "cors_allowed_methods", kLater},
@@ -36,7 +29,6 @@ constexpr IdleKey kIdleKeys[] = {
     {IdleKey::kText, "ts_header_key_sequence_start", kLater},
     {IdleKey::kText, "ts_header_key_sequence_end", kLater},
     {IdleKey::kReal, "token_expiration_min", kLater},
-    {IdleKey::kBoolean, "enable_model_api", kLater},
     {IdleKey::kText, "private_key_file", "not supported yet: TLS"},
     {IdleKey::kText, "certificate_file", "not supported yet: TLS"},
     {IdleKey::kText, "blacklist_env_vars", "not supported yet: workers inherit the whole environment"},
@@ -87,11 +79,20 @@ Field idle_field(const IdleKey& idle, RawServerConfig& raw) {
 
 std::vector<Field> server_fields(ServerConfig& c, RawServerConfig& raw) {
   std::vector<Field> fields = {
-      noted(text_field("inference_address", c.inference_address, ""), kLater),
+      noted(text_field("inference_address", raw.inference_address, ""), kHttp),
+      noted(text_field("management_address", raw.management_address, ""), kHttp),
       text_field("grpc_inference_address", c.grpc_inference_address, ""),
       integer_field("grpc_inference_port", c.grpc_inference_port, {0, 65535}, ""),
       integer_field("grpc_inference_max_connection_age_ms", c.grpc_inference_age.max_ms, {1}, ""),
       integer_field("grpc_inference_max_connection_age_grace_ms", c.grpc_inference_age.grace_ms, {0}, ""),
+      text_field("grpc_management_address", c.grpc_management_address, ""),
+      integer_field("grpc_management_port", c.grpc_management_port, {0, 65535}, ""),
+      integer_field("grpc_management_max_connection_age_ms", c.grpc_management_age.max_ms, {1}, ""),
+      integer_field("grpc_management_max_connection_age_grace_ms", c.grpc_management_age.grace_ms, {0}, ""),
+      text_field("models", raw.models, ""),
+      boolean_field("enable_model_api", c.enable_model_api, ""),
+      text_field("allowed_urls", raw.allowed_urls, ""),
+      seconds_field("unregister_model_timeout", c.unregister_model_timeout, {1}, ""),
       text_field("model_store", c.model_store, ""),
       text_field("load_models", raw.load_models, ""),
       seconds_field("default_response_timeout", c.default_response_timeout, {1}, ""),

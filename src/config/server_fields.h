@@ -10,7 +10,11 @@ namespace penstock::config {
 
 // Values of keys whose meaning takes more than one variable.
 struct RawServerConfig {
+  std::string inference_address;
+  std::string management_address;
   std::string load_models;
+  std::string models;
+  std::string allowed_urls;
   int number_of_gpu = 0;
   bool enable_grpc_ssl = false;
   bool disable_token_authorization = true;

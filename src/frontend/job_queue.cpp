@@ -20,7 +20,7 @@ void Job::on_done(const std::optional<Error>& failure) {
   queue_.call_ended(*this, failure);
 }
 
-JobQueue::JobQueue(JobQueueOptions options) : options_(std::move(options)), groups_(static_cast<size_t>(options_.num_groups)) {
+JobQueue::JobQueue(JobQueueOptions options) : options_(std::move(options)) {
   timeout_watcher_ = std::thread([this] { watch_timeouts(); });
 }
 
@@ -57,10 +57,44 @@ Result<std::shared_ptr<Job>> JobQueue::submit(text::GenerationRequest request, s
 
 void JobQueue::cancel(Job& job) { end(job, Error(Code::kCancelled, "the client has cancelled the request")); }
 
+void JobQueue::add_group(int group) {
+  MutexLock lock(mutex_);
+  const bool is_new = groups_.try_emplace(group).second;
+  PENSTOCK_CHECK(is_new, "model {}: group {} is added twice", options_.model, group);
+}
+
+void JobQueue::leave_group(int group) {
+  std::vector<std::shared_ptr<Job>> lost;
+  std::optional<Error> why;
+  {
+    MutexLock lock(mutex_);
+    groups_.at(group).leaving = true;
+    why = hopeless();
+    if (why) lost.assign(waiting_.begin(), waiting_.end());
+  }
+  for (const auto& job : lost) end(*job, why);
+}
+
+bool JobQueue::wait_group_idle(int group, Deadline deadline) {
+  MutexLock lock(mutex_);
+  const auto idle = [&]() REQUIRES(mutex_) { return groups_.at(group).running == 0; };
+  while (!idle()) {
+    if (!changed_.wait(mutex_, deadline)) return idle();
+  }
+  return true;
+}
+
+void JobQueue::remove_group(int group, const Error& cause) {
+  group_lost(group, cause, /*for_good=*/true);
+  MutexLock lock(mutex_);
+  groups_.erase(group);
+  changed_.notify_all();
+}
+
 void JobQueue::group_ready(int group, std::shared_ptr<WorkerClient> client, int max_concurrent) {
   {
     MutexLock lock(mutex_);
-    Group& slot = groups_.at(static_cast<size_t>(group));
+    Group& slot = groups_.at(group);
     workers_.push_back(std::make_unique<Worker>(Worker{std::move(client)}));
     slot.worker = workers_.back().get();
     slot.epoch += 1;
@@ -74,17 +108,23 @@ void JobQueue::group_lost(int group, const Error& cause, bool for_good) {
   std::vector<std::shared_ptr<Job>> lost;
   {
     MutexLock lock(mutex_);
-    Group& slot = groups_.at(static_cast<size_t>(group));
+    Group& slot = groups_.at(group);
     slot.worker = nullptr;
     slot.cause = cause;
     slot.gone_for_good = for_good;
-    for (const auto& job : running_) {
-      if (job->group_ == group) lost.push_back(job);
-    }
+    lost = jobs_of(group);
     if (hopeless()) lost.insert(lost.end(), waiting_.begin(), waiting_.end());
     changed_.notify_all();  // the client may have to be destroyed
   }
   for (const auto& job : lost) end(*job, cause);
+}
+
+std::vector<std::shared_ptr<Job>> JobQueue::jobs_of(int group) const {
+  std::vector<std::shared_ptr<Job>> jobs;
+  for (const auto& job : running_) {
+    if (job->group_ == group) jobs.push_back(job);
+  }
+  return jobs;
 }
 
 void JobQueue::stop_intake(const Error& why) {
@@ -138,34 +178,36 @@ void JobQueue::dispatch() {
 std::shared_ptr<Job> JobQueue::take_startable() {
   MutexLock lock(mutex_);
   if (waiting_.empty()) return nullptr;
-  Group* group = free_group();
-  if (!group) return nullptr;
+  auto* free = free_group();
+  if (!free) return nullptr;
+  auto& [number, group] = *free;
   auto job = std::move(waiting_.front());
   waiting_.pop_front();
   job->state_ = Job::State::kRunning;
-  job->group_ = static_cast<int>(group - groups_.data());
-  job->epoch_ = group->epoch;
-  job->worker_ = group->worker;
+  job->group_ = number;
+  job->epoch_ = group.epoch;
+  job->worker_ = group.worker;
   job->touch();
   running_.insert(job);
-  group->running += 1;
-  group->worker->open_calls += 1;
+  group.running += 1;
+  group.worker->open_calls += 1;
   return job;
 }
 
-JobQueue::Group* JobQueue::free_group() {
-  Group* best = nullptr;
-  for (Group& group : groups_) {
-    const bool free = group.worker && group.running < group.max_concurrent;
-    if (free && (!best || group.running < best->running)) best = &group;
+std::pair<const int, JobQueue::Group>* JobQueue::free_group() {
+  std::pair<const int, Group>* best = nullptr;
+  for (auto& entry : groups_) {
+    const Group& group = entry.second;
+    const bool free = group.worker && !group.leaving && group.running < group.max_concurrent;
+    if (free && (!best || group.running < best->second.running)) best = &entry;
   }
   return best;
 }
 
 size_t JobQueue::num_free_places() const {
   int places = 0;
-  for (const Group& group : groups_) {
-    if (group.worker) places += std::max(0, group.max_concurrent - group.running);
+  for (const auto& [number, group] : groups_) {
+    if (group.worker && !group.leaving) places += std::max(0, group.max_concurrent - group.running);
   }
   return static_cast<size_t>(places);
 }
@@ -178,7 +220,7 @@ bool JobQueue::any_open_call() const {
 std::vector<std::unique_ptr<JobQueue::Worker>> JobQueue::take_retired() {
   std::vector<std::unique_ptr<Worker>> retired;
   for (auto& worker : workers_) {
-    const auto uses = [&](const Group& group) { return group.worker == worker.get(); };
+    const auto uses = [&](const auto& entry) { return entry.second.worker == worker.get(); };
     if (worker->open_calls == 0 && std::none_of(groups_.begin(), groups_.end(), uses)) retired.push_back(std::move(worker));
   }
   std::erase(workers_, nullptr);
@@ -187,9 +229,13 @@ std::vector<std::unique_ptr<JobQueue::Worker>> JobQueue::take_retired() {
 
 // Why no group will ever take a job; nullopt while one may.
 std::optional<Error> JobQueue::hopeless() const {
-  const auto gone = [](const Group& group) { return group.gone_for_good; };
+  const auto gone = [](const auto& entry) { return entry.second.gone_for_good || entry.second.leaving; };
   if (!std::all_of(groups_.begin(), groups_.end(), gone)) return std::nullopt;
-  return error(Code::kUnavailable, "model '{}' has no worker left: {}", options_.model, groups_.back().cause->message());
+  const auto lost = std::find_if(groups_.begin(), groups_.end(), [](const auto& entry) { return entry.second.gone_for_good; });
+  if (lost == groups_.end()) {
+    return error(Code::kUnavailable, "model '{}' has no worker; scale it up through the management API", options_.model);
+  }
+  return error(Code::kUnavailable, "model '{}' has no worker left: {}", options_.model, lost->second.cause->message());
 }
 
 // Ends a job once; later calls do nothing.
@@ -203,8 +249,8 @@ void JobQueue::end(Job& job, const std::optional<Error>& outcome) {
       waiting_.erase(std::find(waiting_.begin(), waiting_.end(), self));
     } else {
       running_.erase(self);
-      Group& group = groups_[static_cast<size_t>(job.group_)];
-      if (group.epoch == job.epoch_) group.running -= 1;
+      const auto group = groups_.find(job.group_);
+      if (group != groups_.end() && group->second.epoch == job.epoch_) group->second.running -= 1;
     }
     job.state_ = Job::State::kEnded;
     job.ended_.store(true, std::memory_order_release);
@@ -223,10 +269,10 @@ void JobQueue::call_ended(Job& job, const std::optional<Error>& failure) {
   bool wait_for_cause = false;
   if (failure && (failure->code() == Code::kUnavailable || failure->code() == Code::kInternal)) {
     MutexLock lock(mutex_);
-    const Group& group = groups_[static_cast<size_t>(job.group_)];
-    const bool known = !group.worker || group.epoch != job.epoch_;
-    if (known && group.cause) {
-      outcome = group.cause;
+    const auto group = groups_.find(job.group_);
+    const bool known = group == groups_.end() || !group->second.worker || group->second.epoch != job.epoch_;
+    if (known && group != groups_.end() && group->second.cause) {
+      outcome = group->second.cause;
     } else if (job.state_ == Job::State::kRunning) {
       wait_for_cause = true;
       job.lost_.emplace(*failure, Clock::now() + options_.cause_timeout);

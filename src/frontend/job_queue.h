@@ -2,6 +2,7 @@
 // The generations of one model: waiting for a worker group, running on one, and how each of them ends.
 #include <atomic>
 #include <deque>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -21,7 +22,6 @@ class Job;
 
 struct JobQueueOptions {
   std::string model;                     // for messages
-  int num_groups = 1;
   size_t max_waiting = 100;              // jobQueueSize
   milliseconds response_timeout{120000}; // longest silence: waiting for a worker, and between two events of it
   milliseconds client_timeout{0};        // longest life of a job (clientTimeoutInMills); 0 = no limit
@@ -43,11 +43,20 @@ class JobQueue {
   JobQueue(const JobQueue&) = delete;
   JobQueue& operator=(const JobQueue&) = delete;
 
-  // Errors: kResourceExhausted when too many wait, or no worker is free and one must be; kUnavailable when no group will come back, or after stop_intake().
+  // Errors: kResourceExhausted when too many wait, or no worker is free and one must be; kUnavailable without a group that will take it, or after stop_intake().
   [[nodiscard]] Result<std::shared_ptr<Job>> submit(text::GenerationRequest request, std::shared_ptr<GenerationObserver> observer)
       EXCLUDES(mutex_);
   // The client has gone. Its observer still gets on_done(kCancelled). Harmless after the end.
   void cancel(Job& job) EXCLUDES(mutex_);
+
+  // A group that will be ready some time. Numbers are never used again.
+  void add_group(int group) EXCLUDES(mutex_);
+  // It takes no new jobs; those that it runs go on. When it was the last one, the waiting jobs end.
+  void leave_group(int group) EXCLUDES(mutex_);
+  // Waits until it runs no job. false: it does at the deadline.
+  [[nodiscard]] bool wait_group_idle(int group, Deadline deadline) EXCLUDES(mutex_);
+  // It is gone. Jobs that it still runs end with `cause`.
+  void remove_group(int group, const Error& cause) EXCLUDES(mutex_);
 
   // A group takes up to `max_concurrent` jobs at once from now on.
   void group_ready(int group, std::shared_ptr<WorkerClient> client, int max_concurrent) EXCLUDES(mutex_);
@@ -77,6 +86,7 @@ class JobQueue {
     int max_concurrent = 0;
     int running = 0;                       // jobs of this epoch
     bool gone_for_good = false;
+    bool leaving = false;                  // takes no new jobs
     std::optional<Error> cause;            // of the last loss
   };
 
@@ -84,7 +94,8 @@ class JobQueue {
   std::shared_ptr<Job> take_startable() EXCLUDES(mutex_);
   void end(Job& job, const std::optional<Error>& outcome) EXCLUDES(mutex_);
   void call_ended(Job& job, const std::optional<Error>& failure) EXCLUDES(mutex_);
-  [[nodiscard]] Group* free_group() REQUIRES(mutex_);
+  [[nodiscard]] std::pair<const int, Group>* free_group() REQUIRES(mutex_);
+  [[nodiscard]] std::vector<std::shared_ptr<Job>> jobs_of(int group) const REQUIRES(mutex_);
   [[nodiscard]] bool any_open_call() const REQUIRES(mutex_);
   [[nodiscard]] std::vector<std::unique_ptr<Worker>> take_retired() REQUIRES(mutex_);
   [[nodiscard]] std::optional<Error> hopeless() const REQUIRES(mutex_);
@@ -96,7 +107,7 @@ class JobQueue {
   const JobQueueOptions options_;
   mutable Mutex mutex_;
   CondVar changed_;  // a job was added or has ended, a call has ended, or the queue is being destroyed
-  std::vector<Group> groups_ GUARDED_BY(mutex_);
+  std::map<int, Group> groups_ GUARDED_BY(mutex_);
   std::deque<std::shared_ptr<Job>> waiting_ GUARDED_BY(mutex_);
   std::unordered_set<std::shared_ptr<Job>> running_ GUARDED_BY(mutex_);
   std::optional<Error> refusing_ GUARDED_BY(mutex_);

@@ -18,11 +18,13 @@ class JobQueueTest : public testing::Test {
   static JobQueueOptions options() {
     JobQueueOptions options;
     options.model = "tiny";
-    options.num_groups = 2;
     options.max_waiting = 2;
     return options;
   }
-  explicit JobQueueTest(const JobQueueOptions& options = JobQueueTest::options()) : queue(options) {}
+  explicit JobQueueTest(const JobQueueOptions& options = JobQueueTest::options()) : queue(options) {
+    queue.add_group(0);
+    queue.add_group(1);
+  }
   // Every call must end before the queue may go, as the workers' deaths end them in a server.
   ~JobQueueTest() override {
     queue.close(Error(Code::kUnavailable, "the test ends"));
@@ -163,6 +165,41 @@ TEST_F(JobQueueTest, AfterStopIntakeWhatRunsFinishes) {
   call(0, 0)->end(std::nullopt);
   EXPECT_TRUE(queue.wait_idle(Deadline::after(seconds(5))));
   EXPECT_EQ(running.observer->outcome(), "ok");
+}
+
+TEST_F(JobQueueTest, ALeavingGroupFinishesWhatItRunsAndTakesNothingNew) {
+  ready(0);
+  Client running = submit();
+  ready(1);
+  queue.leave_group(0);
+  EXPECT_FALSE(queue.wait_group_idle(0, Deadline::after(milliseconds(1))));
+  Client next = submit();
+  EXPECT_EQ(workers[0]->calls().size(), 1u);
+  EXPECT_EQ(workers[1]->calls().size(), 1u) << "the group that stays takes it";
+  call(0, 0)->end(std::nullopt);
+  EXPECT_TRUE(queue.wait_group_idle(0, Deadline::after(seconds(5))));
+  EXPECT_EQ(running.observer->outcome(), "ok");
+  queue.remove_group(0, Error(Code::kUnavailable, "scaled down"));
+  EXPECT_EQ(next.observer->times_done(), 0);
+}
+
+TEST_F(JobQueueTest, WhatARemovedGroupStillRunsEndsWithTheCause) {
+  ready(0);
+  Client running = submit();
+  queue.leave_group(0);
+  queue.remove_group(0, Error(Code::kUnavailable, "scaled down"));
+  EXPECT_EQ(running.observer->outcome(), "unavailable: scaled down");
+}
+
+TEST_F(JobQueueTest, WithoutGroupsWaitingAndNewJobsAreToldSo) {
+  Client waiting = submit();
+  queue.leave_group(0);
+  EXPECT_EQ(waiting.observer->times_done(), 0) << "group 1 may still come";
+  queue.leave_group(1);
+  EXPECT_THAT(waiting.observer->outcome(), HasSubstr("unavailable: model 'tiny' has no worker; scale it up"));
+  EXPECT_EQ(submit().refused->code(), Code::kUnavailable);
+  queue.add_group(2);
+  EXPECT_FALSE(submit().refused);
 }
 
 class ShortTimeouts : public JobQueueTest {

@@ -1,35 +1,70 @@
 #pragma once
-// The models of a server, by name.
+// The models of a server, by name and version.
+#include <map>
 #include <memory>
-#include <optional>
-#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "base/clock.h"
 #include "base/error.h"
-#include "frontend/model_store.h"
+#include "base/mutex.h"
+#include "frontend/model_spec.h"
 #include "frontend/served_model.h"
 
 namespace penstock::frontend {
 
-// Threads: constant after create(); every method from any thread.
+// Threads:  every method from any thread.
+// Owns:     the models. A model that was taken out is kept until nobody else holds it, so that the thread of a late call never destroys it.
 class ModelRegistry {
  public:
-  // Reads each folder's model-config.yaml, takes devices; starts nothing. Errors: as load_model_folder_config() and ServedModel::create().
-  [[nodiscard]] static Result<std::unique_ptr<ModelRegistry>> create(std::span<const ModelFolder> folders, const ServingContext& context);
+  explicit ModelRegistry(ServingContext context) : context_(std::move(context)) {}
+  ~ModelRegistry();
+  ModelRegistry(const ModelRegistry&) = delete;
+  ModelRegistry& operator=(const ModelRegistry&) = delete;
 
-  // Errors: kInvalidArgument without a name; kNotFound, listing the models there are; kNotFound for a version but "1.0".
-  [[nodiscard]] Result<ServedModel*> find(std::string_view name, std::string_view version) const;
+  // Adds the model, whose devices are taken, and starts nothing. The first version of a name is its default. `range`: how many workers it
+  // gets; absent = what its configuration says.
+  // Errors: kAlreadyExists for a name and version that are there; those of ServedModel::create().
+  [[nodiscard]] Result<std::shared_ptr<ServedModel>> add(ModelSpec spec, std::optional<WorkerRange> range = std::nullopt) EXCLUDES(mutex_);
 
-  [[nodiscard]] std::span<const std::unique_ptr<ServedModel>> models() const { return models_; }
-  // Every model answers now (health) or will again by itself (Ping).
+  // An empty version means the default one. Errors: kInvalidArgument without a name; kNotFound, listing what there is.
+  [[nodiscard]] Result<std::shared_ptr<ServedModel>> find(std::string_view name, std::string_view version) const EXCLUDES(mutex_);
+  // All versions of one model, sorted; kNotFound.
+  [[nodiscard]] Result<std::vector<std::shared_ptr<ServedModel>>> versions(std::string_view name) const EXCLUDES(mutex_);
+  // The default versions, sorted by name.
+  [[nodiscard]] std::vector<std::shared_ptr<ServedModel>> defaults() const EXCLUDES(mutex_);
+  // All versions of all models, sorted.
+  [[nodiscard]] std::vector<std::shared_ptr<ServedModel>> models() const EXCLUDES(mutex_);
+
+  // Errors: as find().
+  [[nodiscard]] std::optional<Error> set_default(std::string_view name, std::string_view version) EXCLUDES(mutex_);
+
+  // Requests do not find it any more, then retires it (ServedModel::retire). Blocks until its workers are gone.
+  // Errors: as find(); kFailedPrecondition for the default version while there are others.
+  [[nodiscard]] std::optional<Error> remove(std::string_view name, std::string_view version, Deadline drain) EXCLUDES(mutex_);
+
+  // The default version answers now.
+  [[nodiscard]] bool serving(const std::string& name) const EXCLUDES(mutex_);
+  // Every version that should have workers answers now (health) or will again by itself (Ping).
   [[nodiscard]] bool all_serving() const;
   [[nodiscard]] bool all_healthy() const;
 
  private:
-  explicit ModelRegistry(std::vector<std::unique_ptr<ServedModel>> models) : models_(std::move(models)) {}
-  const std::vector<std::unique_ptr<ServedModel>> models_;
+  struct Entry {
+    std::map<std::string, std::shared_ptr<ServedModel>, std::less<>> versions;
+    std::string default_version;
+  };
+  [[nodiscard]] std::optional<Error> taken(std::string_view name, std::string_view version) const REQUIRES(mutex_);
+  [[nodiscard]] Result<const Entry*> entry(std::string_view name) const REQUIRES(mutex_);
+  [[nodiscard]] Result<std::string> version_in(const Entry& entry, std::string_view name, std::string_view version) const REQUIRES(mutex_);
+  void bury() EXCLUDES(mutex_);
+
+  const ServingContext context_;
+  mutable Mutex mutex_;
+  int num_made_ GUARDED_BY(mutex_) = 0;  // names socket folders
+  std::map<std::string, Entry, std::less<>> entries_ GUARDED_BY(mutex_);
+  std::vector<std::shared_ptr<ServedModel>> removed_ GUARDED_BY(mutex_);
 };
 
 }  // namespace penstock::frontend

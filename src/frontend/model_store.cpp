@@ -16,7 +16,9 @@ bool holds_model(const fs::path& folder) {
   return fs::exists(folder / "config.json", ignored) || fs::exists(folder / "model-config.yaml", ignored);
 }
 
-Result<ModelFolder> resolve_argument(const std::optional<ModelStore>& store, const std::string& argument) {
+}  // namespace
+
+Result<ModelFolder> resolve_model(const std::optional<ModelStore>& store, const std::string& argument) {
   const size_t equals = argument.find('=');
   const std::string name = argument.substr(0, equals);
   const std::string folder = equals == std::string::npos ? name : argument.substr(equals + 1);
@@ -24,17 +26,15 @@ Result<ModelFolder> resolve_argument(const std::optional<ModelStore>& store, con
   if (store) {
     auto path = store->resolve(folder);
     if (!path) return path.error();
-    return ModelFolder{name, *path};
+    return ModelFolder{name, folder, *path};
   }
   if (equals == std::string::npos) {
     return error(Code::kInvalidArgument, "model '{}': where is it? Write {}=FOLDER, or give --model-store DIR", name, name);
   }
   std::error_code ignored;
   if (!fs::is_directory(folder, ignored)) return error(Code::kNotFound, "model '{}': there is no folder '{}'", name, folder);
-  return ModelFolder{name, folder};
+  return ModelFolder{name, folder, folder};
 }
-
-}  // namespace
 
 std::optional<Error> check_model_name(std::string_view name) {
   const auto allowed = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '.' || c == '_' || c == '-'; };
@@ -83,7 +83,7 @@ Result<std::vector<ModelFolder>> resolve_models(const std::optional<ModelStore>&
   }
   std::vector<ModelFolder> models;
   for (const std::string& argument : wanted) {
-    auto model = resolve_argument(store, argument);
+    auto model = resolve_model(store, argument);
     if (!model) return model.error();
     const auto same = [&](const ModelFolder& other) { return other.name == model->name; };
     if (std::any_of(models.begin(), models.end(), same)) {

@@ -13,6 +13,7 @@ namespace penstock::frontend {
 
 struct ModelFolder {
   std::string name;              // how requests call it
+  std::string url;               // how it was asked for: NAME or FOLDER of the argument
   std::filesystem::path folder;  // model-config.yaml lies here, and the Hugging Face directory unless that file names another
 };
 
@@ -37,6 +38,9 @@ class ModelStore {
   explicit ModelStore(std::filesystem::path root) : root_(std::move(root)) {}
   std::filesystem::path root_;
 };
+
+// One argument of the form NAME or NAME=FOLDER; errors as below.
+[[nodiscard]] Result<ModelFolder> resolve_model(const std::optional<ModelStore>& store, const std::string& argument);
 
 // What to load, from arguments of the form NAME, NAME=FOLDER or the single word "all".
 // With a store, FOLDER (or NAME) lies inside it; without one, FOLDER is a path and must be given.

@@ -2,12 +2,16 @@
 
 #include <algorithm>
 #include <system_error>
+#include <thread>
 #include <utility>
 
 #include "base/log.h"
 
 namespace penstock::frontend {
 namespace {
+
+// What groups get to end their processes in when nothing is left to drain.
+constexpr seconds kStopTime{5};
 
 std::string_view dtype_name(config::ComputeType type) {
   switch (type) {
@@ -18,134 +22,265 @@ std::string_view dtype_name(config::ComputeType type) {
   return "auto";
 }
 
-JobQueueOptions job_options(const std::string& name, const config::ModelConfig& config, const ServingContext& context, int num_groups) {
+JobQueueOptions job_options(const ModelSpec& spec, const config::ServerConfig& server) {
+  const config::ModelConfig& config = spec.config;
   JobQueueOptions options;
-  options.model = name;
-  options.num_groups = num_groups;
-  options.max_waiting = static_cast<size_t>(config.job_queue_size > 0 ? config.job_queue_size : context.config.job_queue_size);
+  options.model = spec.name;
+  options.max_waiting = static_cast<size_t>(config.job_queue_size > 0 ? config.job_queue_size : server.job_queue_size);
   options.client_timeout = config.client_timeout;
   options.needs_free_worker = config.use_job_ticket;
-  options.response_timeout = config.response_timeout.value_or(context.config.default_response_timeout);
+  options.response_timeout = config.response_timeout.value_or(server.default_response_timeout);
   return options;
+}
+
+std::string log_name(const ModelSpec& spec, int group) {
+  return spec.version == kDefaultVersion ? fmt::format("{}-{}", spec.name, group) : fmt::format("{}:{}-{}", spec.name, spec.version, group);
 }
 
 }  // namespace
 
-Result<std::unique_ptr<ServedModel>> ServedModel::create(const std::string& name, const config::ModelConfig& config,
-                                                         const ServingContext& context) {
+Result<std::shared_ptr<ServedModel>> ServedModel::create(ModelSpec spec, const ServingContext& context, std::optional<WorkerRange> range) {
   std::error_code ignored;
-  if (!std::filesystem::exists(config.handler.model_path / "config.json", ignored)) {
+  if (!std::filesystem::exists(spec.config.handler.model_path / "config.json", ignored)) {
     return error(Code::kInvalidArgument,
                  "model '{}': no config.json in {}; expected a Hugging Face directory there, or handler.model_path in model-config.yaml",
-                 name, config.handler.model_path.string());
+                 spec.name, spec.config.handler.model_path.string());
   }
-  const int wanted = config.min_workers > 0 ? config.min_workers : context.config.default_workers_per_model;
-  std::unique_ptr<ServedModel> model(new ServedModel(name, config, context, std::max(1, wanted)));
-  if (auto failure = model->take_devices(config)) return *failure;
-  model->make_groups(config);
+  std::shared_ptr<ServedModel> model(new ServedModel(std::move(spec), context, range));
+  if (auto failure = model->add_groups(model->range().min)) return *failure;
   return model;
 }
 
-ServedModel::ServedModel(std::string name, const config::ModelConfig& config, const ServingContext& context, int num_groups)
-    : name_(std::move(name)),
-      context_(context),
-      num_groups_(num_groups),
-      num_stages_(config.num_stages()),
-      ready_(static_cast<size_t>(num_groups)),
-      loaded_(static_cast<size_t>(num_groups)),
-      jobs_(job_options(name_, config, context, num_groups)) {}
+ServedModel::ServedModel(ModelSpec spec, const ServingContext& context, std::optional<WorkerRange> range)
+    : spec_(std::move(spec)), context_(context), jobs_(job_options(spec_, context.config)) {
+  const config::ModelConfig& config = spec_.config;
+  const int min = config.min_workers > 0 ? config.min_workers : std::max(1, context.config.default_workers_per_model);
+  range_ = range.value_or(WorkerRange{min, std::max(min, config.max_workers)});
+}
 
 ServedModel::~ServedModel() {
   stop(Deadline::after(milliseconds(0)));
-  for (const auto& devices : devices_) context_.devices.release(devices);
+  MutexLock lock(mutex_);
+  for (const auto& [number, slot] : slots_) {
+    if (!slot.running) context_.devices.release(slot.devices);
+  }
 }
 
 // deviceType auto takes GPUs where there are any; what was asked for and is not there is an error, never quietly the CPU.
-std::optional<Error> ServedModel::take_devices(const config::ModelConfig& config) {
+Result<std::vector<std::string>> ServedModel::take_devices(int group) {
   const bool any = context_.devices.num_devices() > 0;
+  const config::ModelConfig& config = spec_.config;
   if (config.device_type == config::DeviceType::kGpu && !any) {
-    return error(Code::kInvalidArgument, "model '{}': deviceType is gpu, but this machine shows no GPU; write deviceType: cpu", name_);
+    return error(Code::kInvalidArgument, "model '{}': deviceType is gpu, but this machine shows no GPU; write deviceType: cpu", name());
   }
-  if (config.device_type == config::DeviceType::kCpu || !any) {
-    devices_.resize(static_cast<size_t>(num_groups_));
-    return std::nullopt;
+  if (config.device_type == config::DeviceType::kCpu || !any) return std::vector<std::string>();
+  auto devices = context_.devices.acquire(num_stages(), config.device_ids);
+  if (devices) return devices;
+  return error(devices.error().code(),
+               "model '{}': worker group {} needs {} GPU(s): {}; lower minWorkers or parallelLevel, or write deviceType: cpu", name(), group,
+               num_stages(), devices.error().message());
+}
+
+std::shared_ptr<WorkerGroup> ServedModel::make_group(int number, const std::vector<std::string>& devices) {
+  const config::ModelConfig& config = spec_.config;
+  WorkerGroupOptions options;
+  options.model = name();
+  options.group = number;
+  options.worker_program = context_.worker_program;
+  options.model_folder = config.handler.model_path;
+  options.log_folder = context_.log_folder / log_name(spec_, number);
+  options.socket_folder = context_.socket_folder;
+  options.num_ranks = num_stages();
+  options.omp_threads = config.torchrun.omp_num_threads;
+  options.max_concurrent = config.handler.max_concurrent;
+  options.max_sequence_tokens = config.handler.max_sequence_tokens;
+  options.dtype = dtype_name(config.handler.dtype);
+  if (!devices.empty()) options.visible_devices = cluster::device_list(devices);
+  else if (config.device_type == config::DeviceType::kCpu) options.visible_devices = "";  // hides every GPU
+  options.startup_timeout = startup_timeout();
+  options.max_retry = config.max_retry_timeout;
+  GroupListener& listener = *this;  // a private base: nobody else may report for the groups
+  return std::make_shared<WorkerGroup>(std::move(options), context_.make_client, listener);
+}
+
+// All or none.
+std::optional<Error> ServedModel::add_groups(int count) {
+  int first = 0;
+  {
+    MutexLock lock(mutex_);
+    first = next_group_;
   }
-  for (int group = 0; group < num_groups_; ++group) {
-    auto devices = context_.devices.acquire(num_stages_, config.device_ids);
-    if (!devices) {
-      return error(devices.error().code(),
-                   "model '{}': worker group {} needs {} GPU(s): {}; lower minWorkers or parallelLevel, or write deviceType: cpu", name_,
-                   group, num_stages_, devices.error().message());
+  std::vector<std::vector<std::string>> devices;
+  for (int i = 0; i < count; ++i) {
+    auto taken = take_devices(first + i);
+    if (!taken) {
+      for (const auto& given : devices) context_.devices.release(given);
+      return taken.error();
     }
-    devices_.push_back(std::move(*devices));
+    devices.push_back(std::move(*taken));
+  }
+  for (int i = 0; i < count; ++i) {
+    jobs_.add_group(first + i);
+    Slot slot;
+    slot.group = make_group(first + i, devices[static_cast<size_t>(i)]);
+    slot.devices = std::move(devices[static_cast<size_t>(i)]);
+    MutexLock lock(mutex_);
+    slots_.emplace(first + i, std::move(slot));
+    next_group_ = first + i + 1;
   }
   return std::nullopt;
 }
 
-void ServedModel::make_groups(const config::ModelConfig& config) {
-  GroupListener& listener = *this;  // a private base: nobody else may report for the groups
-  for (int group = 0; group < num_groups_; ++group) {
-    WorkerGroupOptions options;
-    options.model = name_;
-    options.group = group;
-    options.worker_program = context_.worker_program;
-    options.model_folder = config.handler.model_path;
-    options.log_folder = context_.log_folder / fmt::format("{}-{}", name_, group);
-    options.socket_folder = context_.socket_folder;
-    options.num_ranks = num_stages_;
-    options.omp_threads = config.torchrun.omp_num_threads;
-    options.max_concurrent = config.handler.max_concurrent;
-    options.max_sequence_tokens = config.handler.max_sequence_tokens;
-    options.dtype = dtype_name(config.handler.dtype);
-    const auto& devices = devices_[static_cast<size_t>(group)];
-    if (!devices.empty()) options.visible_devices = cluster::device_list(devices);
-    else if (config.device_type == config::DeviceType::kCpu) options.visible_devices = "";  // hides every GPU
-    options.startup_timeout = config.startup_timeout.value_or(context_.config.default_startup_timeout);
-    options.max_retry = config.max_retry_timeout;
-    groups_.push_back(std::make_unique<WorkerGroup>(std::move(options), context_.make_client, listener));
+void ServedModel::start() {
+  std::vector<std::shared_ptr<WorkerGroup>> fresh;
+  {
+    MutexLock lock(mutex_);
+    for (auto& [number, slot] : slots_) {
+      if (std::exchange(slot.running, true)) continue;
+      slot.started = std::chrono::system_clock::now();
+      fresh.push_back(slot.group);
+    }
+  }
+  for (const auto& group : fresh) group->start();
+}
+
+std::optional<Error> ServedModel::scale(WorkerRange range, Deadline drain) {
+  MutexLock one_at_a_time(scaling_);
+  forget_ended();
+  const int staying = num_staying();
+  if (range.min > staying) {
+    if (auto failure = add_groups(range.min - staying)) return failure;
+  } else {
+    dismiss(staying - range.min, drain);
+  }
+  {
+    MutexLock lock(mutex_);
+    range_ = range;
+  }
+  start();
+  return std::nullopt;
+}
+
+// Those that serve go last, and of equals the newest go first.
+void ServedModel::dismiss(int count, Deadline drain) {
+  std::vector<std::pair<int, std::shared_ptr<WorkerGroup>>> leaving;
+  {
+    MutexLock lock(mutex_);
+    std::vector<std::pair<bool, int>> order;
+    for (const auto& [number, slot] : slots_) {
+      if (!slot.leaving) order.emplace_back(slot.ready, -number);
+    }
+    std::sort(order.begin(), order.end());
+    for (int i = 0; i < count; ++i) {
+      const int number = -order[static_cast<size_t>(i)].second;
+      slots_.at(number).leaving = true;
+      leaving.emplace_back(number, slots_.at(number).group);
+    }
+  }
+  for (const auto& [number, group] : leaving) {
+    jobs_.leave_group(number);
+    group->request_stop(drain);
   }
 }
 
-void ServedModel::start() {
-  for (const auto& group : groups_) group->start();
+// Groups that are gone for good give their place free. Their threads have nothing left to do, so joining them is quick.
+void ServedModel::forget_ended() {
+  std::map<int, Slot> gone;
+  {
+    MutexLock lock(mutex_);
+    for (auto it = slots_.begin(); it != slots_.end();) {
+      const auto next = std::next(it);
+      if (it->second.ended) gone.insert(slots_.extract(it));
+      it = next;
+    }
+  }
+  for (const auto& [number, slot] : gone) {
+    if (!slot.leaving) jobs_.remove_group(number, Error(Code::kUnavailable, "its worker is replaced"));
+  }
+}
+
+int ServedModel::num_staying() const {
+  MutexLock lock(mutex_);
+  return static_cast<int>(std::count_if(slots_.begin(), slots_.end(), [](const auto& entry) { return !entry.second.leaving; }));
 }
 
 LoadState ServedModel::wait_loaded(Deadline deadline) {
-  const auto failed = [](const auto& group) { return group->state() == GroupState::kFailed; };
   for (;;) {
-    if (std::any_of(groups_.begin(), groups_.end(), failed)) return LoadState::kFailed;
+    if (failed_group()) return LoadState::kFailed;
     MutexLock lock(mutex_);
-    if (std::all_of(loaded_.begin(), loaded_.end(), [](bool loaded) { return loaded; })) return LoadState::kLoaded;
+    const auto settled = [](const auto& entry) { return entry.second.leaving ? entry.second.ended : entry.second.loaded; };
+    if (std::all_of(slots_.begin(), slots_.end(), settled)) return LoadState::kLoaded;
     // A group's failure is noted before it is told to us, so waking now and then covers the moment in between.
-    if (deadline.passed()) return LoadState::kLoading;
+    const auto stopped = [](const auto& entry) { return entry.second.ended && !entry.second.loaded && !entry.second.leaving; };
+    if (deadline.passed() || std::any_of(slots_.begin(), slots_.end(), stopped)) return LoadState::kLoading;
     (void)changed_.wait(mutex_, Deadline::at(std::min(deadline.when(), Clock::now() + milliseconds(50))));
   }
 }
 
 Error ServedModel::load_failure() const {
-  for (const auto& group : groups_) {
-    if (group->state() == GroupState::kFailed) return group->last_failure().value();
+  const auto failed = failed_group();
+  PENSTOCK_CHECK(failed != nullptr, "load_failure() of model '{}' without a failed group", name());
+  return failed->last_failure().value();
+}
+
+// One that should run and never will; null: none.
+std::shared_ptr<WorkerGroup> ServedModel::failed_group() const {
+  std::vector<std::shared_ptr<WorkerGroup>> staying;
+  {
+    MutexLock lock(mutex_);
+    for (const auto& [number, slot] : slots_) {
+      if (!slot.leaving) staying.push_back(slot.group);
+    }
   }
-  throw Bug("load_failure() without a failed group");
+  for (auto& group : staying) {
+    if (group->state() == GroupState::kFailed) return group;
+  }
+  return nullptr;
 }
 
 bool ServedModel::serving() const {
   MutexLock lock(mutex_);
-  return std::any_of(ready_.begin(), ready_.end(), [](bool ready) { return ready; });
+  return std::any_of(slots_.begin(), slots_.end(), [](const auto& entry) { return entry.second.ready && !entry.second.leaving; });
 }
 
 bool ServedModel::healthy() const {
-  return std::any_of(groups_.begin(), groups_.end(), [](const auto& group) {
+  if (range().min == 0) return true;
+  const auto all = groups();
+  return std::any_of(all.begin(), all.end(), [](const auto& group) {
     const GroupState state = group->state();
     return state == GroupState::kReady || state == GroupState::kStarting || state == GroupState::kBackoff;
   });
 }
 
+void ServedModel::retire(Deadline drain, const Error& why) {
+  jobs_.stop_intake(why);
+  (void)jobs_.wait_idle(drain);
+  stop(Deadline::after(kStopTime));
+}
+
 void ServedModel::stop(Deadline drain) {
-  jobs_.close(Error(Code::kUnavailable, "the server is stopping"));
-  std::vector<std::thread> stops;  // groups stop side by side: one that drains slowly does not cost the others their time
-  for (const auto& group : groups_) stops.emplace_back([&group, drain] { group->stop(drain); });
-  for (std::thread& stop : stops) stop.join();
+  jobs_.close(Error(Code::kUnavailable, "the model is being taken away, or the server stopped"));
+  const auto all = groups();  // they stop side by side: one that drains slowly does not cost the others their time
+  for (const auto& group : all) group->request_stop(drain);
+  for (const auto& group : all) group->stop(drain);
+}
+
+std::vector<std::shared_ptr<WorkerGroup>> ServedModel::groups() const {
+  MutexLock lock(mutex_);
+  std::vector<std::shared_ptr<WorkerGroup>> all;
+  for (const auto& [number, slot] : slots_) all.push_back(slot.group);
+  return all;
+}
+
+WorkerRange ServedModel::range() const {
+  MutexLock lock(mutex_);
+  return range_;
+}
+
+seconds ServedModel::response_timeout() const { return spec_.config.response_timeout.value_or(context_.config.default_response_timeout); }
+seconds ServedModel::startup_timeout() const { return spec_.config.startup_timeout.value_or(context_.config.default_startup_timeout); }
+int ServedModel::job_queue_size() const {
+  return spec_.config.job_queue_size > 0 ? spec_.config.job_queue_size : context_.config.job_queue_size;
 }
 
 std::optional<WorkerInfo> ServedModel::info() const {
@@ -153,12 +288,36 @@ std::optional<WorkerInfo> ServedModel::info() const {
   return info_;
 }
 
+std::vector<WorkerStatus> ServedModel::workers() const {
+  std::vector<std::pair<WorkerStatus, std::shared_ptr<WorkerGroup>>> found;
+  {
+    MutexLock lock(mutex_);
+    for (const auto& [number, slot] : slots_) {
+      if (slot.leaving && slot.ended) continue;
+      WorkerStatus status;
+      status.group = number;
+      status.started = slot.started;
+      status.leaving = slot.leaving;
+      status.devices = slot.devices;
+      found.emplace_back(std::move(status), slot.group);
+    }
+  }
+  std::vector<WorkerStatus> all;
+  for (auto& [status, group] : found) {
+    status.state = group->state();
+    status.pids = group->pids();
+    all.push_back(std::move(status));
+  }
+  return all;
+}
+
 void ServedModel::on_group_ready(int group, std::shared_ptr<WorkerClient> client, const WorkerInfo& info) {
   jobs_.group_ready(group, std::move(client), info.max_concurrent);
   {
     MutexLock lock(mutex_);
-    ready_[static_cast<size_t>(group)] = true;
-    loaded_[static_cast<size_t>(group)] = true;
+    Slot& slot = slots_.at(group);
+    slot.ready = true;
+    slot.loaded = true;
     if (!info_) info_ = info;
     changed_.notify_all();
   }
@@ -168,11 +327,38 @@ void ServedModel::on_group_ready(int group, std::shared_ptr<WorkerClient> client
 void ServedModel::on_group_lost(int group, const Error& cause, bool for_good) {
   {
     MutexLock lock(mutex_);
-    ready_[static_cast<size_t>(group)] = false;
+    slots_.at(group).ready = false;
     changed_.notify_all();
   }
   jobs_.group_lost(group, cause, for_good);
   announce();
+}
+
+void ServedModel::on_group_stopping(int group, Deadline drain) {
+  announce();
+  if (jobs_.wait_group_idle(group, drain)) return;
+  spdlog::warn("model '{}': worker group {} has not finished its requests in time", name(), group);
+}
+
+void ServedModel::on_group_ended(int group) {
+  bool leaving = false;
+  std::vector<std::string> devices;
+  {
+    MutexLock lock(mutex_);
+    Slot& slot = slots_.at(group);
+    leaving = slot.leaving;
+    slot.ready = false;
+    devices = std::exchange(slot.devices, {});
+  }
+  context_.devices.release(devices);
+  if (leaving) {
+    jobs_.remove_group(group, error(Code::kUnavailable, "model '{}': worker group {} was taken away before the request had ended; try again",
+                                    name(), group));
+  }
+  announce();
+  MutexLock lock(mutex_);
+  slots_.at(group).ended = true;  // last: the slot may be gone from now on
+  changed_.notify_all();
 }
 
 // Tells the health service, once for each change.
@@ -181,7 +367,7 @@ void ServedModel::announce() {
   const bool now = serving();
   if (now == announced_) return;
   announced_ = now;
-  if (context_.on_serving_changed) context_.on_serving_changed(name_, now);
+  if (context_.on_serving_changed) context_.on_serving_changed(name());
 }
 
 }  // namespace penstock::frontend

@@ -1,8 +1,11 @@
 #pragma once
-// One model that is served: its worker groups and its jobs.
-#include <atomic>
+// One version of a model that is served: its worker groups and its jobs.
+#include <sys/types.h>
+
+#include <chrono>
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -12,9 +15,9 @@
 #include "base/error.h"
 #include "base/mutex.h"
 #include "cluster/device_assignment.h"
-#include "config/model_config.h"
 #include "config/server_config.h"
 #include "frontend/job_queue.h"
+#include "frontend/model_spec.h"
 #include "frontend/worker_group.h"
 
 namespace penstock::frontend {
@@ -24,75 +27,121 @@ struct ServingContext {
   const config::ServerConfig& config;
   cluster::DeviceAssignment& devices;
   std::filesystem::path worker_program;
-  std::filesystem::path log_folder;      // worker logs: LOG_FOLDER/MODEL-GROUP/rank-R.log
+  std::filesystem::path log_folder;      // worker logs: LOG_FOLDER/MODEL-GROUP/rank-R.log, MODEL:VERSION-GROUP for versions but 1.0
   std::filesystem::path socket_folder;   // private
   WorkerClientFactory make_client;
-  // Told when a model begins or ceases to answer. From any thread, one call at a time for each model.
-  std::function<void(const std::string& model, bool serving)> on_serving_changed;
+  // Told when a model, or one of its versions, begins or ceases to answer, comes or goes. From any thread.
+  std::function<void(const std::string& model)> on_serving_changed;
 };
 
 enum class LoadState { kLoading, kLoaded, kFailed };
 
-// Threads:  every method from any thread, start() and stop() from one.
+// How many worker groups a model has.
+struct WorkerRange {
+  int min = 1;  // that run
+  int max = 1;  // that may run
+};
+
+// One worker group, for descriptions.
+struct WorkerStatus {
+  int group = 0;
+  std::chrono::system_clock::time_point started;
+  GroupState state = GroupState::kStarting;
+  bool leaving = false;               // finishes what it does, then ends
+  std::vector<pid_t> pids;            // by rank
+  std::vector<std::string> devices;   // empty on CPU
+};
+
+// Threads:  every method from any thread.
 // Owns:     worker groups, their processes and their devices.
+// Lifetime: never destroyed by a thread that calls observers (worker_client.h); the registry sees to that.
 class ServedModel final : private GroupListener {
  public:
-  // Takes the devices. Errors: kInvalidArgument (bad device ids; no Hugging Face directory), kResourceExhausted (too few free GPUs).
-  [[nodiscard]] static Result<std::unique_ptr<ServedModel>> create(const std::string& name, const config::ModelConfig& config,
-                                                                   const ServingContext& context);
+  // Takes the devices of range->min groups; without a range, of the spec's min_workers or the server's default number. Starts nothing.
+  // Errors: kInvalidArgument (bad device ids; no Hugging Face directory), kResourceExhausted (too few free GPUs).
+  [[nodiscard]] static Result<std::shared_ptr<ServedModel>> create(ModelSpec spec, const ServingContext& context,
+                                                                   std::optional<WorkerRange> range = std::nullopt);
   ~ServedModel() override;
   ServedModel(const ServedModel&) = delete;
   ServedModel& operator=(const ServedModel&) = delete;
 
-  // Starts the worker groups; returns at once.
-  void start();
-  // Waits until every group has loaded the model or one has failed to. kLoading: neither by the deadline.
+  // Starts the worker groups that do not run yet; returns at once.
+  void start() EXCLUDES(mutex_);
+  // Adds and starts groups, or tells the newest to leave: they take nothing new and get until `drain` to finish. Groups that have failed are
+  // replaced. Returns at once. Errors: as create(); then nothing has changed.
+  [[nodiscard]] std::optional<Error> scale(WorkerRange range, Deadline drain) EXCLUDES(scaling_, mutex_);
+  // Waits until every group has loaded the model and those that leave have gone, or one has failed to load. kLoading: neither by the deadline,
+  // or the model was stopped.
   [[nodiscard]] LoadState wait_loaded(Deadline deadline) EXCLUDES(mutex_);
-  // REQUIRES: wait_loaded() has answered kFailed.
-  [[nodiscard]] Error load_failure() const;
+  // REQUIRES: wait_loaded() has answered kFailed, and scale() was not called since.
+  [[nodiscard]] Error load_failure() const EXCLUDES(mutex_);
 
   [[nodiscard]] JobQueue& jobs() { return jobs_; }
   // A group is ready.
   [[nodiscard]] bool serving() const EXCLUDES(mutex_);
-  // A group is ready, loading, or will be started again.
-  [[nodiscard]] bool healthy() const;
+  // A group is ready, loading, or will be started again; or there should be none.
+  [[nodiscard]] bool healthy() const EXCLUDES(mutex_);
 
+  // Refuses new jobs, lets the others end until `drain`, then stop().
+  void retire(Deadline drain, const Error& why) EXCLUDES(mutex_);
   // Ends what still waits or runs, and the workers; those get until `drain` to finish.
-  void stop(Deadline drain);
+  void stop(Deadline drain) EXCLUDES(mutex_);
 
-  [[nodiscard]] const std::string& name() const { return name_; }
-  [[nodiscard]] int num_groups() const { return num_groups_; }
-  [[nodiscard]] int num_stages() const { return num_stages_; }
+  [[nodiscard]] const ModelSpec& spec() const { return spec_; }
+  [[nodiscard]] const std::string& name() const { return spec_.name; }
+  [[nodiscard]] const std::string& version() const { return spec_.version; }
+  [[nodiscard]] int num_stages() const { return spec_.config.num_stages(); }
+  [[nodiscard]] WorkerRange range() const EXCLUDES(mutex_);
+  [[nodiscard]] seconds response_timeout() const;
+  [[nodiscard]] seconds startup_timeout() const;
+  [[nodiscard]] int job_queue_size() const;
   // What the first group that was ready said of itself.
   [[nodiscard]] std::optional<WorkerInfo> info() const EXCLUDES(mutex_);
-  // CUDA_VISIBLE_DEVICES of each group; empty on CPU.
-  [[nodiscard]] const std::vector<std::vector<std::string>>& devices() const { return devices_; }
+  // Every group that runs or should, by number.
+  [[nodiscard]] std::vector<WorkerStatus> workers() const EXCLUDES(mutex_);
 
  private:
-  ServedModel(std::string name, const config::ModelConfig& config, const ServingContext& context, int num_groups);
-  [[nodiscard]] std::optional<Error> take_devices(const config::ModelConfig& config);
-  void make_groups(const config::ModelConfig& config);
+  struct Slot {
+    std::shared_ptr<WorkerGroup> group;
+    std::vector<std::string> devices;
+    std::chrono::system_clock::time_point started{};
+    bool running = false;  // start() was called
+    bool ready = false;
+    bool loaded = false;   // was ready at least once
+    bool leaving = false;
+    bool ended = false;
+  };
+
+  ServedModel(ModelSpec spec, const ServingContext& context, std::optional<WorkerRange> range);
+  [[nodiscard]] std::optional<Error> add_groups(int count) EXCLUDES(mutex_);
+  [[nodiscard]] Result<std::vector<std::string>> take_devices(int group);
+  [[nodiscard]] std::shared_ptr<WorkerGroup> make_group(int number, const std::vector<std::string>& devices);
+  void dismiss(int count, Deadline drain) EXCLUDES(mutex_);
+  void forget_ended() EXCLUDES(mutex_);
+  [[nodiscard]] int num_staying() const EXCLUDES(mutex_);
+  [[nodiscard]] std::shared_ptr<WorkerGroup> failed_group() const EXCLUDES(mutex_);
+  [[nodiscard]] std::vector<std::shared_ptr<WorkerGroup>> groups() const EXCLUDES(mutex_);
   void on_group_ready(int group, std::shared_ptr<WorkerClient> client, const WorkerInfo& info) override EXCLUDES(mutex_);
   void on_group_lost(int group, const Error& cause, bool for_good) override EXCLUDES(mutex_);
+  void on_group_stopping(int group, Deadline drain) override;
+  void on_group_ended(int group) override EXCLUDES(mutex_);
   void announce() EXCLUDES(mutex_, announce_mutex_);
 
-  const std::string name_;
+  const ModelSpec spec_;
   const ServingContext context_;
-  const int num_groups_;
-  const int num_stages_;
-  std::vector<std::vector<std::string>> devices_;  // by group; constant after create()
 
+  Mutex scaling_;  // one scale() at a time; held while groups are made and told to leave, which waits for nothing
   mutable Mutex mutex_;
   CondVar changed_;
-  std::vector<bool> ready_ GUARDED_BY(mutex_);
-  std::vector<bool> loaded_ GUARDED_BY(mutex_);  // was ready at least once
+  int next_group_ GUARDED_BY(mutex_) = 0;
+  WorkerRange range_ GUARDED_BY(mutex_);
   std::optional<WorkerInfo> info_ GUARDED_BY(mutex_);
 
   Mutex announce_mutex_;  // keeps on_serving_changed() calls in order; a leaf: the callee takes none of ours
   bool announced_ GUARDED_BY(announce_mutex_) = false;
 
   JobQueue jobs_;
-  std::vector<std::unique_ptr<WorkerGroup>> groups_;  // after jobs_: their calls must end before it goes
+  std::map<int, Slot> slots_ GUARDED_BY(mutex_);  // after jobs_: the groups' calls must end before it goes
 };
 
 }  // namespace penstock::frontend

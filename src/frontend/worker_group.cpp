@@ -55,12 +55,15 @@ void WorkerGroup::start() {
   thread_ = std::thread([this] { run(); });
 }
 
+void WorkerGroup::request_stop(Deadline drain) {
+  MutexLock lock(mutex_);
+  if (!stop_by_) stop_by_ = drain;
+  changed_.notify_all();
+}
+
 void WorkerGroup::stop(Deadline drain) {
-  {
-    MutexLock lock(mutex_);
-    if (!stop_by_) stop_by_ = drain;
-    changed_.notify_all();
-  }
+  request_stop(drain);
+  MutexLock lock(joining_);
   if (thread_.joinable()) thread_.join();
 }
 
@@ -103,7 +106,9 @@ void WorkerGroup::run() {
       const auto failure = serve(**ranks, client);
       if (failure) report_loss(*failure);
       const auto drain_by = stop_by();
-      if (!failure && drain_by && !drain_by->passed() && !client->drain(*drain_by)) {
+      const bool drains = !failure && state() == GroupState::kReady && drain_by;
+      if (drains) listener_.on_group_stopping(options_.group, *drain_by);
+      if (drains && !drain_by->passed() && !client->drain(*drain_by)) {
         spdlog::warn("model '{}': worker group {} did not finish its requests in time", options_.model, options_.group);
       }
       const bool in_a_hurry = failure || !drain_by || drain_by->passed();
@@ -118,6 +123,7 @@ void WorkerGroup::run() {
     if (state() == GroupState::kBackoff) back_off();
   }
   if (state() != GroupState::kFailed) set_state(GroupState::kStopped);
+  listener_.on_group_ended(options_.group);
 }
 
 Result<std::unique_ptr<cluster::RankGroup>> WorkerGroup::launch(const std::filesystem::path& socket) {

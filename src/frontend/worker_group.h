@@ -53,6 +53,10 @@ class GroupListener {
   virtual void on_group_ready(int group, std::shared_ptr<WorkerClient> client, const WorkerInfo& info) = 0;
   // `for_good`: it will not be started again.
   virtual void on_group_lost(int group, const Error& cause, bool for_good) = 0;
+  // It was ready and has been told to stop: the place to wait, until the deadline, for what it still does.
+  virtual void on_group_stopping(int group, Deadline drain) = 0;
+  // Its processes are gone and it will not start again: stopped or failed. The last call.
+  virtual void on_group_ended(int group) = 0;
 };
 
 // Threads:  every method from any thread; one thread of its own starts and watches the processes.
@@ -68,8 +72,11 @@ class WorkerGroup {
 
   // Called once.
   void start();
-  // Lets the worker finish what runs until the deadline, ends its processes (SIGTERM, then SIGKILL) and waits for their end.
-  void stop(Deadline drain) EXCLUDES(mutex_);
+  // Lets the worker finish what runs until the deadline, then ends its processes (SIGTERM, then SIGKILL). Returns at once;
+  // on_group_ended() tells when it is done. Only the first call counts.
+  void request_stop(Deadline drain) EXCLUDES(mutex_);
+  // The same, and waits for the end.
+  void stop(Deadline drain) EXCLUDES(mutex_, joining_);
 
   [[nodiscard]] GroupState state() const EXCLUDES(mutex_);
   // Why it was lost the last time.
@@ -94,6 +101,7 @@ class WorkerGroup {
   const WorkerClientFactory make_client_;
   GroupListener& listener_;
   std::thread thread_;
+  Mutex joining_;  // several may stop(); one joins the thread
 
   // Owned by the group's thread.
   bool ever_ready_ = false;

@@ -24,6 +24,8 @@ class Reports final : public GroupListener {
   void on_group_lost(int, const Error& cause, bool for_good) override {
     add(fmt::format("lost{}: {}: {}", for_good ? " for good" : "", to_string(cause.code()), cause.message()));
   }
+  void on_group_stopping(int, Deadline) override { add("stopping"); }
+  void on_group_ended(int) override { add("ended"); }
   [[nodiscard]] std::string next() {
     MutexLock lock(mutex_);
     const Deadline deadline = Deadline::after(seconds(20));
@@ -110,6 +112,7 @@ TEST_F(WorkerGroupTest, AFirstStartThatFailsIsNotRepeatedAndQuotesTheLog) {
   WorkerGroup& group = start("if [ $RANK = 1 ]; then echo 'tensor lm_head is missing'; exit 3; fi\nexec sleep 1000\n");
   EXPECT_THAT(reports.next(), AllOf(HasSubstr("lost for good"), HasSubstr("rank 1"), HasSubstr("exit code 3"), HasSubstr("lm_head is missing")));
   EXPECT_EQ(group.state(), GroupState::kFailed);
+  EXPECT_EQ(reports.next(), "ended");
   EXPECT_EQ(group.last_failure()->code(), Code::kUnavailable);
 }
 
@@ -153,9 +156,19 @@ TEST_F(WorkerGroupTest, StopDrainsAndEndsTheProcesses) {
   ASSERT_EQ(reports.next(), "ready: Fake");
   const auto pids = group.pids();
   group.stop(Deadline::after(seconds(5)));
+  EXPECT_EQ(reports.next(), "stopping");
+  EXPECT_EQ(reports.next(), "ended");
   EXPECT_TRUE(client->drained);
   EXPECT_EQ(group.state(), GroupState::kStopped);
   for (const pid_t pid : pids) EXPECT_NE(::kill(pid, 0), 0);
+}
+
+TEST_F(WorkerGroupTest, AGroupThatStillLoadsStopsWithoutDraining) {
+  client->not_ready = Error(Code::kDeadlineExceeded, "not yet");
+  WorkerGroup& group = start(kServe);
+  group.request_stop(Deadline::after(seconds(60)));
+  EXPECT_EQ(reports.next(), "ended");
+  EXPECT_FALSE(client->drained);
 }
 
 TEST_F(WorkerGroupTest, AProgramThatCannotBeRunIsNamed) {

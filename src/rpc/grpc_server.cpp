@@ -16,6 +16,8 @@
 
 #include "base/log.h"
 #include "rpc/grpc_inference.h"
+#include "rpc/grpc_management.h"
+#include "rpc/grpc_reflection.h"
 
 namespace penstock::rpc {
 namespace {
@@ -58,11 +60,14 @@ void route_grpc_log() {
 
 class GrpcServer::Impl {
  public:
-  Impl(const GrpcServerOptions& options, const frontend::ModelRegistry& registry)
-      : service_(make_inference_service(registry, options.max_waiting_messages, static_cast<size_t>(options.max_response_bytes))) {}
+  // `name`: the service's full name.
+  Impl(std::unique_ptr<grpc::Service> service, const std::string& name)
+      : service_(std::move(service)),
+        reflection_(make_reflection_service(
+            {name, "grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"})) {}
   ~Impl() { shutdown(Deadline::after(milliseconds(0))); }
 
-  std::optional<Error> listen(const GrpcServerOptions& options, const frontend::ModelRegistry& registry) {
+  std::optional<Error> listen(const GrpcServerOptions& options) {
     grpc::EnableDefaultHealthCheckService(true);
     grpc::reflection::InitProtoReflectionServerBuilderPlugin();
     grpc::ServerBuilder builder;
@@ -78,15 +83,15 @@ class GrpcServer::Impl {
     builder.SetMaxReceiveMessageSize(options.max_request_bytes);
     builder.SetMaxSendMessageSize(options.max_response_bytes);
     builder.RegisterService(service_.get());
+    builder.RegisterService(reflection_.get());
     server_ = builder.BuildAndStart();
     if (!server_ || port == 0) {
       return error(Code::kUnavailable,
-                   "cannot listen on {}: {}; end the program that has it (ss -ltnp 'sport = :{}' names it), or choose another with --port",
-                   join_address(options.host, options.port), why_not_bound(options.host, options.port), options.port);
+                   "cannot listen on {}: {}; end the program that has it (ss -ltnp 'sport = :{}' names it), or choose another with {}",
+                   join_address(options.host, options.port), why_not_bound(options.host, options.port), options.port, options.port_option);
     }
     address_ = join_address(options.host, port);
     set_serving("", false);
-    for (const auto& model : registry.models()) set_serving(model->name(), model->serving());
     return std::nullopt;
   }
 
@@ -100,6 +105,7 @@ class GrpcServer::Impl {
 
  private:
   std::unique_ptr<grpc::Service> service_;
+  std::unique_ptr<grpc::Service> reflection_;
   std::string address_;
   std::unique_ptr<grpc::Server> server_;  // last: its destructor waits for the calls, which use the service
 };
@@ -107,10 +113,24 @@ class GrpcServer::Impl {
 GrpcServer::GrpcServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 GrpcServer::~GrpcServer() = default;
 
-Result<std::unique_ptr<GrpcServer>> GrpcServer::start(const GrpcServerOptions& options, const frontend::ModelRegistry& registry) {
-  auto impl = std::make_unique<Impl>(options, registry);
-  if (auto failure = impl->listen(options, registry)) return *failure;
+Result<std::unique_ptr<GrpcServer>> GrpcServer::start(const GrpcServerOptions& options, std::unique_ptr<Impl> impl) {
+  if (auto failure = impl->listen(options)) return *failure;
   return std::unique_ptr<GrpcServer>(new GrpcServer(std::move(impl)));
+}
+
+Result<std::unique_ptr<GrpcServer>> GrpcServer::start_inference(const GrpcServerOptions& options, const frontend::ModelRegistry& registry) {
+  auto service = make_inference_service(registry, options.max_waiting_messages, static_cast<size_t>(options.max_response_bytes));
+  auto impl = std::make_unique<Impl>(std::move(service), "org.pytorch.serve.grpc.inference.InferenceAPIsService");
+  auto server = start(options, std::move(impl));
+  if (server) {
+    for (const auto& model : registry.defaults()) (*server)->set_serving(model->name(), model->serving());
+  }
+  return server;
+}
+
+Result<std::unique_ptr<GrpcServer>> GrpcServer::start_management(const GrpcServerOptions& options, frontend::Management& management) {
+  return start(options, std::make_unique<Impl>(make_management_service(management),
+                                               "org.pytorch.serve.grpc.management.ManagementAPIsService"));
 }
 
 const std::string& GrpcServer::address() const { return impl_->address(); }

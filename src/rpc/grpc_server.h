@@ -1,11 +1,12 @@
 #pragma once
-// The front door's gRPC port: TorchServe's inference service, grpc.health.v1 and reflection.
+// The front door's gRPC ports: TorchServe's inference and management services, each with grpc.health.v1 and reflection.
 #include <memory>
 #include <string>
 
 #include "base/clock.h"
 #include "base/error.h"
 #include "config/server_config.h"
+#include "frontend/management.h"
 #include "frontend/model_registry.h"
 
 namespace penstock::rpc {
@@ -13,6 +14,7 @@ namespace penstock::rpc {
 struct GrpcServerOptions {
   std::string host = "127.0.0.1";   // no brackets around an IPv6 address
   int port = 7070;                  // 0 = any free one
+  const char* port_option = "--port";  // how a user chooses another, for messages
   int max_request_bytes = 6553500;
   int max_response_bytes = 6553500;
   config::ConnectionAge connection_age;
@@ -20,12 +22,15 @@ struct GrpcServerOptions {
 };
 
 // Threads:  every method from any thread; calls run on gRPC's threads.
-// Lifetime: the registry must outlive the server.
+// Lifetime: registry and management must outlive the server.
 class GrpcServer {
  public:
-  // Listens at once; health says NOT_SERVING for "" and every model until set_serving().
+  // Listen at once; health says NOT_SERVING for "" and every model until set_serving().
   // kUnavailable naming address and port, and the system's reason (taken, not permitted, no such address).
-  [[nodiscard]] static Result<std::unique_ptr<GrpcServer>> start(const GrpcServerOptions& options, const frontend::ModelRegistry& registry);
+  [[nodiscard]] static Result<std::unique_ptr<GrpcServer>> start_inference(const GrpcServerOptions& options,
+                                                                           const frontend::ModelRegistry& registry);
+  [[nodiscard]] static Result<std::unique_ptr<GrpcServer>> start_management(const GrpcServerOptions& options,
+                                                                            frontend::Management& management);
   ~GrpcServer();
   GrpcServer(const GrpcServer&) = delete;
   GrpcServer& operator=(const GrpcServer&) = delete;
@@ -42,6 +47,7 @@ class GrpcServer {
 
  private:
   class Impl;
+  [[nodiscard]] static Result<std::unique_ptr<GrpcServer>> start(const GrpcServerOptions& options, std::unique_ptr<Impl> impl);
   explicit GrpcServer(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };

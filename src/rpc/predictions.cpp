@@ -77,7 +77,7 @@ class PredictionsReactor final : public grpc::ServerUnaryReactor {
 
   // The client cancelled, went away, or its deadline has passed. The job's end finishes the call.
   void OnCancel() override {
-    if (job_) jobs_->cancel(*job_);
+    if (job_) model_->jobs().cancel(*job_);
   }
   void OnDone() override { delete this; }  // gRPC's last word on this call
 
@@ -86,14 +86,14 @@ class PredictionsReactor final : public grpc::ServerUnaryReactor {
   std::optional<Error> start(const pb::PredictionsRequest& message, const frontend::ModelRegistry& registry) {
     auto call = parse_predictions_request(message, registry);
     if (!call) return call.error();
-    jobs_ = &call->model->jobs();
-    auto job = jobs_->submit(std::move(call->request), text_);
+    model_ = std::move(call->model);
+    auto job = model_->jobs().submit(std::move(call->request), text_);
     if (!job) return job.error();
     job_ = *job;
     return std::nullopt;
   }
   const std::shared_ptr<WholeText> text_;
-  frontend::JobQueue* jobs_ = nullptr;
+  std::shared_ptr<frontend::ServedModel> model_;
   std::shared_ptr<frontend::Job> job_;  // written before the reactor is handed to gRPC
 };
 

@@ -1,5 +1,7 @@
 #pragma once
 // What a PredictionsRequest asks for. Internal to rpc/.
+#include <memory>
+
 #include "base/error.h"
 #include "frontend/served_model.h"
 #include "text/generation_request.h"
@@ -15,7 +17,7 @@ class ModelRegistry;
 namespace penstock::rpc {
 
 struct PredictionsCall {
-  frontend::ServedModel* model = nullptr;
+  std::shared_ptr<frontend::ServedModel> model;  // held while its job may be touched
   text::GenerationRequest request;
 };
 

@@ -84,17 +84,17 @@ class StreamPredictionsReactor final : public grpc::ServerWriteReactor<pb::Predi
   std::optional<Error> start(const pb::PredictionsRequest& message, const frontend::ModelRegistry& registry) {
     auto call = parse_predictions_request(message, registry);
     if (!call) return call.error();
-    jobs_ = &call->model->jobs();
-    auto job = jobs_->submit(std::move(call->request), bridge_);
+    model_ = std::move(call->model);
+    auto job = model_->jobs().submit(std::move(call->request), bridge_);
     if (!job) return job.error();
     job_ = *job;
     return std::nullopt;
   }
   void cancel_job() {
-    if (job_) jobs_->cancel(*job_);
+    if (job_) model_->jobs().cancel(*job_);
   }
   const std::shared_ptr<StreamBridge> bridge_;
-  frontend::JobQueue* jobs_ = nullptr;
+  std::shared_ptr<frontend::ServedModel> model_;
   std::shared_ptr<frontend::Job> job_;  // written before the reactor is handed to gRPC
 };
 

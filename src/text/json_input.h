@@ -1,5 +1,5 @@
 #pragma once
-// JSON from outside, parsed within limits. For the .cpp files of this folder: it brings in nlohmann's header.
+// JSON from outside, parsed within limits. For .cpp files: it brings in nlohmann's header.
 #include <nlohmann/json.hpp>
 
 #include <string>

@@ -10,7 +10,7 @@ import unittest
 
 import grpc
 
-from penstock_server import BIN, FAKE_WORKER, LONG, Server, ServerTest, make_model, request, run_penstock, wait_until
+from penstock_server import BIN, FAKE_WORKER, FREE_PORTS, LONG, Server, ServerTest, make_model, request, run_penstock, wait_until
 
 Code = grpc.StatusCode
 
@@ -235,7 +235,7 @@ class BadStartTest(unittest.TestCase):
         server.process.wait()
         config = server.folder / "store" / "tiny" / "model-config.yaml"
         config.write_text(config.read_text().replace("startupTimeout: 60", "startupTimeout: 1"))
-        code, _, said = run_penstock("serve", "--models", f"tiny={config.parent}", "--port", "0", cwd=server.folder,
+        code, _, said = run_penstock("serve", "--models", f"tiny={config.parent}", "--port", "0", *FREE_PORTS, cwd=server.folder,
                                      environment={"PENSTOCK_WORKER": FAKE_WORKER, "FAKE_WORKER_LOAD": "hang"}.items())
         self.assertEqual(code, 1)
         self.assertIn("startupTimeout", said)
@@ -311,7 +311,7 @@ class ModelStoreTest(unittest.TestCase):
         server.process.wait()
         make_model(server.folder / "store" / "extra")
         (server.folder / "config.properties").write_text(
-            "model_store=store\nload_models=all\ngrpc_inference_port=0\njob_queue_size=7\n")
+            "model_store=store\nload_models=all\ngrpc_inference_port=0\ngrpc_management_port=0\njob_queue_size=7\n")
         environment = dict(os.environ, **({"PENSTOCK_WORKER": FAKE_WORKER} if FAKE_WORKER else {}))
         server.process.stdout.close()
         server.process = subprocess.Popen([BIN / "penstock", "serve", "--ts-config", "config.properties", "--log-dir", "logs"],

@@ -21,9 +21,13 @@ BIN = pathlib.Path(os.environ.get("PENSTOCK_BIN", "build/bin"))
 FAKE_WORKER = os.environ.get("PENSTOCK_FAKE_WORKER")
 TEST_MODEL = os.environ.get("PENSTOCK_TEST_MODEL")
 
+# Every listener but the one under test takes any free port.
+FREE_PORTS = ("--set", "grpc_management_port=0")
+
 # The longest generation that is asked for. A real model may allow less; then what it allows is served.
 LONG = int(os.environ.get("PENSTOCK_TEST_LONG_TOKENS", "3000" if FAKE_WORKER else "200"))
 
+MANAGEMENT = "/org.pytorch.serve.grpc.management.ManagementAPIsService/"
 INFERENCE = "/org.pytorch.serve.grpc.inference.InferenceAPIsService/"
 
 
@@ -79,15 +83,20 @@ class Client:
         return self._method("unary_stream", "/grpc.health.v1.Health/Watch", wire.HealthCheckResponse)(
             wire.HealthCheckRequest(service=service), timeout=timeout)
 
-    def reflect(self, message):
-        call = self._method("stream_stream", "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", wire.ReflectionResponse)
+    def reflect(self, message, version="v1alpha"):
+        path = f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo"
+        call = self._method("stream_stream", path, wire.ReflectionResponse)
         return next(call(iter([message]), timeout=10))
+
+    def manage(self, method, message, timeout=60):
+        """One call of the management API: its sentence or JSON."""
+        return self._method("unary_unary", MANAGEMENT + method, wire.ManagementResponse)(message, timeout=timeout).msg
 
     def close(self):
         self.channel.close()
 
 
-def make_model(folder, config="", stages=2):
+def make_model(folder, config="", stages=2, version=None):
     """A model folder of pipeline stages: the real model's files by link, or a config.json for the fake worker."""
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True)
@@ -99,21 +108,31 @@ def make_model(folder, config="", stages=2):
         (folder / "config.json").write_text("{}")
     (folder / "model-config.yaml").write_text(
         f"minWorkers: 1\ndeviceType: cpu\nparallelType: pp\nparallelLevel: {stages}\nstartupTimeout: 60\n" + config)
+    if version:  # as TorchServe's archiver writes it with --archive-format no-archive
+        (folder / "MAR-INF").mkdir()
+        (folder / "MAR-INF" / "MANIFEST.json").write_text(json.dumps(
+            {"runtime": "python", "model": {"modelName": folder.name, "modelVersion": version, "configFile": "model-config.yaml"}}))
     return folder
 
 
 class Server:
     """`penstock serve`, from its start to its end."""
 
-    def __init__(self, config="", models=("tiny",), arguments=(), environment=(), wait=True, port=0, stages=2):
+    def __init__(self, config="", models=("tiny",), arguments=(), environment=(), wait=True, port=0, stages=2, store=()):
+        """models: served from the start. store: (name, version) of folders in a model store, from which models can be registered."""
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="penstock-grpc-"))
         pairs = [f"{name}={make_model(self.folder / 'store' / name, config, stages)}" for name in models]
+        loaded = ["--models", *(list(models) if store else pairs)] if models else []
+        for name, version in store:
+            make_model(self.folder / "store" / name, config, stages, version)
+        if store:
+            loaded += ["--model-store", self.folder / "store", "--enable-model-api"]
         self.environment = dict(os.environ, **dict(environment))
         if FAKE_WORKER:
             self.environment["PENSTOCK_WORKER"] = FAKE_WORKER
         self.stderr_file = open(self.folder / "stderr", "w+")
         self.process = subprocess.Popen(
-            [BIN / "penstock", "serve", "--models", *pairs, "--port", str(port), "--log-dir", self.folder / "logs", *arguments],
+            [BIN / "penstock", "serve", *loaded, "--port", str(port), *FREE_PORTS, "--log-dir", self.folder / "logs", *arguments],
             stdout=subprocess.PIPE, stderr=self.stderr_file, env=self.environment, cwd=self.folder)
         self.stdout = ""
         self.address = None
@@ -132,6 +151,7 @@ class Server:
             self.stdout += chunk
         self.address = re.search(r"listens on\s+(\S+)", self.stdout).group(1)
         self.client = Client(self.address)
+        self.management_address = re.search(r"management\s+(\S+)", self.stdout).group(1)
 
     @property
     def stderr(self):
@@ -198,10 +218,11 @@ class ServerTest(unittest.TestCase):
     environment = ()
     models = ("tiny",)
     arguments = ()
+    store = ()
 
     @classmethod
     def setUpClass(cls):
-        cls.server = Server(cls.config, cls.models, cls.arguments, cls.environment)
+        cls.server = Server(cls.config, cls.models, cls.arguments, cls.environment, store=cls.store)
         cls.client = cls.server.client
 
     @classmethod
@@ -218,3 +239,40 @@ class ServerTest(unittest.TestCase):
         for word in words:
             self.assertIn(word, raised.exception.details())
         return raised.exception.details()
+
+
+class ManagementServerTest(ServerTest):
+    """Base: a server with a model store and the client of its management port."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.manager = Client(cls.server.management_address)
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.manager.close()
+        super().tearDownClass()
+
+    def manage(self, method, message, **options):
+        return self.manager.manage(method, message, **options)
+
+    def register(self, url, name="", workers=1, synchronous=True, **fields):
+        return self.manage("RegisterModel", wire.RegisterModelRequest(url=url, model_name=name, initial_workers=workers,
+                                                                      synchronous=synchronous, **fields))
+
+    def scale(self, name, workers, version="", synchronous=True, **fields):
+        return self.manage("ScaleWorker", wire.ScaleWorkerRequest(model_name=name, model_version=version, min_worker=workers,
+                                                                  synchronous=synchronous, **fields))
+
+    def unregister(self, name, version=""):
+        return self.manage("UnregisterModel", wire.ModelRequest(model_name=name, model_version=version))
+
+    def describe(self, name, version="", **fields):
+        return json.loads(self.manage("DescribeModel", wire.ModelRequest(model_name=name, model_version=version, **fields)))
+
+    def listed(self, **fields):
+        return json.loads(self.manage("ListModels", wire.ListModelsRequest(**fields)))
+
+    def predict(self, name, version=""):
+        return self.client.predict(request(model=name, version=version, prompt="a b", max_tokens=2)).prediction

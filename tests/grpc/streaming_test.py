@@ -67,12 +67,14 @@ class HealthTest(ServerTest):
         self.assertEqual(json.loads(self.client.ping()), {"status": "Healthy"})
 
     def test_reflection_lists_the_services_and_describes_the_inference_service(self):
-        listed = self.client.reflect(wire.ReflectionRequest(list_services="*"))
-        names = [s.name for s in listed.list_services_response.service]
-        self.assertIn("org.pytorch.serve.grpc.inference.InferenceAPIsService", names)
-        self.assertIn("grpc.health.v1.Health", names)
-        described = self.client.reflect(wire.ReflectionRequest(
-            file_containing_symbol="org.pytorch.serve.grpc.inference.InferenceAPIsService"))
-        files = b"".join(described.file_descriptor_response.file_descriptor_proto)
-        for name in (b"StreamPredictions2", b"PredictionsRequest", b"sequence_id"):
-            self.assertIn(name, files)
+        for version in ("v1", "v1alpha"):
+            with self.subTest(version=version):
+                listed = self.client.reflect(wire.ReflectionRequest(list_services="*"), version)
+                names = [s.name for s in listed.list_services_response.service]
+                self.assertIn("org.pytorch.serve.grpc.inference.InferenceAPIsService", names)
+                self.assertIn("grpc.health.v1.Health", names)
+                described = self.client.reflect(wire.ReflectionRequest(
+                    file_containing_symbol="org.pytorch.serve.grpc.inference.InferenceAPIsService"), version)
+                files = b"".join(described.file_descriptor_response.file_descriptor_proto)
+                for name in (b"StreamPredictions2", b"PredictionsRequest", b"sequence_id"):
+                    self.assertIn(name, files)

@@ -1,0 +1,175 @@
+#include "front_door.h"
+
+#include <unistd.h>
+
+#include <cstdio>
+#include <filesystem>
+#include <utility>
+
+#include "base/log.h"
+#include "rpc/grpc_worker_client.h"
+#include "worker_program.h"
+
+namespace penstock {
+namespace {
+
+namespace fs = std::filesystem;
+
+// How long running requests may go on after the first stop signal, and then the workers.
+constexpr seconds kDrainJobs{30};
+constexpr seconds kDrainWorkers{5};
+
+std::optional<frontend::ModelStore> open_store(const config::ServerConfig& config) {
+  if (config.model_store.empty()) return std::nullopt;
+  return frontend::ModelStore::open(config.model_store).value();
+}
+
+std::vector<frontend::ModelFolder> find_models(const std::optional<frontend::ModelStore>& store, const config::ServerConfig& config) {
+  const std::vector<std::string> wanted = config.load_all_models ? std::vector<std::string>{"all"} : config.load_models;
+  auto models = frontend::resolve_models(store, wanted).value();
+  const bool may_come_later = store && config.enable_model_api;
+  if (!models.empty() || may_come_later) return models;
+  throw Error(Code::kInvalidArgument,
+              "no model to serve; give --models NAME=FOLDER, or --model-store DIR --models all, or --model-store DIR --enable-model-api");
+}
+
+std::vector<std::string> usable_devices(const config::ServerConfig& config) {
+  auto devices = cluster::visible_devices();
+  if (config.number_of_gpu && static_cast<size_t>(*config.number_of_gpu) < devices.size()) {
+    devices.resize(static_cast<size_t>(*config.number_of_gpu));
+  }
+  return devices;
+}
+
+std::string devices_text(const frontend::ServedModel& model) {
+  std::string text;
+  for (const auto& worker : model.workers()) {
+    if (!worker.devices.empty()) text += (text.empty() ? "GPU " : " | ") + cluster::device_list(worker.devices);
+  }
+  return text.empty() ? "CPU" : text;
+}
+
+rpc::GrpcServerOptions listener_options(const config::ServerConfig& config) {
+  rpc::GrpcServerOptions options;
+  options.max_request_bytes = config.max_request_size;
+  options.max_response_bytes = config.max_response_size;
+  return options;
+}
+
+}  // namespace
+
+FrontDoor::FrontDoor(FrontDoorOptions options)
+    : options_(std::move(options)),
+      config_(options_.config),
+      store_(open_store(config_)),
+      folders_(find_models(store_, config_)),
+      devices_(usable_devices(config_)),
+      registry_({config_, devices_, find_worker_program(), fs::absolute(options_.log_folder), sockets_.path(), &rpc::make_grpc_worker_client,
+                 [this](const std::string& model) { on_serving_changed(model); }}),
+      management_(registry_, store_, config_) {
+  for (const frontend::ModelFolder& folder : folders_) {
+    frontend::ModelSpec spec = std::move(frontend::read_model_spec(folder, config_.models)).value();
+    spec.loaded_at_startup = true;
+    (void)registry_.add(std::move(spec)).value();
+  }
+}
+
+void FrontDoor::run() {
+  start_listeners();
+  start_models();
+  const auto failure = wait_loaded();
+  if (!failure && signals_.count() == 0) {
+    print_started();
+    (void)signals_.wait(1, Deadline::never());
+  }
+  shut_down();
+  if (failure) throw *failure;
+}
+
+void FrontDoor::start_listeners() {
+  rpc::GrpcServerOptions options = listener_options(config_);
+  options.host = config_.grpc_inference_address;
+  options.port = config_.grpc_inference_port;
+  options.connection_age = config_.grpc_inference_age;
+  inference_ = std::move(rpc::GrpcServer::start_inference(options, registry_)).value();
+  options.host = config_.grpc_management_address;
+  options.port = config_.grpc_management_port;
+  options.port_option = "--set grpc_management_port=N";
+  options.connection_age = config_.grpc_management_age;
+  management_server_ = std::move(rpc::GrpcServer::start_management(options, management_)).value();
+  management_server_->set_serving("", true);
+  health_ = inference_.get();
+}
+
+void FrontDoor::start_models() {
+  for (const auto& model : registry_.models()) model->start();
+  if (folders_.empty()) inference_->set_serving("", true);
+}
+
+// Why a model could not be loaded; nullopt when all are, or a stop signal came first.
+std::optional<Error> FrontDoor::wait_loaded() const {
+  for (const auto& model : registry_.models()) {
+    if (!model->spec().loaded_at_startup) continue;  // the management API was faster than we
+    auto state = frontend::LoadState::kLoading;
+    while (state == frontend::LoadState::kLoading && signals_.count() == 0) {
+      state = model->wait_loaded(Deadline::after(milliseconds(100)));
+    }
+    if (state == frontend::LoadState::kFailed) return model->load_failure();
+  }
+  return std::nullopt;
+}
+
+void FrontDoor::print_started() const {
+  fmt::print("Model server started.\n\n");
+  const auto models = registry_.models();
+  if (!models.empty()) {
+    fmt::print("  {:<18} {:<7} {:<7} {:<8} {:<20} {}\n", "model", "groups", "stages", "context", "architecture", "devices");
+  }
+  for (const auto& model : models) {
+    const auto info = model->info().value_or(frontend::WorkerInfo{});
+    fmt::print("  {:<18} {:<7} {:<7} {:<8} {:<20} {}\n", model->name(), model->range().min, model->num_stages(), info.max_sequence_tokens,
+               info.architecture, devices_text(*model));
+  }
+  fmt::print("\n  listens on  {}  (gRPC: TorchServe inference, health, reflection)\n", inference_->address());
+  fmt::print("  management  {}  (gRPC: TorchServe management, health, reflection)\n", management_server_->address());
+  if (!models.empty()) {
+    fmt::print("  try         penstock generate --address {} --model {} --prompt \"Once upon a time\"\n", inference_->address(),
+               models[0]->name());
+  }
+  fmt::print("  logs        {}\n  stop        Ctrl-C, or: kill {}\n\n", options_.log_folder, ::getpid());
+  std::fflush(stdout);
+}
+
+// Health first, so that load balancers turn away; then requests, workers, and the ports.
+void FrontDoor::shut_down() {
+  spdlog::info("stopping: running requests may take {} s; a second signal ends them at once", kDrainJobs.count());
+  inference_->stop_serving();
+  management_server_->stop_serving();
+  const int hurry_at = 2;
+  const Deadline deadline = Deadline::after(kDrainJobs);
+  for (const auto& model : registry_.models()) {
+    model->jobs().stop_intake(Error(Code::kUnavailable, "the server is shutting down; send the request to another one"));
+  }
+  for (const auto& model : registry_.models()) {
+    while (signals_.count() < hurry_at && !deadline.passed() && !model->jobs().wait_idle(Deadline::after(milliseconds(50)))) {
+    }
+  }
+  const bool hurry = signals_.count() >= hurry_at;
+  const Deadline drained = Deadline::after(hurry ? seconds(0) : kDrainWorkers);
+  for (const auto& model : registry_.models()) model->stop(drained);
+  const Deadline closed = Deadline::after(hurry ? milliseconds(100) : milliseconds(1000));
+  inference_->shutdown(closed);
+  management_server_->shutdown(closed);
+  health_ = nullptr;
+  spdlog::info("stopped");
+}
+
+void FrontDoor::on_serving_changed(const std::string& model) {
+  rpc::GrpcServer* server = health_.load();
+  if (!server) return;
+  MutexLock lock(health_mutex_);
+  server->set_serving(model, registry_.serving(model));
+  server->set_serving("", registry_.all_serving());
+}
+
+}  // namespace penstock

@@ -1,0 +1,60 @@
+#pragma once
+// One run of the front door, from its configuration to its exit.
+#include <atomic>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "base/mutex.h"
+#include "base/temp_dir.h"
+#include "cluster/device_assignment.h"
+#include "config/server_config.h"
+#include "frontend/management.h"
+#include "frontend/model_registry.h"
+#include "frontend/model_store.h"
+#include "rpc/grpc_server.h"
+#include "stop_signals.h"
+
+namespace penstock {
+
+struct FrontDoorOptions {
+  config::ServerConfig config;
+  std::string log_folder = "logs";
+};
+
+// Starts models and listeners, waits for SIGTERM or SIGINT, shuts down in order.
+//
+// Threads: the main thread makes it and runs it; model groups and management calls report from theirs.
+// Errors:  what cannot start is thrown as an Error, after the workers are gone.
+class FrontDoor {
+ public:
+  explicit FrontDoor(FrontDoorOptions options);
+  void run();
+
+ private:
+  void start_listeners();
+  void start_models();
+  [[nodiscard]] std::optional<Error> wait_loaded() const;
+  void print_started() const;
+  void shut_down();
+  void on_serving_changed(const std::string& model) EXCLUDES(health_mutex_);
+
+  const FrontDoorOptions options_;
+  const config::ServerConfig& config_;
+  const StopSignals signals_;
+  const TempDir sockets_;  // 0700: only this user reaches the workers
+  const std::optional<frontend::ModelStore> store_;
+  const std::vector<frontend::ModelFolder> folders_;
+  cluster::DeviceAssignment devices_;
+  frontend::ModelRegistry registry_;
+  frontend::Management management_;
+  Mutex health_mutex_;  // two models that change at once: the last word about "" must come from who saw both
+  // After the registry: calls that run use it.
+  std::unique_ptr<rpc::GrpcServer> inference_;
+  std::unique_ptr<rpc::GrpcServer> management_server_;
+  std::atomic<rpc::GrpcServer*> health_{nullptr};  // inference_, while it may be told of changes
+};
+
+}  // namespace penstock

@@ -1,0 +1,15 @@
+#pragma once
+// The value of config.properties' key `models`. Internal to config/.
+#include <string_view>
+#include <vector>
+
+#include "config/server_config.h"
+
+namespace penstock::config {
+
+// {"NAME": {"VERSION": {"defaultVersion", "marName", "minWorkers", "maxWorkers", "batchSize", "maxBatchDelay", "responseTimeout",
+// "startupTimeout"}}}, by name and version. marName is accepted and not needed: load_models says what is loaded.
+// Errors: kInvalidArgument naming model, version and key.
+[[nodiscard]] Result<std::vector<ModelEntry>> parse_models(std::string_view json);
+
+}  // namespace penstock::config

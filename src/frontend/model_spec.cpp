@@ -1,0 +1,93 @@
+#include "frontend/model_spec.h"
+
+#include <nlohmann/json.hpp>
+#include <system_error>
+
+#include "base/file.h"
+
+namespace penstock::frontend {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::json;
+
+constexpr size_t kManifestLimit = 1 << 20;  // bytes
+
+struct Manifest {
+  std::string version = kDefaultVersion;
+  std::string config_file;  // empty: model-config.yaml, if it is there
+};
+
+// A text of the manifest; "" when it is absent.
+Result<std::string> text_of(const Json& model, const char* key) {
+  const auto found = model.find(key);
+  if (found == model.end() || found->is_null()) return std::string();
+  if (!found->is_string()) return error(Code::kInvalidArgument, "model.{}: expected text, found {}", key, found->type_name());
+  return found->get<std::string>();
+}
+
+Result<Manifest> parse_manifest(const std::string& text) {
+  const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (!json.is_object()) return Error(Code::kInvalidArgument, "expected a JSON object");
+  const auto model = json.find("model");
+  if (model == json.end() || !model->is_object()) return Error(Code::kInvalidArgument, "expected an object 'model'");
+  Manifest manifest;
+  auto version = text_of(*model, "modelVersion");
+  if (!version) return version.error();
+  if (!version->empty()) manifest.version = *version;
+  if (auto bad = check_model_version(manifest.version)) return *bad;
+  auto handler = text_of(*model, "handler");
+  if (!handler) return handler.error();
+  if (!handler->empty() && *handler != "llm") {
+    return error(Code::kUnimplemented, "model.handler: '{}': Python and other handlers are not supported yet; expected 'llm' or none",
+                 handler->substr(0, 200));
+  }
+  auto config = text_of(*model, "configFile");
+  if (!config) return config.error();
+  const fs::path relative = *config;
+  if (relative.is_absolute() || std::find(relative.begin(), relative.end(), "..") != relative.end()) {
+    return error(Code::kInvalidArgument, "model.configFile: expected a name inside the model's folder, found '{}'", config->substr(0, 200));
+  }
+  manifest.config_file = *config;
+  return manifest;
+}
+
+Result<Manifest> read_manifest(const fs::path& folder) {
+  const fs::path file = folder / "MAR-INF" / "MANIFEST.json";
+  std::error_code ignored;
+  if (!fs::exists(file, ignored)) return Manifest{};
+  auto text = read_file(file, kManifestLimit);
+  if (!text) return text.error();
+  auto manifest = parse_manifest(*text);
+  if (!manifest) return error(manifest.error().code(), "{}: {}", file.string(), manifest.error().message());
+  return manifest;
+}
+
+}  // namespace
+
+std::optional<Error> check_model_version(std::string_view version) {
+  if (!check_model_name(version)) return std::nullopt;
+  return error(Code::kInvalidArgument, "model version '{}': expected 1 to 128 letters, digits, '.', '_' or '-', not beginning with '.' or '-'",
+               version.substr(0, 200));
+}
+
+Result<ModelSpec> read_model_spec(const ModelFolder& folder, std::span<const config::ModelEntry> entries) {
+  auto manifest = read_manifest(folder.folder);
+  if (!manifest) return manifest.error();
+  auto config = manifest->config_file.empty() ? config::load_model_folder_config(folder.folder)
+                                              : config::load_model_config(folder.folder / manifest->config_file);
+  if (!config) return config.error();
+  ModelSpec spec;
+  spec.name = folder.name;
+  spec.version = manifest->version;
+  spec.url = folder.url;
+  spec.config = std::move(*config);
+  for (const config::ModelEntry& entry : entries) {
+    if (entry.name != spec.name || entry.version != spec.version) continue;
+    spec.config.fill_gaps(entry.settings);
+    spec.is_default = entry.is_default;
+  }
+  return spec;
+}
+
+}  // namespace penstock::frontend

@@ -1,0 +1,34 @@
+#pragma once
+// All that is known of a model before it is started.
+#include <optional>
+#include <span>
+#include <string>
+
+#include "base/error.h"
+#include "config/model_config.h"
+#include "config/server_config.h"
+#include "frontend/model_store.h"
+
+namespace penstock::frontend {
+
+// The version of a model that says none, as in TorchServe.
+inline constexpr const char* kDefaultVersion = "1.0";
+
+struct ModelSpec {
+  std::string name;
+  std::string version = kDefaultVersion;
+  std::string url;                 // as it was asked for: a folder's name in the model store, or a path
+  config::ModelConfig config;
+  bool is_default = false;         // config.properties says so
+  bool loaded_at_startup = false;
+};
+
+// Reads the folder's model-config.yaml and, if it has one, MAR-INF/MANIFEST.json (TorchServe's archiver with --archive-format no-archive),
+// whose modelVersion and configFile count; then fills gaps from `entries`. Blocks: reads files.
+// Errors: those of load_model_folder_config(); kInvalidArgument for a manifest that is not one; kUnimplemented for a Python handler.
+[[nodiscard]] Result<ModelSpec> read_model_spec(const ModelFolder& folder, std::span<const config::ModelEntry> entries);
+
+// A version as it may stand in a path: the rules of check_model_name().
+[[nodiscard]] std::optional<Error> check_model_version(std::string_view version);
+
+}  // namespace penstock::frontend

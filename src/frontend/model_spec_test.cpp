@@ -1,0 +1,72 @@
+#include "frontend/model_spec.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "base/file.h"
+#include "base/temp_dir.h"
+
+namespace penstock::frontend {
+namespace {
+
+using testing::HasSubstr;
+
+class ModelSpecTest : public testing::Test {
+ protected:
+  void write_manifest(const std::string& text) {
+    std::filesystem::create_directories(dir_.path() / "MAR-INF");
+    write_file_atomic(dir_.path() / "MAR-INF/MANIFEST.json", text);
+  }
+  Result<ModelSpec> read() { return read_model_spec({"tiny", "tiny", dir_.path()}, entries_); }
+  std::string refusal(const std::string& manifest) {
+    write_manifest(manifest);
+    auto spec = read();
+    return spec ? "accepted" : spec.error().message();
+  }
+  TempDir dir_;
+  std::vector<config::ModelEntry> entries_;
+};
+
+TEST_F(ModelSpecTest, AFolderWithoutAManifestIsVersionOne) {
+  write_file_atomic(dir_.path() / "model-config.yaml", "minWorkers: 2\n");
+  const ModelSpec spec = read().value();
+  EXPECT_EQ(spec.version, "1.0");
+  EXPECT_EQ(spec.config.min_workers, 2);
+  EXPECT_FALSE(spec.is_default);
+}
+
+TEST_F(ModelSpecTest, AManifestNamesVersionAndConfiguration) {
+  write_file_atomic(dir_.path() / "model-config.yaml", "minWorkers: 2\n");
+  write_file_atomic(dir_.path() / "other.yaml", "minWorkers: 3\n");
+  write_manifest(R"({"runtime": "python", "model": {"modelVersion": "2.1", "configFile": "other.yaml", "handler": "llm"}})");
+  const ModelSpec spec = read().value();
+  EXPECT_EQ(spec.version, "2.1");
+  EXPECT_EQ(spec.config.min_workers, 3);
+}
+
+TEST_F(ModelSpecTest, TheServersModelsKeyFillsGapsOfItsVersionOnly) {
+  write_file_atomic(dir_.path() / "model-config.yaml", "minWorkers: 2\n");
+  entries_ = {{"tiny", "1.0", true, {}}, {"tiny", "2.0", false, {}}};
+  entries_[0].settings.min_workers = 7;
+  entries_[0].settings.batch_size = 4;
+  entries_[1].settings.batch_size = 9;
+  const ModelSpec spec = read().value();
+  EXPECT_EQ(spec.config.min_workers, 2) << "the model's own file is stronger";
+  EXPECT_EQ(spec.config.batch_size, 4);
+  EXPECT_TRUE(spec.is_default);
+}
+
+TEST_F(ModelSpecTest, HostileManifestsAreRefusedByName) {
+  EXPECT_THAT(refusal("{"), HasSubstr("MANIFEST.json: expected a JSON object"));
+  EXPECT_THAT(refusal("[]"), HasSubstr("expected a JSON object"));
+  EXPECT_THAT(refusal("{}"), HasSubstr("expected an object 'model'"));
+  EXPECT_THAT(refusal(R"({"model": {"modelVersion": 2}})"), HasSubstr("model.modelVersion: expected text, found number"));
+  EXPECT_THAT(refusal(R"({"model": {"modelVersion": "../2"}})"), HasSubstr("model version '../2'"));
+  EXPECT_THAT(refusal(R"({"model": {"configFile": "../../etc/passwd"}})"), HasSubstr("inside the model's folder"));
+  EXPECT_THAT(refusal(R"({"model": {"configFile": "/etc/passwd"}})"), HasSubstr("inside the model's folder"));
+  EXPECT_THAT(refusal(R"({"model": {"handler": "service.py:handle"}})"), HasSubstr("not supported yet"));
+  EXPECT_THAT(refusal(std::string(100000, '[')), HasSubstr("expected a JSON object"));
+}
+
+}  // namespace
+}  // namespace penstock::frontend
