@@ -31,7 +31,7 @@ class TrainTest : public testing::Test {
 
   config::TrainConfig config(const std::string& name) const {
     config::TrainConfig c;
-    c.model = {32, 2, 4, 2, 64, 32, 10000, 1e-5, false};
+    c.model = {32, 2, 4, 2, 64, 32, 10000, 1e-5, false, {}, {}};
     c.data.paths = {(dir_.path() / "text").string()};
     c.batch = {2, 2, 32};
     c.optimizer.lr = 3e-3;
