@@ -22,10 +22,10 @@ class PreparedDataTest(TrainCase):
 
     def test_prepared_data_trains_as_its_text_does(self):
         prepared = self.prepare()
-        self.train("text", **FOUR_RANKS, steps=10)
+        self.train("read", **FOUR_RANKS, steps=10)
         self.train("shards", **FOUR_RANKS, **{"steps": 10, "data.path": prepared})
-        self.assertEqual(len(self.losses("text")), 10)
-        self.assertEqual(self.losses("shards"), self.losses("text"))
+        self.assertEqual(len(self.losses("read")), 10)
+        self.assertEqual(self.losses("shards"), self.losses("read"))
 
     def test_a_run_resumes_exactly_within_an_epoch_and_across_its_end(self):
         # 4 sequences of 64 tokens a step, some 27 windows: an epoch ends between steps 6 and 7.
