@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <span>
 
+#include "data/token_shard.h"
 #include "text/json_input.h"
 
 namespace penstock::data {

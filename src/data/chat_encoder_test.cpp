@@ -5,6 +5,7 @@
 
 #include "base/file.h"
 #include "base/temp_dir.h"
+#include "data/token_shard.h"
 
 namespace penstock::data {
 namespace {
