@@ -24,7 +24,7 @@ class ConfigCheck(unittest.TestCase):
 
     def test_each_kind_of_file_is_known_by_its_name_and_its_keys(self):
         files = [self.write("config.properties", "job_queue_size=7\n"), self.write("model-config.yaml", "minWorkers: 1\n"),
-                 self.write("run.yaml", "output: x\nsteps: 1\ndata: {path: y}\n")]
+                 self.write("run.yaml", "model: {hidden_size: 8, num_layers: 1, num_heads: 1, intermediate_size: 8}\noutput: x\nsteps: 1\ndata: {path: y}\n")]
         code, said, errors = self.check(*files)
         self.assertEqual((code, errors), (0, ""))
         self.assertEqual(said.splitlines(), ["config.properties: good (config.properties)", "model-config.yaml: good (model-config.yaml)",

@@ -7,7 +7,7 @@ import unittest
 
 import grpc
 
-from penstock_server import FAKE_WORKER, ManagementServerTest, request, wait_until, wire
+from penstock_server import FAKE_WORKER, ManagementServerTest, make_model, request, wait_until, wire
 
 Code = grpc.StatusCode
 
@@ -55,7 +55,9 @@ class ModelLifeTest(ManagementServerTest):
         self.assertTrue(self.predict("scaled"))
 
     def test_no_workers_at_first_means_unavailable_and_says_what_to_do(self):
-        self.assertIn("registered with 0 initial workers. Use scale workers API", self.register("one", "idle", workers=0))
+        config = make_model(self.server.folder / "store" / "idle") / "model-config.yaml"
+        config.write_text(config.read_text().replace("minWorkers: 1\n", ""))  # default_workers_per_model, which is 0
+        self.assertIn("registered with 0 initial workers. Use scale workers API", self.register("idle", workers=0))
         self.addCleanup(lambda: self.unregister("idle"))
         self.assert_fails(Code.UNAVAILABLE, lambda: self.predict("idle"), "no worker", "scale it up")
         self.assertEqual(self.scale("idle", 1, synchronous=False), "Processing worker updates...")
