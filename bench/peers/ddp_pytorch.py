@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """PyTorch's DistributedDataParallel (Gloo) on the GPT shape of bench/overlap.yaml, 2 replicas x 1 thread on a core each.
 
-usage: ddp_pytorch.py [fp32|bf16] [sequences per replica] [steps] [link GB/s]
+usage: ddp_pytorch.py [fp32|bf16] [sequences per replica] [steps] [link GB/s | network]
 
-Prints tokens/s and, with an emulated link, the milliseconds of a step without all-reduce, with it after the backward pass, and overlapped by DDP: the link
-is a thread that sleeps for a bucket's time and then reduces it, as Penstock's shaped_link does.
+Prints tokens/s or, with a link, the milliseconds of a step without all-reduce, with it after the backward pass, and overlapped by DDP: an emulated link is a
+thread that sleeps for a bucket's time and then reduces it, as Penstock's shaped_link does; "network" takes the network as it is. Starts both replicas,
+or is the one that RANK says.
 """
 import os
 import sys
@@ -19,7 +20,8 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 PRECISION, B, STEPS, LINK = (sys.argv[1:] + ["bf16", "4", "10", "0"][len(sys.argv) - 1:])[:4]
-B, STEPS, LINK = int(B), int(STEPS), float(LINK) * 1e9
+MEASURE_LINK = LINK != "0"
+B, STEPS, LINK = int(B), int(STEPS), 0 if LINK == "network" else float(LINK) * 1e9
 L, D, H, T, V, RANKS = 6, 384, 6, 256, 256, 2
 
 
@@ -96,17 +98,18 @@ def step(ddp, optimizer, link, times):
 
 
 def main(rank):
-    os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[rank % len(os.sched_getaffinity(0))]})
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="29517")
+    if "RANK" not in os.environ:
+        os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[rank % len(os.sched_getaffinity(0))]})
+        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="29517")
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=rank, world_size=RANKS)
-    runs = [make(mode) for mode in (("none", "after", "overlap") if LINK else ("plain",))]
+    runs = [make(mode) for mode in (("none", "after", "overlap") if MEASURE_LINK else ("plain",))]
     for _ in range(STEPS + 2):
         for run in runs:
             step(*run)
     if rank == 0:
         medians = [sorted(times[2:])[STEPS // 2] for *_, times in runs]
-        if LINK:
+        if MEASURE_LINK:
             none, after, overlap = (1000 * m for m in medians)
             print(f"without {none:.1f} ms, after {after - none:+.1f} ms, overlapped {overlap - none:+.1f} ms, hidden {100 * (1 - (overlap - none) / (after - none)):.1f} %")
         else:
@@ -117,4 +120,7 @@ def main(rank):
 
 
 if __name__ == "__main__":
-    mp.spawn(main, nprocs=RANKS)
+    if "RANK" in os.environ:
+        main(int(os.environ["RANK"]))
+    else:
+        mp.spawn(main, nprocs=RANKS)

@@ -1,5 +1,8 @@
 #!/usr/bin/env python3
-"""Training speed of PyTorch on the GPT shape of bench/train_throughput.yaml: tokens/s. usage: gpt_pytorch.py [fp32|bf16] [threads] [steps]"""
+"""Training speed of PyTorch on a GPT shape: tokens/s. usage: gpt_pytorch.py [fp32|bf16] [threads] [steps] [layers,width,heads,tokens,sequences]
+
+The shape that is not given is that of bench/train_throughput.yaml.
+"""
 import sys
 import time
 
@@ -7,8 +10,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-PRECISION, THREADS, STEPS = (sys.argv[1:] + ["fp32", "2", "20"][len(sys.argv) - 1:])[:3]
-L, D, H, T, B, V = 6, 384, 6, 256, 8, 256
+PRECISION, THREADS, STEPS, SHAPE = (sys.argv[1:] + ["fp32", "2", "20", "6,384,6,256,8"][len(sys.argv) - 1:])[:4]
+L, D, H, T, B = map(int, SHAPE.split(","))
+V = 256
 torch.set_num_threads(int(THREADS))
 torch.manual_seed(1)
 

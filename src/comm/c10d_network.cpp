@@ -46,7 +46,7 @@ compat::StorePtr open_store(const cluster::RankInfo& info, const std::string& st
     if (deadline.passed()) {
       throw error(Code::kUnavailable,
                   "rank {} could not reach rank 0's store at {} within {} s: is rank 0 running (see its log), is that its host (MASTER_ADDR) and port "
-                  "(MASTER_PORT), and does no firewall stand between?",
+                  "(network.master_port or MASTER_PORT), and does no firewall stand between?",
                   info.rank, store_address, std::chrono::duration_cast<seconds>(timeout).count());
     }
     std::this_thread::sleep_for(kPollInterval);
@@ -59,7 +59,7 @@ compat::StorePtr open_store(const cluster::RankInfo& info, const std::string& st
     if (probe_listener(info.master_addr, info.master_port, Deadline::after(seconds(1))) != Listener::kPresent) {
       throw error(Code::kUnavailable, "rank 0 cannot open the store at {}: {}", store_address, cause);
     }
-    throw error(Code::kUnavailable, "rank 0 cannot open the store at {}: {} has the port; is another job running there? Choose another MASTER_PORT",
+    throw error(Code::kUnavailable, "rank 0 cannot open the store at {}: {} has the port; is another job running there? Choose another by network.master_port or MASTER_PORT",
                 store_address, describe_listener(info.master_port));
   }
 }
@@ -77,7 +77,7 @@ void check_job(::c10d::Store& store, const cluster::RankInfo& info, const std::s
     if (deadline.passed()) throw error(Code::kUnavailable, "rank {}: the store at {} is not that of a Penstock job, or its rank 0 is stuck", info.rank, store_address);
     std::this_thread::sleep_for(kPollInterval);
   }
-  const char* advice = "give each job a port of its own (MASTER_PORT)";
+  const char* advice = "give each job a port of its own (network.master_port or MASTER_PORT)";
   if (*theirs != own) {
     throw error(Code::kFailedPrecondition, "rank {} of {} has come to the store at {} of {}: {}", info.rank, own, store_address, *theirs, advice);
   }

@@ -196,20 +196,28 @@ std::optional<Error> check_shape(const TrainConfig& c) {
   const int kv_heads = m.num_kv_heads > 0 ? m.num_kv_heads : m.num_heads;
   if (m.num_heads % kv_heads != 0)
     return wrong("model.num_kv_heads", "expected a divisor of num_heads {}, found {}", m.num_heads, kv_heads);
-  if (!c.network.interface.empty() && !c.network.hostname.empty()) {
-    return wrong("network.hostname", "expected nothing, as network.interface '{}' is given, found '{}'", c.network.interface, c.network.hostname);
-  }
   const int longest = m.max_position_embeddings > 0 ? m.max_position_embeddings : c.batch.sequence_length;
   if (c.batch.sequence_length > longest) {
     return wrong("batch.sequence_length", "expected at most model.max_position_embeddings {}, found {}", longest, c.batch.sequence_length);
-  }
-  if (c.data.format == TextFormat::kChat && c.data.packing == DataPacking::kStream) {
-    return wrong("data.packing", "conversations (data.format chat) are kept apart: expected whole or document, found stream");
   }
   const int num_layers = m.num_layers + 2;  // with the embedding and the head
   if (c.mesh.pipe > num_layers) {
     return wrong("mesh.pipe", "expected at most {} stages, one for each block, the embedding and the head, found {}", num_layers,
                  c.mesh.pipe);
+  }
+  return std::nullopt;
+}
+
+// Keys that must fit each other, whatever the model.
+std::optional<Error> check_fit(const TrainConfig& c) {
+  if (c.reduce_dtype == ReduceDtype::kBfloat16 && (c.sharding == Sharding::kGradients || c.sharding == Sharding::kParameters)) {
+    return wrong("reduce_dtype", "expected fp32 with sharding of gradients or parameters, whose reductions are not rounded, found bf16");
+  }
+  if (!c.network.interface.empty() && !c.network.hostname.empty()) {
+    return wrong("network.hostname", "expected nothing, as network.interface '{}' is given, found '{}'", c.network.interface, c.network.hostname);
+  }
+  if (c.data.format == TextFormat::kChat && c.data.packing == DataPacking::kStream) {
+    return wrong("data.packing", "conversations (data.format chat) are kept apart: expected whole or document, found stream");
   }
   return std::nullopt;
 }
@@ -225,6 +233,7 @@ bool is_shape_key(std::string_view key) { return std::ranges::find(kShapeKeys, k
 std::optional<Error> check_train_config(const TrainConfig& c) {
   if (auto missing = check_required(c)) return missing;
   if (const auto groups = parse_decay_groups(c.optimizer.decay_groups); !groups) return wrong("optimizer.decay_groups", "{}", groups.error().message());
+  if (auto unfit = check_fit(c)) return unfit;
   return c.model.path.empty() ? check_shape(c) : std::nullopt;
 }
 

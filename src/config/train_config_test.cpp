@@ -75,7 +75,7 @@ checkpoint: {every_steps: 13, keep: 4}
 bad_step: {action: skip, loss_spike: 7, max_skips: 3}
 export: {dtype: bf16}
 bucket_mib: 2.5
-sharding: parameters
+sharding: optimizer
 unused_parameters: error
 reduce_dtype: bf16
 network: {interface: eth7, master_port: 4711}
@@ -128,6 +128,8 @@ TEST(TrainConfig, TakesAnInterfaceOrAHostnameButNotBoth) {
   EXPECT_EQ(parse_train_config(kSmallest, "t", {"network.hostname=node1"}).value().network.hostname, "node1");
   EXPECT_THAT(refusal(kSmallest, {"network.hostname=node1", "network.interface=eth0"}), HasSubstr("network.hostname"));
   EXPECT_THAT(refusal(kSmallest, {"network.master_port=65536"}), HasSubstr("network.master_port"));
+  EXPECT_THAT(refusal(kSmallest, {"reduce_dtype=bf16", "sharding=gradients"}), HasSubstr("reduce_dtype"));
+  EXPECT_THAT(refusal(kSmallest, {"reduce_dtype=bf16", "sharding=gradients", "model.path=/m"}), HasSubstr("reduce_dtype")) << "also of a model that is there";
   EXPECT_THAT(refusal(kSmallest, {"reduce_dtype=fp16"}), HasSubstr("reduce_dtype"));
 }
 

@@ -45,7 +45,7 @@ void expect_all(const std::string& text, const std::vector<std::string>& parts) 
 TEST(Rendezvous, AStrangerIsRefusedByNameAndTheJobGoesOn) {
   const int port = find_free_port();
   Rank first(0, port, "alpha");
-  expect_all(Rank(1, port, "beta").end(), {"exit code 75", "job 'beta' of 2 ranks", "job 'alpha' of 2 ranks", "127.0.0.1:" + std::to_string(port), "MASTER_PORT"});
+  expect_all(Rank(1, port, "beta").end(), {"exit code 75", "job 'beta' of 2 ranks", "job 'alpha' of 2 ranks", "127.0.0.1:" + std::to_string(port), "network.master_port"});
   Rank second(1, port, "alpha");
   expect_all(first.end(), {"exit code 0", "SOCKETS"});
   expect_all(second.end(), {"exit code 0", "SOCKETS"});
@@ -70,7 +70,7 @@ TEST(Rendezvous, APortThatIsTakenIsNamedWithItsHolder) {
   ASSERT_EQ(::listen(listener, 8), 0);
   ASSERT_EQ(::getsockname(listener, reinterpret_cast<sockaddr*>(&address), &length), 0);
   const int port = ntohs(address.sin_port);
-  expect_all(Rank(0, port, "alpha").end(), {"exit code 75", "127.0.0.1:" + std::to_string(port), fmt::format("process {} (", ::getpid()), "MASTER_PORT"});
+  expect_all(Rank(0, port, "alpha").end(), {"exit code 75", "127.0.0.1:" + std::to_string(port), fmt::format("process {} (", ::getpid()), "network.master_port"});
   ::close(listener);
 }
 
