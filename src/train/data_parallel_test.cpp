@@ -180,14 +180,19 @@ TEST(DataParallel, ReplicasOfPipelinesFollowOneProcessAndClipByTheSameNorm) {
   auto single = replicas(1, 8), mesh = replicas(2, 4);  // the same micro-batches
   single.schedule = "gpipe";
   mesh.mesh.pipe = 2;
-  // Eight micro-batches add up in another order here than there, and AdamW makes more of that rounding with every step.
-  const Outcomes one = train(single, 5, 2 * kSamples), four = train(mesh, 5, 2 * kSamples);
-  EXPECT_GT(one.norms.front(), 0.5) << "nothing was clipped";
-  for (size_t i = 0; i < one.norms.size(); ++i) {
-    EXPECT_NEAR(four.norms[i], one.norms[i], 1e-6 * one.norms[i]) << "step " << i;
-    EXPECT_NEAR(four.losses[i], one.losses[i], 1e-6 * one.losses[i]) << "step " << i;
-  }
-  for (const auto& [name, weight] : four.weights) EXPECT_LE((weight - one.weights.at(name)).abs().max().item<double>(), 1e-6) << name;
+  const auto follow = [&](double tolerance) {
+    const Outcomes one = train(single, 10, 2 * kSamples), four = train(mesh, 10, 2 * kSamples);
+    EXPECT_GT(one.norms.front(), 0.5) << "nothing was clipped";
+    for (size_t i = 0; i < one.norms.size(); ++i) {
+      EXPECT_NEAR(four.norms[i], one.norms[i], 1e-6 * one.norms[i]) << "step " << i;
+      EXPECT_NEAR(four.losses[i], one.losses[i], 1e-6 * one.losses[i]) << "step " << i;
+    }
+    for (const auto& [name, weight] : four.weights) EXPECT_LE((weight - one.weights.at(name)).abs().max().item<double>(), tolerance) << name;
+  };
+  // AdamW divides by the gradient's own size, and so makes whole updates of the rounding of gradients near zero.
+  follow(5e-6);
+  single.optimizer.name = mesh.optimizer.name = config::OptimizerName::kSgd;
+  follow(1e-6);
 }
 
 TEST(DataParallel, EveryStageReducesEachBucketOnceAStepHoweverManyMicrobatches) {
