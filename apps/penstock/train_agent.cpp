@@ -225,8 +225,7 @@ class Agent {
     }
   }
 
-  // Rank 0, which is on node 0, decides by its flags whether the first round begins or goes on; --auto-resume on the others does what it has decided, also
-  // when only node 0 was started again with other flags. Later rounds go on from this job's checkpoint.
+  // Rank 0, which is on node 0, decides by its flags whether the first round begins or goes on. Later rounds go on from this job's checkpoint.
   TrainOptions options_for(const Layout& layout, const AgentOrder& order) {
     TrainOptions options = options_;
     const int global = config_.mesh.data * config_.batch.microbatches;

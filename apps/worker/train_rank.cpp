@@ -56,14 +56,13 @@ comm::LivenessOptions leave_when_a_peer_dies(int rank, cluster::FlightWatch& fli
   return options;
 }
 
-// What must be alike on all ranks. A run folder may be spelled differently, and machines may have more cores or fewer.
-comm::Settings settings_of(const config::TrainConfig& config, const train::TrainOptions& options) {
+// What must be alike on all ranks. A run folder may be spelled differently, machines may have more cores or fewer, and of --resume and its like those of rank 0
+// count.
+comm::Settings settings_of(const config::TrainConfig& config) {
   comm::Settings settings = {{"the program", fmt::format("{} (build {})", PENSTOCK_VERSION, cluster::program_build_id())}};
   for (const auto& [key, value] : config::key_values(config)) {
     if (key != "output" && key != "omp_threads") settings.emplace_back(key, value);
   }
-  const std::pair<const char*, bool> flags[] = {{"--resume", options.resume}, {"--auto-resume", options.auto_resume}, {"--overwrite", options.overwrite}};
-  for (const auto& [flag, value] : flags) settings.emplace_back(flag, value ? "set" : "not set");
   return settings;
 }
 
@@ -129,7 +128,7 @@ void train_connected(const config::TrainConfig& config, const cluster::RankInfo&
     _exit(0);
   };
   try {
-    comm::require_same_settings(*world, settings_of(config, options), Deadline::after(kSettingsWait));
+    comm::require_same_settings(*world, settings_of(config), Deadline::after(kSettingsWait));
     (void)train::train(config, *world, options);
   } catch (const Error& e) {
     leave(liveness, flight, e, info.rank);

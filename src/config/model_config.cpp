@@ -10,7 +10,6 @@
 namespace penstock::config {
 namespace {
 
-constexpr const char* kLater = "not supported yet";
 constexpr const char* kSequences = "not supported yet: sequences";
 constexpr const char* kAlways = "not applicable: batches are always made anew at every token";
 constexpr const char* kPython = "not applicable: a setting of Python handlers";

@@ -145,7 +145,7 @@ class TrainLoop {
       : config_(config), world_(world), options_(options), run_(config, world), stragglers_(run_.mesh()), averages_(run_.mesh().size(), run_.batch().tokens_per_step()), checkpoints_(checkpoint_options()) {}
 
   TrainSummary operator()() {
-    if (options_.resume || options_.auto_resume) resume();
+    if (goes_on()) resume();
     peak_ = measure_peak(run_.compute(), world_, run_.deadline());
     if (world_.rank() == 0 && !options_.quiet) spdlog::info("{}", describe(run_, peak_));
     Reporter reporter(config_, world_.rank() == 0, run_.position().step, options_.quiet);
@@ -157,9 +157,17 @@ class TrainLoop {
   }
 
  private:
+  // Rank 0 decides for all: where each machine starts its own ranks, their flags may differ.
+  bool goes_on() {
+    at::Tensor decision = at::zeros({1}, at::kLong);
+    const bool found = options_.auto_resume && formats::newest_checkpoint(run_.checkpoint_place().folder);
+    if (world_.rank() == 0 && (options_.resume || found)) decision.fill_(1);
+    world_.broadcast(decision, 0)->wait(run_.deadline());
+    return decision.item<int64_t>() != 0;
+  }
+
   void resume() {
     const auto checkpoint = formats::newest_checkpoint(run_.checkpoint_place().folder);
-    if (!checkpoint && options_.auto_resume) return;
     if (!checkpoint) throw error(Code::kNotFound, "--resume: no complete checkpoint in {}", run_.checkpoint_place().folder.string());
     run_.resume_from(*checkpoint);
     if (world_.rank() == 0) spdlog::info("resuming from {} at step {}", checkpoint->string(), run_.position().step);

@@ -19,7 +19,7 @@ struct TrainSummary;
 
 struct TrainOptions {
   bool resume = false;     // continue from the newest complete checkpoint of the run folder
-  bool auto_resume = false;  // the same where there is one, else begin
+  bool auto_resume = false;  // the same where there is one, else begin; of this and of resume, rank 0's count
   bool overwrite = false;  // a run folder that holds checkpoints may be started anew
   bool quiet = false;      // no progress line
   // Called on every rank when all is written and all ranks know it, while the groups still stand; a process may end itself in it.

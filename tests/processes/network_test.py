@@ -37,7 +37,7 @@ class NetworkTest(TrainCase):
         """As a launcher would start them, one rank on each of what they take for two machines."""
         port = free_port()
         place = {"WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        ranks = [subprocess.Popen(self.command(name, **{**SETTINGS, "steps": 10}, **settings, **{"network.interface": "lo"}), stdout=subprocess.PIPE,
+        ranks = [subprocess.Popen(self.command(name, **{**SETTINGS, "steps": 10}, **settings, **{"mesh.pipe": 1, "network.interface": "lo"}), stdout=subprocess.PIPE,
                                   stderr=subprocess.STDOUT, text=True, env={**os.environ, **place, "RANK": str(rank), "PENSTOCK_HOST_ID": f"machine-{rank}"})
                  for rank in range(2)]
         for rank in ranks:
