@@ -8,6 +8,8 @@
 
 #include "base/log.h"
 #include "rpc/grpc_worker_client.h"
+#include "rpc/http_inference.h"
+#include "rpc/http_management.h"
 #include "worker_program.h"
 
 namespace penstock {
@@ -18,6 +20,9 @@ namespace fs = std::filesystem;
 // How long running requests may go on after the first stop signal, and then the workers.
 constexpr seconds kDrainJobs{30};
 constexpr seconds kDrainWorkers{5};
+// Management calls over HTTP that run at once, and that wait.
+constexpr int kHttpCalls = 8;
+constexpr size_t kHttpCallsWaiting = 64;
 
 std::optional<frontend::ModelStore> open_store(const config::ServerConfig& config) {
   if (config.model_store.empty()) return std::nullopt;
@@ -66,7 +71,8 @@ FrontDoor::FrontDoor(FrontDoorOptions options)
       devices_(usable_devices(config_)),
       registry_({config_, devices_, find_worker_program(), fs::absolute(options_.log_folder), sockets_.path(), &rpc::make_grpc_worker_client,
                  [this](const std::string& model) { on_serving_changed(model); }}),
-      management_(registry_, store_, config_) {
+      management_(registry_, store_, config_),
+      http_calls_(kHttpCalls, kHttpCallsWaiting) {
   for (const frontend::ModelFolder& folder : folders_) {
     frontend::ModelSpec spec = std::move(frontend::read_model_spec(folder, config_.models)).value();
     spec.loaded_at_startup = true;
@@ -76,6 +82,7 @@ FrontDoor::FrontDoor(FrontDoorOptions options)
 
 void FrontDoor::run() {
   start_listeners();
+  start_http();
   start_models();
   const auto failure = wait_loaded();
   if (!failure && signals_.count() == 0) {
@@ -99,6 +106,20 @@ void FrontDoor::start_listeners() {
   management_server_ = std::move(rpc::GrpcServer::start_management(options, management_)).value();
   management_server_->set_serving("", true);
   health_ = inference_.get();
+}
+
+void FrontDoor::start_http() {
+  rpc::HttpServerOptions options;
+  options.max_request_bytes = static_cast<size_t>(config_.max_request_size);
+  options.host = config_.inference_address.host;
+  options.port = config_.inference_address.port;
+  auto routes = rpc::inference_routes(registry_, static_cast<size_t>(config_.max_response_size));
+  http_inference_ = std::move(rpc::HttpServer::start(options, {"Penstock: inference", std::move(routes)})).value();
+  options.host = config_.management_address.host;
+  options.port = config_.management_address.port;
+  options.port_key = "management_address";
+  http_management_ =
+      std::move(rpc::HttpServer::start(options, {"Penstock: management", rpc::management_routes(management_, http_calls_)})).value();
 }
 
 void FrontDoor::start_models() {
@@ -132,6 +153,8 @@ void FrontDoor::print_started() const {
   }
   fmt::print("\n  listens on  {}  (gRPC: TorchServe inference, health, reflection)\n", inference_->address());
   fmt::print("  management  {}  (gRPC: TorchServe management, health, reflection)\n", management_server_->address());
+  fmt::print("  HTTP        {}  (TorchServe inference)\n  HTTP        {}  (TorchServe management)\n", http_inference_->address(),
+             http_management_->address());
   if (!models.empty()) {
     fmt::print("  try         penstock generate --address {} --model {} --prompt \"Once upon a time\"\n", inference_->address(),
                models[0]->name());
@@ -160,6 +183,8 @@ void FrontDoor::shut_down() {
   const Deadline closed = Deadline::after(hurry ? milliseconds(100) : milliseconds(1000));
   inference_->shutdown(closed);
   management_server_->shutdown(closed);
+  http_inference_->shutdown(closed);
+  http_management_->shutdown(closed);
   health_ = nullptr;
   spdlog::info("stopped");
 }

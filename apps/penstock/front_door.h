@@ -14,7 +14,9 @@
 #include "frontend/management.h"
 #include "frontend/model_registry.h"
 #include "frontend/model_store.h"
+#include "rpc/call_pool.h"
 #include "rpc/grpc_server.h"
+#include "rpc/http_server.h"
 #include "stop_signals.h"
 
 namespace penstock {
@@ -35,6 +37,7 @@ class FrontDoor {
 
  private:
   void start_listeners();
+  void start_http();
   void start_models();
   [[nodiscard]] std::optional<Error> wait_loaded() const;
   void print_started() const;
@@ -48,9 +51,12 @@ class FrontDoor {
   const std::optional<frontend::ModelStore> store_;
   const std::vector<frontend::ModelFolder> folders_;
   cluster::DeviceAssignment devices_;
+  std::unique_ptr<rpc::HttpServer> http_inference_;   // before the registry: late answers of its jobs go to them
+  std::unique_ptr<rpc::HttpServer> http_management_;
   frontend::ModelRegistry registry_;
   frontend::Management management_;
   Mutex health_mutex_;  // two models that change at once: the last word about "" must come from who saw both
+  rpc::CallPool http_calls_;  // management calls over HTTP
   // After the registry: calls that run use it.
   std::unique_ptr<rpc::GrpcServer> inference_;
   std::unique_ptr<rpc::GrpcServer> management_server_;

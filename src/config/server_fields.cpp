@@ -4,7 +4,6 @@ namespace penstock::config {
 namespace {
 
 constexpr const char* kLater = "not supported yet";
-constexpr const char* kHttp = "not supported yet: HTTP";
 constexpr const char* kJava = "not applicable: a setting of TorchServe's Java program";
 constexpr const char* kNetty = "not applicable: a setting of Netty; the front door sizes its threads by itself";
 constexpr const char* kPython = "not applicable: a setting of Python workers";
@@ -79,8 +78,8 @@ Field idle_field(const IdleKey& idle, RawServerConfig& raw) {
 
 std::vector<Field> server_fields(ServerConfig& c, RawServerConfig& raw) {
   std::vector<Field> fields = {
-      noted(text_field("inference_address", raw.inference_address, ""), kHttp),
-      noted(text_field("management_address", raw.management_address, ""), kHttp),
+      text_field("inference_address", raw.inference_address, ""),
+      text_field("management_address", raw.management_address, ""),
       text_field("grpc_inference_address", c.grpc_inference_address, ""),
       integer_field("grpc_inference_port", c.grpc_inference_port, {0, 65535}, ""),
       integer_field("grpc_inference_max_connection_age_ms", c.grpc_inference_age.max_ms, {1}, ""),

@@ -1,0 +1,154 @@
+#include "rpc/http_management.h"
+
+#include <charconv>
+#include <exception>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "text/json_input.h"
+
+namespace penstock::rpc {
+namespace {
+
+using frontend::ManagementAnswer;
+using Json = nlohmann::ordered_json;
+using Reply = std::shared_ptr<HttpReply>;
+
+// The parameters of one call: the path's, the query's and, weakest, those of a JSON body.
+class Parameters {
+ public:
+  explicit Parameters(const HttpRequest& request) : request_(request) {
+    if (request.body.empty()) return;
+    auto json = text::parse_json(request.body, "the body", Code::kInvalidArgument);
+    if (json) json_ = std::move(*json);
+    if (!json) problem_ = json.error();
+    else if (!json_.is_object()) problem_ = error(Code::kInvalidArgument, "the body: expected a JSON object, found {}", text::shown(json_));
+  }
+  // What is wrong with the body.
+  [[nodiscard]] const std::optional<Error>& problem() const { return problem_; }
+
+  [[nodiscard]] std::string text(const std::string& name) const {
+    if (const auto found = request_.parameters.find(name); found != request_.parameters.end()) return found->second;
+    if (const auto found = request_.query.find(name); found != request_.query.end()) return found->second;
+    const auto found = json_.is_object() ? json_.find(name) : json_.end();
+    if (found == json_.end() || found->is_null()) return "";
+    return found->is_string() ? found->get<std::string>() : found->dump();
+  }
+  // As in TorchServe, a number that cannot be read is as good as none.
+  [[nodiscard]] std::optional<int> number(const std::string& name) const {
+    const std::string value = text(name);
+    int parsed = 0;
+    const auto [end, failed] = std::from_chars(value.data(), value.data() + value.size(), parsed);
+    if (value.empty() || failed != std::errc() || end != value.data() + value.size()) return std::nullopt;
+    return parsed;
+  }
+  [[nodiscard]] std::optional<int> positive(const std::string& name) const {
+    const auto value = number(name);
+    return value && *value > 0 ? value : std::nullopt;
+  }
+  [[nodiscard]] bool flag(const std::string& name, bool otherwise) const {
+    const std::string value = text(name);
+    return value.empty() ? otherwise : value == "true";
+  }
+
+ private:
+  const HttpRequest& request_;
+  nlohmann::json json_;
+  std::optional<Error> problem_;
+};
+
+std::optional<seconds> as_seconds(std::optional<int> number) { return number ? std::optional(seconds(*number)) : std::nullopt; }
+
+ManagementAnswer register_model(frontend::Management& management, const Parameters& given) {
+  frontend::RegisterRequest request;
+  request.url = given.text("url");
+  request.model_name = given.text("model_name");
+  request.handler = given.text("handler");
+  request.runtime = given.text("runtime");
+  if (const auto workers = given.number("initial_workers"); workers && *workers >= 0) request.initial_workers = workers;
+  request.settings.batch_size = given.positive("batch_size");
+  request.settings.max_batch_delay_ms = given.positive("max_batch_delay");
+  request.settings.response_timeout = as_seconds(given.positive("response_timeout"));
+  request.settings.startup_timeout = as_seconds(given.positive("startup_timeout"));
+  request.synchronous = given.flag("synchronous", true);
+  return management.register_model(request);
+}
+
+ManagementAnswer scale(frontend::Management& management, const Parameters& given) {
+  frontend::ScaleRequest request;
+  request.model_name = given.text("model_name");
+  request.version = given.text("model_version");
+  request.min_worker = given.number("min_worker").value_or(1);
+  request.max_worker = given.number("max_worker");
+  request.timeout_s = given.number("timeout");
+  request.synchronous = given.flag("synchronous", false);
+  return management.scale(request);
+}
+
+ManagementAnswer list(frontend::Management& management, const Parameters& given) {
+  return management.list(given.number("limit").value_or(100), given.number("next_page_token").value_or(0));
+}
+
+// JSON stays as it is; a sentence becomes {"status": ...}.
+HttpResponse to_response(const ManagementAnswer& answer) {
+  if (!answer.ok()) return error_response(answer.http_status, answer.type, answer.text);
+  const bool is_json = answer.text.starts_with('{') || answer.text.starts_with('[');
+  return {answer.http_status, "application/json", is_json ? answer.text : Json{{"status", answer.text}}.dump(2) + "\n", {}};
+}
+
+using Call = ManagementAnswer (*)(frontend::Management&, const Parameters&);
+
+HttpResponse run(frontend::Management& management, const HttpRequest& request, Call call) {
+  try {
+    const Parameters given(request);
+    if (given.problem()) return error_response(*given.problem());
+    return to_response(call(management, given));
+  } catch (const Error& failure) {
+    return error_response(failure);
+  } catch (const std::exception& failure) {
+    return error_response(Error(Code::kInternal, failure.what()));
+  }
+}
+
+}  // namespace
+
+std::vector<HttpRoute> management_routes(frontend::Management& management, CallPool& pool) {
+  const auto on_pool = [&management, &pool](Call call) {
+    return [&management, &pool, call](const HttpRequest& request, const Reply& reply) {
+      const bool taken = pool.run([&management, request, reply, call] { reply->send(run(management, request, call)); });
+      if (!taken) reply->send(error_response(Error(Code::kResourceExhausted, "too many management calls wait already; try again later")));
+    };
+  };
+  const auto describe = on_pool([](frontend::Management& m, const Parameters& given) {
+    return m.describe(given.text("model_name"), given.text("model_version"), given.flag("customized", false));
+  });
+  const auto unregister = on_pool([](frontend::Management& m, const Parameters& given) {
+    return m.unregister(given.text("model_name"), given.text("model_version"));
+  });
+  const auto set_default = on_pool([](frontend::Management& m, const Parameters& given) {
+    return m.set_default(given.text("model_name"), given.text("model_version"));
+  });
+  const auto no_workflow = [](const HttpRequest&, const Reply& reply) {
+    reply->send(error_response(501, "NotImplementedException", "workflows are not supported"));
+  };
+  const char *model = "/models/{model_name}", *version = "/models/{model_name}/{model_version}";
+  const std::vector<std::string> scaling = {"min_worker", "max_worker", "timeout", "synchronous"};
+  return {
+      {"POST", "/models", "Register a model of the model store",
+       {"url", "model_name", "handler", "runtime", "batch_size", "max_batch_delay", "initial_workers", "synchronous", "response_timeout",
+        "startup_timeout"},
+       on_pool(&register_model)},
+      {"GET", "/models", "The models, in pages", {"limit", "next_page_token"}, on_pool(&list)},
+      {"GET", model, "Description of the default version", {"customized"}, describe},
+      {"GET", version, "Description of a version, or of all", {"customized"}, describe},
+      {"PUT", model, "Number of workers of the default version", scaling, on_pool(&scale)},
+      {"PUT", version, "Number of workers", scaling, on_pool(&scale)},
+      {"PUT", "/models/{model_name}/{model_version}/set-default", "Make a version the default one", {}, set_default},
+      {"DELETE", model, "Unregister the only version", {}, unregister},
+      {"DELETE", version, "Unregister a version", {}, unregister},
+      {"*", "/workflows", "Not implemented", {}, no_workflow},
+      {"*", "/workflows/{workflow_name}", "Not implemented", {}, no_workflow},
+  };
+}
+
+}  // namespace penstock::rpc

@@ -1,0 +1,99 @@
+#include "rpc/http_router.h"
+
+#include <algorithm>
+#include <cctype>
+#include <nlohmann/json.hpp>
+#include <string_view>
+#include <utility>
+
+namespace penstock::rpc {
+namespace {
+
+// "/a/b" as "a", "b". An empty part (a double or a final '/') stays, and matches nothing.
+std::vector<std::string_view> parts_of(std::string_view path) {
+  std::vector<std::string_view> parts;
+  path.remove_prefix(std::min<size_t>(1, path.size()));
+  while (true) {
+    const size_t slash = path.find('/');
+    parts.push_back(path.substr(0, slash));
+    if (slash == std::string_view::npos) return parts;
+    path.remove_prefix(slash + 1);
+  }
+}
+
+bool is_parameter(std::string_view part) { return part.size() > 2 && part.front() == '{' && part.back() == '}'; }
+
+enum class Match { kNo, kYes, kBroken };
+
+Match match(std::string_view pattern, std::string_view path, std::map<std::string, std::string>& parameters) {
+  const auto wanted = parts_of(pattern), found = parts_of(path);
+  if (wanted.size() != found.size()) return Match::kNo;
+  for (size_t i = 0; i < wanted.size(); ++i) {
+    if (!is_parameter(wanted[i])) {
+      if (wanted[i] != found[i]) return Match::kNo;
+      continue;
+    }
+    if (found[i].empty()) return Match::kNo;
+    auto value = decode_url(found[i], /*plus_is_space=*/false);
+    if (!value) return Match::kBroken;
+    parameters[std::string(wanted[i].substr(1, wanted[i].size() - 2))] = std::move(*value);
+  }
+  return Match::kYes;
+}
+
+}  // namespace
+
+HttpRouter::HttpRouter(std::string title, std::vector<HttpRoute> routes) : title_(std::move(title)), routes_(std::move(routes)) {
+  const auto description = std::make_shared<std::string>();  // of a value of its own: routers are moved
+  const auto describe = [description](const HttpRequest&, const std::shared_ptr<HttpReply>& reply) {
+    reply->send({200, "application/json", *description, {}});
+  };
+  routes_.push_back({"GET", "/api-description", "This description", {}, describe});
+  routes_.push_back({"OPTIONS", "/", "This description", {}, describe});
+  *description = openapi();
+}
+
+void HttpRouter::handle(HttpRequest request, const std::shared_ptr<HttpReply>& reply) const {
+  bool path_known = false;
+  for (const HttpRoute& route : routes_) {
+    request.parameters.clear();
+    const Match matched = match(route.pattern, request.path, request.parameters);
+    if (matched == Match::kBroken) return reply->send(error_response(400, "BadRequestException", "the path has a broken % escape"));
+    if (matched == Match::kNo) continue;
+    path_known = true;
+    if (route.method != "*" && route.method != request.method) continue;
+    return route.handle(request, reply);
+  }
+  if (path_known) {
+    return reply->send(error_response(405, "MethodNotAllowedException", "Requested method is not allowed, please refer to API document."));
+  }
+  reply->send(error_response(404, "ResourceNotFoundException", "Requested resource is not found, please refer to API document."));
+}
+
+std::string HttpRouter::openapi() const {
+  using Json = nlohmann::ordered_json;
+  Json json;
+  json["openapi"] = "3.0.1";
+  json["info"] = {{"title", title_}, {"version", "1.0.0"}};
+  json["paths"] = Json::object();
+  for (const HttpRoute& route : routes_) {
+    Json operation;
+    operation["summary"] = route.summary;
+    operation["parameters"] = Json::array();
+    for (const std::string_view part : parts_of(route.pattern)) {
+      if (!is_parameter(part)) continue;
+      operation["parameters"].push_back(
+          {{"in", "path"}, {"name", part.substr(1, part.size() - 2)}, {"required", true}, {"schema", {{"type", "string"}}}});
+    }
+    for (const std::string& name : route.query) {
+      operation["parameters"].push_back({{"in", "query"}, {"name", name}, {"required", false}, {"schema", {{"type", "string"}}}});
+    }
+    operation["responses"] = {{"200", {{"description", "done"}}}, {"default", {{"description", "an error: code, type, message"}}}};
+    std::string method = route.method == "*" ? "post" : route.method;
+    for (char& c : method) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+    json["paths"][route.pattern][method] = std::move(operation);
+  }
+  return json.dump(2) + "\n";
+}
+
+}  // namespace penstock::rpc

@@ -1,0 +1,89 @@
+#include "rpc/http_router.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+namespace penstock::rpc {
+namespace {
+
+using testing::HasSubstr;
+
+// What was answered.
+class RecordedReply final : public HttpReply {
+ public:
+  void send(HttpResponse sent) override { response = std::move(sent); }
+  bool can_stream() const override { return false; }
+  void begin_stream(HttpResponse) override {}
+  bool chunk(std::string) override { return false; }
+  void end_stream(const std::optional<Error>&) override {}
+  void when_gone(std::function<void()>) override {}
+  HttpResponse response;
+};
+
+HttpRoute echo(const std::string& method, const std::string& pattern) {
+  return {method, pattern, "echo", {"limit"}, [pattern](const HttpRequest& request, const std::shared_ptr<HttpReply>& reply) {
+            std::string text = pattern;
+            for (const auto& [name, value] : request.parameters) text += fmt::format(" {}={}", name, value);
+            reply->send({200, "text/plain", text, {}});
+          }};
+}
+
+class HttpRouterTest : public testing::Test {
+ protected:
+  HttpResponse answer(const std::string& method, const std::string& path) {
+    const auto reply = std::make_shared<RecordedReply>();
+    HttpRequest request;
+    request.method = method;
+    request.path = path;
+    router.handle(request, reply);
+    return reply->response;
+  }
+  const HttpRouter router{"test", {echo("*", "/ping"), echo("GET", "/models"), echo("GET", "/models/{name}"), echo("PUT", "/models/{name}/{version}")}};
+};
+
+TEST_F(HttpRouterTest, FindsTheRouteAndItsParameters) {
+  EXPECT_EQ(answer("DELETE", "/ping").body, "/ping");
+  EXPECT_EQ(answer("GET", "/models").body, "/models");
+  EXPECT_EQ(answer("GET", "/models/a%20b").body, "/models/{name} name=a b");
+  EXPECT_EQ(answer("PUT", "/models/a/1.0").body, "/models/{name}/{version} name=a version=1.0");
+}
+
+TEST_F(HttpRouterTest, AnEncodedSlashDoesNotMakeAnotherPart) { EXPECT_EQ(answer("GET", "/models/a%2Fb").body, "/models/{name} name=a/b"); }
+
+TEST_F(HttpRouterTest, TellsAnUnknownPathFromAnUnknownMethod) {
+  EXPECT_EQ(answer("GET", "/nothing").status, 404);
+  EXPECT_EQ(answer("GET", "/models/").status, 404);
+  EXPECT_EQ(answer("GET", "//models").status, 404);
+  EXPECT_EQ(answer("GET", "/").status, 405) << "OPTIONS describes the API";
+  EXPECT_EQ(answer("POST", "/models").status, 405);
+  EXPECT_EQ(answer("GET", "/models/%zz").status, 400);
+  EXPECT_EQ(answer("GET", "/models/%00").status, 400);
+  EXPECT_THAT(answer("POST", "/models").body, HasSubstr("\"type\": \"MethodNotAllowedException\""));
+}
+
+TEST_F(HttpRouterTest, DescribesItsOwnTable) {
+  const auto json = nlohmann::json::parse(answer("GET", "/api-description").body);
+  EXPECT_EQ(json["paths"].size(), 6u);
+  EXPECT_EQ(json["paths"]["/models/{name}"]["get"]["parameters"].size(), 2u);
+  EXPECT_TRUE(json["paths"]["/ping"].contains("post"));
+}
+
+TEST(HttpErrors, HaveTorchServesForm) {
+  const HttpResponse full = error_response(Error(Code::kResourceExhausted, "full"));
+  EXPECT_EQ(full.status, 429);
+  EXPECT_EQ(full.headers.at(0).first, "Retry-After");
+  EXPECT_EQ(nlohmann::json::parse(full.body), nlohmann::json({{"code", 429}, {"type", "ServiceUnavailableException"}, {"message", "full"}}));
+  EXPECT_EQ(error_response(Error(Code::kNotFound, "Model version: 2 does not exist")).status, 404);
+  EXPECT_THAT(error_response(Error(Code::kInvalidArgument, "found \xff")).body, HasSubstr("\"code\": 400")) << "not UTF-8, answered all the same";
+}
+
+TEST(Urls, AreDecoded) {
+  EXPECT_EQ(decode_url("a+b%2fc", true), "a b/c");
+  EXPECT_EQ(decode_url("a+b", false), "a+b");
+  for (const char* broken : {"%", "%4", "%g0", "a%0"}) EXPECT_EQ(decode_url(broken, true), std::nullopt) << broken;
+}
+
+}  // namespace
+}  // namespace penstock::rpc

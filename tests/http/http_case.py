@@ -1,0 +1,57 @@
+"""What the tests of this folder share: one server for a class, and its HTTP clients."""
+import http.client
+import json
+import socket
+
+from penstock_server import ManagementServerTest
+
+
+class Reply:
+    def __init__(self, response):
+        self.status = response.status
+        self.headers = response.headers
+        self.body = response.read()
+
+    @property
+    def text(self):
+        return self.body.decode()
+
+    @property
+    def json(self):
+        return json.loads(self.body)
+
+
+class HttpServerTest(ManagementServerTest):
+    models = ("tiny",)
+
+    def call(self, address, method, target, body=None, headers=()):
+        connection = http.client.HTTPConnection(address, timeout=60)
+        try:
+            connection.request(method, target, json.dumps(body) if isinstance(body, dict) else body, dict(headers))
+            return Reply(connection.getresponse())
+        finally:
+            connection.close()
+
+    def infer(self, method, target, body=None, headers=()):
+        return self.call(self.server.http_address, method, target, body, headers)
+
+    def admin(self, method, target, body=None, headers=()):
+        return self.call(self.server.http_management_address, method, target, body, headers)
+
+    def connect(self, address=None):
+        host, port = (address or self.server.http_address).rsplit(":", 1)
+        return socket.create_connection((host, int(port)), timeout=20)
+
+    def send_raw(self, data, address=None):
+        """All that the server sends until it closes the connection, or until it has sent one whole answer."""
+        with self.connect(address) as raw:
+            raw.sendall(data)
+            response = http.client.HTTPResponse(raw)
+            response.begin()
+            return Reply(response)
+
+    def assert_error(self, reply, status, kind, *words):
+        self.assertEqual((reply.status, reply.json["code"], reply.json["type"]), (status, status, kind), reply.text)
+        for word in words:
+            self.assertIn(word, reply.json["message"])
+        self.assertEqual(reply.headers["Connection"], "close")
