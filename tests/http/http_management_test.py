@@ -60,7 +60,7 @@ class ModelRoutesTest(HttpServerTest):
             ("POST", "/models?url=missing", None, 404, "ModelNotFoundException", "missing"),
             ("POST", "/models?url=one&runtime=ruby", None, 400, "BadRequestException", "RuntimeType"),
             ("POST", "/models", "[1", 400, "BadRequestException", "JSON"),
-            ("POST", "/models", "[" * 20000, 400, "BadRequestException", "JSON"),
+            ("POST", "/models", "[" * 20000, 400, "BadRequestException", "nested"),
             ("PUT", "/models/nobody", None, 404, "ModelNotFoundException", "nobody"),
             ("PUT", "/models/tiny/9", None, 404, "ModelVersionNotFoundException", "9"),
             ("PUT", "/models/tiny?min_worker=2&max_worker=1", None, 400, "BadRequestException", "max_worker"),
