@@ -1,369 +1,40 @@
 #include "rpc/http_server.h"
 
-#include <sys/socket.h>
-
 #include <boost/asio/bind_executor.hpp>
-#include <boost/asio/dispatch.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/strand.hpp>
-#include <boost/asio/write.hpp>
-#include <boost/beast/core.hpp>
-#include <boost/beast/http.hpp>
 
-#include <array>
-#include <atomic>
-#include <cerrno>
-#include <iterator>
-#include <random>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include "base/log.h"
-#include "base/mutex.h"
 #include "rpc/grpc_server.h"
-#include "rpc/outbound_queue.h"
+#include "rpc/http_session.h"
 
 namespace penstock::rpc {
 namespace {
 
 namespace asio = boost::asio;
-namespace beast = boost::beast;
-namespace http = boost::beast::http;
+using ErrorCode = boost::system::error_code;
 using tcp = asio::ip::tcp;
 
 constexpr int kThreads = 2;
-constexpr seconds kLinger{2};
-constexpr size_t kMaxDropped = 16 << 20;  // bytes
-
-// What all connections of a server share.
-struct Shared {
-  Shared(const HttpServerOptions& server_options, HttpRouter server_router) : options(server_options), router(std::move(server_router)) {}
-  const HttpServerOptions options;
-  const HttpRouter router;
-  std::atomic<int> connections{0};
-  std::atomic<int> busy{0};  // requests whose answer has not ended
-};
-
-// A random UUID, for x-request-id.
-std::string make_request_id() {
-  thread_local std::mt19937_64 random{std::random_device{}()};
-  const uint64_t high = (random() & ~0xF000ull) | 0x4000ull, low = (random() & ~(0xC000ull << 48)) | (0x8000ull << 48);
-  return fmt::format("{:08x}-{:04x}-{:04x}-{:04x}-{:012x}", high >> 32, (high >> 16) & 0xFFFF, high & 0xFFFF, low >> 48, low & 0xFFFFFFFFFFFF);
-}
-
-using Request = http::request<http::string_body>;
-
-// Why two parsers might disagree about where this request ends, or whom it is for; nullptr: they cannot.
-const char* ambiguity(const http::request_header<>& header) {
-  const auto count = [&](http::field name) {
-    const auto [first, last] = header.equal_range(name);
-    return std::distance(first, last);
-  };
-  if (count(http::field::content_length) > 1) return "Content-Length is given twice";
-  if (count(http::field::transfer_encoding) > 1) return "Transfer-Encoding is given twice";
-  const bool encoded = count(http::field::transfer_encoding) == 1;
-  if (encoded && count(http::field::content_length) > 0) return "both Content-Length and Transfer-Encoding are given";
-  if (encoded && !beast::iequals(header[http::field::transfer_encoding], "chunked")) return "Transfer-Encoding: expected chunked";
-  if (encoded && header.version() < 11) return "Transfer-Encoding needs HTTP/1.1";
-  if (header.version() != 10 && header.version() != 11) return "expected HTTP/1.0 or HTTP/1.1";
-  if (count(http::field::host) > 1) return "Host is given twice";
-  if (count(http::field::host) == 0 && header.version() == 11) return "Host is missing";
-  return nullptr;
-}
-
-// Our form of a request; the error says what is wrong with its target.
-Result<HttpRequest> from_wire(Request& message) {
-  HttpRequest request;
-  request.method = std::string(message.method_string());
-  std::string_view target(message.target().data(), message.target().size());
-  if (!target.starts_with('/')) return Error(Code::kInvalidArgument, "the request's target does not begin with '/'");
-  const size_t mark = target.find('?');
-  request.path = target.substr(0, mark);
-  std::string_view query = mark == std::string_view::npos ? "" : target.substr(mark + 1);
-  while (!query.empty()) {
-    const std::string_view pair = query.substr(0, query.find('&'));
-    query.remove_prefix(std::min(query.size(), pair.size() + 1));
-    const size_t equals = std::min(pair.find('='), pair.size());
-    const auto name = decode_url(pair.substr(0, equals), true);
-    const auto value = decode_url(pair.substr(std::min(pair.size(), equals + 1)), true);
-    if (!name || !value) return Error(Code::kInvalidArgument, "the query has a broken % escape");
-    if (!name->empty()) request.query[*name] = *value;
-  }
-  request.body = std::move(message.body());
-  return request;
-}
-
-// One connection: reads a request, has it answered, reads the next.
-//
-// Threads: what is not HttpReply runs on the connection's strand; HttpReply's methods from any thread.
-class Session final : public HttpReply, public std::enable_shared_from_this<Session> {
- public:
-  Session(tcp::socket socket, std::shared_ptr<Shared> shared) : shared_(std::move(shared)), stream_(std::move(socket)) {
-    shared_->connections.fetch_add(1);
-  }
-  ~Session() override {
-    finish_request();
-    shared_->connections.fetch_sub(1);
-  }
-
-  void start() {
-    asio::dispatch(stream_.get_executor(), [self = shared_from_this()] { self->read_header(); });
-  }
-  void refuse_busy() {
-    asio::dispatch(stream_.get_executor(), [self = shared_from_this()] {
-      self->refuse(error_response(503, "ServiceUnavailableException", "too many connections; try again later"));
-    });
-  }
-
-  void send(HttpResponse response) override {
-    asio::post(stream_.get_executor(), [self = shared_from_this(), response = std::move(response)]() mutable { self->write(std::move(response)); });
-  }
-  bool can_stream() const override { return http_1_1_; }
-  void begin_stream(HttpResponse head) override {
-    asio::post(stream_.get_executor(), [self = shared_from_this(), head = std::move(head)]() mutable { self->prepare_head(std::move(head)); });
-    act(chunks_->push({.is_head = true, .text = ""}));
-  }
-  bool chunk(std::string text) override {
-    act(chunks_->push({.is_head = false, .text = std::move(text)}));
-    return !chunks_->closed();
-  }
-  void end_stream(const std::optional<Error>& failure) override { act(chunks_->close(failure)); }
-
-  void when_gone(std::function<void()> gone) override EXCLUDES(mutex_) {
-    {
-      MutexLock lock(mutex_);
-      if (!answering_) return;  // the answer was faster
-      if (!is_gone_) {
-        gone_ = std::move(gone);
-        return;
-      }
-    }
-    gone();
-  }
-
- private:
-  struct Chunk {
-    bool is_head = false;
-    std::string text;
-  };
-
-  void read_header() {
-    parser_.emplace();
-    parser_->header_limit(static_cast<std::uint32_t>(shared_->options.max_header_bytes));
-    parser_->body_limit(shared_->options.max_request_bytes);
-    stream_.expires_after(shared_->options.header_timeout);
-    http::async_read_header(stream_, buffer_, *parser_, [self = shared_from_this()](beast::error_code failed, size_t) { self->on_header(failed); });
-  }
-
-  void on_header(beast::error_code failed) {
-    if (failed) return on_bad_request(failed);
-    const auto& header = parser_->get();
-    http_1_1_ = header.version() == 11;
-    if (const char* why = ambiguity(header)) return refuse(error_response(400, "BadRequestException", why));
-    if (const auto length = parser_->content_length(); length && *length > shared_->options.max_request_bytes) {
-      return on_bad_request(http::error::body_limit);
-    }
-    stream_.expires_after(shared_->options.body_timeout);
-    if (!beast::iequals(header[http::field::expect], "100-continue")) return read_body();
-    asio::async_write(stream_, asio::buffer("HTTP/1.1 100 Continue\r\n\r\n", 25), [self = shared_from_this()](beast::error_code broken, size_t) {
-      if (!broken) self->read_body();
-    });
-  }
-
-  void read_body() {
-    http::async_read(stream_, buffer_, *parser_, [self = shared_from_this()](beast::error_code failed, size_t) { self->on_request(failed); });
-  }
-
-  void on_request(beast::error_code failed) {
-    if (failed) return on_bad_request(failed);
-    Request message = parser_->release();
-    keep_alive_ = message.keep_alive();
-    auto request = from_wire(message);
-    if (!request) return refuse(error_response(400, "BadRequestException", request.error().message()));
-    stream_.expires_never();  // the router's handlers have limits of their own
-    shared_->busy.fetch_add(1);
-    chunks_ = std::make_shared<OutboundQueue<Chunk>>(shared_->options.max_waiting_chunks);
-    {
-      MutexLock lock(mutex_);
-      answering_ = true;
-    }
-    watch_for_end();
-    shared_->router.handle(std::move(*request), shared_from_this());
-  }
-
-  void on_bad_request(beast::error_code failed) {
-    if (failed == http::error::header_limit) {
-      return refuse(error_response(431, "BadRequestException", fmt::format("the header is longer than {} bytes", shared_->options.max_header_bytes)));
-    }
-    if (failed == http::error::body_limit) {
-      return refuse(error_response(413, "RequestEntityTooLargeException",
-                                   fmt::format("the body is longer than {} bytes (max_request_size)", shared_->options.max_request_bytes)));
-    }
-    const bool gone = failed == http::error::end_of_stream || failed == http::error::partial_message || failed == beast::error::timeout ||
-                      failed.category() != http::make_error_code(http::error::bad_method).category();
-    if (gone) return close();
-    refuse(error_response(400, "BadRequestException", "not an HTTP request: " + failed.message()));
-  }
-
-  // Answers what was not read to its end, and closes: where the next request would begin is unknown.
-  void refuse(HttpResponse response) {
-    keep_alive_ = false;
-    write(std::move(response));
-  }
-
-  template <typename Message>
-  void set_headers(Message& message, const HttpResponse& response) {
-    if (response.status >= 400) keep_alive_ = false;
-    message.version(http_1_1_ ? 11 : 10);
-    message.result(static_cast<unsigned>(response.status));
-    message.set(http::field::content_type, response.content_type);
-    message.set("x-request-id", make_request_id());
-    message.set(http::field::pragma, "no-cache");
-    message.set(http::field::cache_control, "no-cache; no-store, must-revalidate, private");
-    message.set(http::field::expires, "Thu, 01 Jan 1970 00:00:00 UTC");
-    for (const auto& [name, value] : response.headers) message.set(name, value);
-    message.keep_alive(keep_alive_);
-  }
-
-  void write(HttpResponse response) {
-    response_.emplace();
-    set_headers(*response_, response);
-    response_->body() = std::move(response.body);
-    response_->prepare_payload();
-    stream_.expires_after(shared_->options.write_timeout);
-    http::async_write(stream_, *response_, [self = shared_from_this()](beast::error_code failed, size_t) { self->after_answer(failed); });
-  }
-
-  void prepare_head(HttpResponse response) {
-    head_.emplace();
-    set_headers(*head_, response);
-    head_->chunked(true);
-    head_writer_.emplace(*head_);
-  }
-
-  // What the queue says is to be done now.
-  void act(Next next) {
-    if (next == Next::kNothing) return;
-    asio::post(stream_.get_executor(), [self = shared_from_this(), next] { next == Next::kWrite ? self->write_chunk() : self->write_end(); });
-  }
-
-  void write_chunk() {
-    stream_.expires_after(shared_->options.write_timeout);
-    const auto written = [self = shared_from_this(), chunks = chunks_](beast::error_code failed, size_t) {
-      if (failed) self->on_gone();
-      self->act(chunks->written(!failed));
-    };
-    if (chunks_->current().is_head) http::async_write_header(stream_, *head_writer_, written);
-    else asio::async_write(stream_, http::make_chunk(asio::buffer(chunks_->current().text)), written);
-  }
-
-  void write_end() {
-    stream_.expires_after(shared_->options.write_timeout);
-    end_text_.clear();
-    if (const auto& failure = chunks_->outcome()) {
-      keep_alive_ = false;
-      const std::string body = error_response(*failure).body;
-      end_text_ = fmt::format("{:x}\r\n{}\r\n", body.size(), body);
-    }
-    end_text_ += "0\r\n\r\n";
-    asio::async_write(stream_, asio::buffer(end_text_), [self = shared_from_this()](beast::error_code failed, size_t) { self->after_answer(failed); });
-  }
-
-  void after_answer(beast::error_code failed) {
-    finish_request();
-    if (failed || !keep_alive_) return close();
-    read_header();
-  }
-
-  // The answer has ended; once for each request.
-  void finish_request() EXCLUDES(mutex_) {
-    std::function<void()> dropped;  // destroyed without the lock: it may hold the last reference to a job
-    MutexLock lock(mutex_);
-    if (std::exchange(answering_, false)) shared_->busy.fetch_sub(1);
-    dropped = std::exchange(gone_, nullptr);
-  }
-
-  // While a request is answered nothing is read, so its client's end has to be looked for.
-  void watch_for_end() {
-    if (std::exchange(watching_, true)) return;
-    stream_.socket().async_wait(tcp::socket::wait_read, [self = shared_from_this()](beast::error_code failed) {
-      self->watching_ = false;
-      if (!failed) self->look_at_client();
-    });
-  }
-
-  void look_at_client() EXCLUDES(mutex_) {
-    {
-      MutexLock lock(mutex_);
-      if (!answering_) return;
-    }
-    char byte = 0;
-    const ssize_t count = ::recv(stream_.socket().native_handle(), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
-    if (count > 0) return;  // the next request is there already; it is read when this one is answered
-    if (count < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)) return watch_for_end();
-    on_gone();
-  }
-
-  void on_gone() EXCLUDES(mutex_) {
-    std::function<void()> gone;
-    {
-      MutexLock lock(mutex_);
-      is_gone_ = true;
-      gone = std::exchange(gone_, nullptr);
-    }
-    keep_alive_ = false;
-    if (gone) gone();
-  }
-
-  // What the client still sends is read and dropped for a moment: closing at once would make its system throw our answer away.
-  void close() {
-    beast::error_code ignored;
-    stream_.socket().shutdown(tcp::socket::shutdown_send, ignored);
-    stream_.expires_after(kLinger);
-    drop_rest(kMaxDropped);
-  }
-
-  void drop_rest(size_t most) {
-    stream_.async_read_some(asio::buffer(dropped_), [self = shared_from_this(), most](beast::error_code failed, size_t count) {
-      if (failed || count >= most) self->stream_.close();
-      else self->drop_rest(most - count);
-    });
-  }
-
-  const std::shared_ptr<Shared> shared_;
-  beast::tcp_stream stream_;
-  beast::flat_buffer buffer_;
-  std::optional<http::request_parser<http::string_body>> parser_;
-  std::optional<http::response<http::string_body>> response_;
-  std::optional<http::response<http::empty_body>> head_;
-  std::optional<http::response_serializer<http::empty_body>> head_writer_;
-  std::shared_ptr<OutboundQueue<Chunk>> chunks_;  // of the request that is answered; the next one gets a new one
-  std::string end_text_;
-  std::array<char, 4096> dropped_;
-  std::atomic<bool> http_1_1_{true};
-  bool keep_alive_ = true;
-  bool watching_ = false;
-  Mutex mutex_;
-  bool answering_ GUARDED_BY(mutex_) = false;
-  bool is_gone_ GUARDED_BY(mutex_) = false;
-  std::function<void()> gone_ GUARDED_BY(mutex_);
-};
 
 }  // namespace
 
 class HttpServer::Impl {
  public:
   Impl(const HttpServerOptions& options, HttpRouter router)
-      : shared_(std::make_shared<Shared>(options, std::move(router))), acceptor_(asio::make_strand(context_)), pause_(context_) {}
+      : shared_(std::make_shared<HttpShared>(options, std::move(router))), acceptor_(asio::make_strand(context_)), pause_(context_) {}
   ~Impl() { shutdown(Deadline::after(milliseconds(0))); }
 
   std::optional<Error> listen() {
     const HttpServerOptions& options = shared_->options;
-    beast::error_code failed;
+    ErrorCode failed;
     tcp::resolver resolver(context_);
     const auto found = resolver.resolve(options.host, std::to_string(options.port), tcp::resolver::passive, failed);
     if (!failed) {
@@ -388,7 +59,7 @@ class HttpServer::Impl {
   void shutdown(Deadline deadline) {
     if (threads_.empty()) return;
     asio::post(acceptor_.get_executor(), [this] {
-      beast::error_code ignored;
+      ErrorCode ignored;
       acceptor_.close(ignored);
       pause_.cancel();
     });
@@ -400,26 +71,25 @@ class HttpServer::Impl {
 
  private:
   void accept() {
-    acceptor_.async_accept(asio::make_strand(context_), [this](beast::error_code failed, tcp::socket socket) {
+    acceptor_.async_accept([this](ErrorCode failed, tcp::socket socket) {
       if (failed == asio::error::operation_aborted || !acceptor_.is_open()) return;
       if (failed) {
         // No file descriptors, most likely: give those that end a moment.
         spdlog::warn("HTTP: cannot accept a connection: {}", failed.message());
         pause_.expires_after(milliseconds(100));
-        pause_.async_wait(asio::bind_executor(acceptor_.get_executor(), [this](beast::error_code stopped) {
+        pause_.async_wait(asio::bind_executor(acceptor_.get_executor(), [this](ErrorCode stopped) {
           if (!stopped && acceptor_.is_open()) accept();
         }));
         return;
       }
       const bool full = shared_->connections.load() >= shared_->options.max_connections;
-      const auto session = std::make_shared<Session>(std::move(socket), shared_);
-      full ? session->refuse_busy() : session->start();
+      start_http_session(context_, socket.release(), shared_, full);
       accept();
     });
   }
 
   asio::io_context context_{kThreads};  // first: what is pending in it when it goes are the connections, which use the rest
-  const std::shared_ptr<Shared> shared_;
+  const std::shared_ptr<HttpShared> shared_;
   tcp::acceptor acceptor_;
   asio::steady_timer pause_;
   std::string address_;
