@@ -62,7 +62,7 @@ void FakeEngine::loop() {
     std::vector<std::shared_ptr<Running>> batch;
     {
       MutexLock lock(mutex_);
-      const Deadline next = Deadline::after(options_.step);
+      const Deadline next = options_.spread && !requests_.empty() ? Deadline::after(milliseconds(0)) : Deadline::after(options_.step);
       while (!stopping_ && !next.passed()) (void)stop_.wait(mutex_, next);
       if (stopping_) return;
       for (auto it = requests_.begin(); it != requests_.end();) {
@@ -76,7 +76,10 @@ void FakeEngine::loop() {
       const size_t count = std::min(requests_.size(), static_cast<size_t>(options_.max_concurrent));
       batch.assign(requests_.begin(), requests_.begin() + static_cast<std::ptrdiff_t>(count));
     }
-    for (const auto& request : batch) {
+    const auto begin = Clock::now();
+    for (size_t i = 0; i < batch.size(); ++i) {
+      const auto& request = batch[i];
+      if (options_.spread) std::this_thread::sleep_until(begin + options_.step * static_cast<int64_t>(i) / static_cast<int64_t>(batch.size()));
       if (!step(*request)) continue;
       MutexLock lock(mutex_);
       requests_.erase(std::find(requests_.begin(), requests_.end(), request));
@@ -91,6 +94,7 @@ bool FakeEngine::step(Running& request) const {
   engine::GenerationEvent event;
   event.text = request.words[static_cast<size_t>(request.steps) % request.words.size()] + " ";
   if (rule == "[big]") event.text.assign(16384, 'x');
+  if (rule == "[clock]") event.text = std::to_string(std::chrono::nanoseconds(Clock::now().time_since_epoch()).count());
   event.token_id = request.steps++;
   event.step_ms = to_seconds(options_.step) * 1e3;
   const int most = std::min(request.request.sampling.max_tokens, options_.max_sequence_tokens - static_cast<int>(request.words.size()));
@@ -105,6 +109,7 @@ bool FakeEngine::step(Running& request) const {
   const bool finished = event.finished;
   const bool wanted = request.sink->push(std::move(event));
   if (!finished && wanted) return false;
+  if (rule == "[clock]") return true;
   fmt::print(stderr, "request {} {} after {} steps\n", request.id, finished ? "finished" : "cancelled", request.steps);
   return true;
 }

@@ -15,12 +15,14 @@ namespace penstock::tests {
 struct FakeEngineOptions {
   int max_concurrent = 8;
   int max_sequence_tokens = 4096;  // a word is a token
-  milliseconds step{5};
+  std::chrono::microseconds step{5000};
+  bool spread = false;             // the requests of a step are served one after the other over its time, not all at its end
 };
 
 // A prompt that begins with one of these words is played by its rule:
 //   [hang]   nothing is ever sent          [big]    every piece is 16 KiB
 //   [crash]  the process aborts            [error]  the generation ends with an INTERNAL error
+//   [clock]  every piece is the monotonic clock in nanoseconds; ends are not printed
 // Every end is printed on stderr: "request 3 cancelled after 7 steps".
 //
 // Threads: as engine::Engine; one thread of its own makes the steps.

@@ -1,6 +1,6 @@
 // A worker program without a model, started by `penstock serve` in place of penstock-worker (environment PENSTOCK_WORKER):
 // rank 0 serves a FakeEngine, the other ranks wait for their end.
-//   FAKE_WORKER_STEP_MS=N   time of a step (default 5)
+//   FAKE_WORKER_STEP_MS=N   time of a step (default 5; fractions, too)     FAKE_WORKER_SPREAD=1  its requests are spread over it
 //   FAKE_WORKER_LOAD=exit   rank 1 says why and exits with code 3     =fail  loading fails with DATA_LOSS     =hang  never ready
 #include <signal.h>
 #include <unistd.h>
@@ -60,6 +60,7 @@ int main(int argc, char** argv) {
   command->add_option("--max-concurrent", options.max_concurrent)->required();
   command->add_option("--max-sequence-tokens", options.max_sequence_tokens);
   CLI11_PARSE(app, argc, argv);
-  options.step = milliseconds(std::stoi(variable("FAKE_WORKER_STEP_MS", "5")));
+  options.step = std::chrono::microseconds(static_cast<int64_t>(1000 * std::stod(variable("FAKE_WORKER_STEP_MS", "5"))));
+  options.spread = variable("FAKE_WORKER_SPREAD", "") == "1";
   return serve(socket, options);
 }
