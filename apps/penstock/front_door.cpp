@@ -29,15 +29,6 @@ std::optional<frontend::ModelStore> open_store(const config::ServerConfig& confi
   return frontend::ModelStore::open(config.model_store).value();
 }
 
-std::vector<frontend::ModelFolder> find_models(const std::optional<frontend::ModelStore>& store, const config::ServerConfig& config) {
-  const std::vector<std::string> wanted = config.load_all_models ? std::vector<std::string>{"all"} : config.load_models;
-  auto models = frontend::resolve_models(store, wanted).value();
-  const bool may_come_later = store && config.enable_model_api;
-  if (!models.empty() || may_come_later) return models;
-  throw Error(Code::kInvalidArgument,
-              "no model to serve; give --models NAME=FOLDER, or --model-store DIR --models all, or --model-store DIR --enable-model-api");
-}
-
 std::vector<std::string> usable_devices(const config::ServerConfig& config) {
   auto devices = cluster::visible_devices();
   if (config.number_of_gpu && static_cast<size_t>(*config.number_of_gpu) < devices.size()) {
@@ -61,32 +52,72 @@ rpc::GrpcServerOptions listener_options(const config::ServerConfig& config) {
   return options;
 }
 
+void print_models(const std::vector<std::shared_ptr<frontend::ServedModel>>& models) {
+  if (models.empty()) return;
+  fmt::print("  {:<18} {:<7} {:<7} {:<8} {:<20} {}\n", "model", "groups", "stages", "context", "architecture", "devices");
+  for (const auto& model : models) {
+    const auto info = model->info().value_or(frontend::WorkerInfo{});
+    fmt::print("  {:<18} {:<7} {:<7} {:<8} {:<20} {}\n", model->name(), model->range().min, model->num_stages(), info.max_sequence_tokens,
+               info.architecture, devices_text(*model));
+  }
+}
+
 }  // namespace
 
 FrontDoor::FrontDoor(FrontDoorOptions options)
     : options_(std::move(options)),
       config_(options_.config),
       store_(open_store(config_)),
-      folders_(find_models(store_, config_)),
+      folders_(find_models()),
       devices_(usable_devices(config_)),
       registry_({config_, devices_, find_worker_program(), fs::absolute(options_.log_folder), sockets_.path(), &rpc::make_grpc_worker_client,
                  [this](const std::string& model) { on_serving_changed(model); }}),
       management_(registry_, store_, config_),
       http_calls_(kHttpCalls, kHttpCallsWaiting) {
   for (const frontend::ModelFolder& folder : folders_) {
-    frontend::ModelSpec spec = std::move(frontend::read_model_spec(folder, config_.models)).value();
-    spec.loaded_at_startup = true;
-    (void)registry_.add(std::move(spec)).value();
+    const auto failure = add_model(folder);
+    if (!failure) continue;
+    if (options_.wait_for_models) throw *failure;
+    spdlog::error("model '{}' is not served: {}", folder.name, failure->message());
   }
+}
+
+std::vector<frontend::ModelFolder> FrontDoor::find_models() const {
+  std::vector<std::string> wanted = config_.load_models;
+  if (config_.load_all_models) wanted = {"all"};
+  if (options_.wait_for_models) {
+    auto models = frontend::resolve_models(store_, wanted).value();
+    const bool may_come_later = store_ && config_.enable_model_api;
+    if (!models.empty() || may_come_later) return models;
+    throw Error(Code::kInvalidArgument,
+                "no model to serve; give --models NAME=FOLDER, or --model-store DIR --models all, or --model-store DIR --enable-model-api");
+  }
+  std::vector<frontend::ModelFolder> models;
+  for (const std::string& argument : wanted) {
+    auto found = frontend::resolve_models(store_, std::vector<std::string>{argument});
+    if (found) models.insert(models.end(), found->begin(), found->end());
+    else spdlog::error("model '{}' is not served: {}", argument, found.error().message());
+  }
+  return models;
+}
+
+std::optional<Error> FrontDoor::add_model(const frontend::ModelFolder& folder) {
+  auto spec = frontend::read_model_spec(folder, config_.models);
+  if (!spec) return spec.error();
+  spec->loaded_at_startup = true;
+  const auto added = registry_.add(std::move(*spec));
+  if (!added) return added.error();
+  return std::nullopt;
 }
 
 void FrontDoor::run() {
   start_listeners();
   start_http();
   start_models();
-  const auto failure = wait_loaded();
+  const auto failure = options_.wait_for_models ? wait_loaded() : std::nullopt;
   if (!failure && signals_.count() == 0) {
     print_started();
+    if (options_.on_started) options_.on_started();
     (void)signals_.wait(1, Deadline::never());
   }
   shut_down();
@@ -124,7 +155,7 @@ void FrontDoor::start_http() {
 
 void FrontDoor::start_models() {
   for (const auto& model : registry_.models()) model->start();
-  if (folders_.empty()) inference_->set_serving("", true);
+  if (registry_.models().empty()) inference_->set_serving("", true);
 }
 
 // Why a model could not be loaded; nullopt when all are, or a stop signal came first.
@@ -143,14 +174,7 @@ std::optional<Error> FrontDoor::wait_loaded() const {
 void FrontDoor::print_started() const {
   fmt::print("Model server started.\n\n");
   const auto models = registry_.models();
-  if (!models.empty()) {
-    fmt::print("  {:<18} {:<7} {:<7} {:<8} {:<20} {}\n", "model", "groups", "stages", "context", "architecture", "devices");
-  }
-  for (const auto& model : models) {
-    const auto info = model->info().value_or(frontend::WorkerInfo{});
-    fmt::print("  {:<18} {:<7} {:<7} {:<8} {:<20} {}\n", model->name(), model->range().min, model->num_stages(), info.max_sequence_tokens,
-               info.architecture, devices_text(*model));
-  }
+  if (options_.wait_for_models) print_models(models);
   fmt::print("\n  listens on  {}  (gRPC: TorchServe inference, health, reflection)\n", inference_->address());
   fmt::print("  management  {}  (gRPC: TorchServe management, health, reflection)\n", management_server_->address());
   fmt::print("  HTTP        {}  (TorchServe inference)\n  HTTP        {}  (TorchServe management)\n", http_inference_->address(),
@@ -159,7 +183,8 @@ void FrontDoor::print_started() const {
     fmt::print("  try         penstock generate --address {} --model {} --prompt \"Once upon a time\"\n", inference_->address(),
                models[0]->name());
   }
-  fmt::print("  logs        {}\n  stop        Ctrl-C, or: kill {}\n\n", options_.log_folder, ::getpid());
+  const std::string stop = options_.how_to_stop.empty() ? fmt::format("Ctrl-C, or: kill {}", ::getpid()) : options_.how_to_stop;
+  fmt::print("  logs        {}\n  stop        {}\n\n", options_.log_folder, stop);
   std::fflush(stdout);
 }
 

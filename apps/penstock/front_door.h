@@ -1,6 +1,7 @@
 #pragma once
 // One run of the front door, from its configuration to its exit.
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -24,6 +25,10 @@ namespace penstock {
 struct FrontDoorOptions {
   config::ServerConfig config;
   std::string log_folder = "logs";
+  // false, as TorchServe does it: says that it has started before models are loaded, goes on without those that cannot be, and may have none.
+  bool wait_for_models = true;
+  std::string how_to_stop;            // for the start's message; empty = Ctrl-C, or kill
+  std::function<void()> on_started;   // after that message
 };
 
 // Starts models and listeners, waits for SIGTERM or SIGINT, shuts down in order.
@@ -36,6 +41,8 @@ class FrontDoor {
   void run();
 
  private:
+  [[nodiscard]] std::vector<frontend::ModelFolder> find_models() const;
+  [[nodiscard]] std::optional<Error> add_model(const frontend::ModelFolder& folder);
   void start_listeners();
   void start_http();
   void start_models();

@@ -1,9 +1,11 @@
 // penstock: the control program. Torch-free: it starts in milliseconds, and no model code can crash it.
 #include <cstdio>
 #include <exception>
+#include <filesystem>
 #include <string>
 
 #include "commands.h"
+#include "torchserve.h"
 
 namespace penstock {
 
@@ -56,7 +58,8 @@ int run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   try {
-    return penstock::run(argc, argv);
+    const bool as_torchserve = std::filesystem::path(argv[0]).filename() == "torchserve";  // a link to this program
+    return as_torchserve ? penstock::run_torchserve(argc, argv) : penstock::run(argc, argv);
   } catch (const penstock::Error& failure) {
     fmt::print(stderr, "penstock: {}\n", failure.message());
     return penstock::exit_code(failure);
