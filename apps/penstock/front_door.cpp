@@ -70,7 +70,8 @@ FrontDoor::FrontDoor(FrontDoorOptions options)
       store_(open_store(config_)),
       folders_(find_models()),
       devices_(usable_devices(config_)),
-      registry_({config_, devices_, find_worker_program(), fs::absolute(options_.log_folder), sockets_.path(), &rpc::make_grpc_worker_client,
+      cores_(cluster::core_names()),
+      registry_({config_, devices_, cores_, find_worker_program(), fs::absolute(options_.log_folder), sockets_.path(), &rpc::make_grpc_worker_client,
                  [this](const std::string& model) { on_serving_changed(model); }}),
       management_(registry_, store_, config_),
       http_calls_(kHttpCalls, kHttpCallsWaiting) {

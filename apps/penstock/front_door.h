@@ -58,6 +58,7 @@ class FrontDoor {
   const std::optional<frontend::ModelStore> store_;
   const std::vector<frontend::ModelFolder> folders_;
   cluster::DeviceAssignment devices_;
+  cluster::DeviceAssignment cores_;
   std::unique_ptr<rpc::HttpServer> http_inference_;   // before the registry: late answers of its jobs go to them
   std::unique_ptr<rpc::HttpServer> http_management_;
   frontend::ModelRegistry registry_;

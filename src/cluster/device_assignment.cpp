@@ -5,6 +5,8 @@
 #include <numeric>
 #include <set>
 
+#include "cluster/core_sets.h"
+
 namespace penstock::cluster {
 namespace {
 
@@ -57,7 +59,15 @@ int count_gpus(const std::filesystem::path& driver_folder, const std::filesystem
 }
 
 std::vector<std::string> visible_devices(const config::Environment& environment) {
-  const int num_gpus = count_gpus();
+  const auto emulated = environment("PENSTOCK_TEST_DEVICES");
+  if (!emulated) return visible_devices(environment, count_gpus());
+  constexpr int kMost = 1024;
+  int num_gpus = 0;
+  const char* end = emulated->data() + emulated->size();
+  const auto read = std::from_chars(emulated->data(), end, num_gpus);
+  if (read.ec != std::errc() || read.ptr != end || num_gpus < 0 || num_gpus > kMost) {
+    throw error(Code::kInvalidArgument, "PENSTOCK_TEST_DEVICES: expected a number from 0 to {}, found '{}'", kMost, *emulated);
+  }
   return visible_devices(environment, num_gpus);
 }
 
@@ -67,6 +77,12 @@ std::vector<std::string> visible_devices(const config::Environment& environment,
   std::vector<std::string> devices;
   for (int device = 0; device < num_gpus; ++device) devices.push_back(fmt::to_string(device));
   return devices;
+}
+
+std::vector<std::string> core_names() {
+  std::vector<std::string> names;
+  for (const int core : usable_cores()) names.push_back(fmt::to_string(core));
+  return names;
 }
 
 int visible_device_count(const config::Environment& environment) { return static_cast<int>(visible_devices(environment).size()); }

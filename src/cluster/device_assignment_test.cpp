@@ -104,6 +104,13 @@ TEST(VisibleDevices, ReadTheListAsCudaDoes) {
   EXPECT_THAT(numbered(2), ElementsAre("0", "1"));
 }
 
+TEST(VisibleDevices, CanBeEmulatedForTests) {
+  const auto emulated = [](std::map<std::string, std::string> variables) { return visible_devices(config::fixed_environment(std::move(variables))); };
+  EXPECT_EQ(device_list(emulated({{"PENSTOCK_TEST_DEVICES", "8"}})), "0,1,2,3,4,5,6,7");
+  EXPECT_EQ(device_list(emulated({{"PENSTOCK_TEST_DEVICES", "8"}, {"CUDA_VISIBLE_DEVICES", "6,7"}})), "6,7") << "an inherited list counts as ever";
+  EXPECT_THROW(emulated({{"PENSTOCK_TEST_DEVICES", "many"}}), Error);
+}
+
 TEST(VisibleDevices, AreCountedFromTheDriverElseFromDeviceFiles) {
   TempDir dir;
   const auto driver = dir.path() / "gpus", devices = dir.path() / "dev";

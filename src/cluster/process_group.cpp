@@ -44,7 +44,7 @@ Result<std::unique_ptr<RankGroup>> RankGroup::spawn(const RankGroupOptions& opti
     info.master_port = *port;
   }
   info.job = !options.job.empty() ? options.job : fmt::format("{}-{}", ::getpid(), Clock::now().time_since_epoch().count());
-  const std::vector<int> cores = usable_cores();
+  const std::vector<int> cores = options.cores.empty() ? usable_cores() : options.cores;
   std::vector<std::unique_ptr<ChildProcess>> ranks;
   for (int local = 0; local < options.num_ranks; ++local) {
     const int rank = options.first_rank + local;
@@ -69,7 +69,7 @@ RankGroup::~RankGroup() {
   for (const auto& rank : ranks_) rank->kill();  // all at once; each destructor then waits for its own
 }
 
-std::optional<RankExit> RankGroup::wait_any(Deadline deadline) {
+std::optional<RankExit> RankGroup::wait_any(Deadline deadline, int wake) {
   for (;;) {
     std::vector<pollfd> running;
     {
@@ -84,7 +84,9 @@ std::optional<RankExit> RankGroup::wait_any(Deadline deadline) {
       }
     }
     if (running.empty() || deadline.passed()) return std::nullopt;
+    running.push_back({.fd = wake, .events = POLLIN, .revents = 0});  // poll ignores -1
     ::poll(running.data(), running.size(), poll_timeout(deadline));
+    if ((running.back().revents & POLLIN) != 0) return std::nullopt;
   }
 }
 

@@ -25,6 +25,7 @@ struct RankGroupOptions {
   std::string job = {};    // the job's name on all machines; empty = one of its own
   // > 0: each rank runs on so many cores of its own, in order, when there are enough for all; else wherever the system puts it.
   int cores_per_rank = 0;
+  std::vector<int> cores = {};  // to take them from; empty = all that this process may run on
   // Where set, stdout and stderr of rank r (of the job) are appended to FOLDER/rank-r.log.
   std::optional<std::filesystem::path> log_folder;
 };
@@ -45,8 +46,8 @@ class RankGroup {
   RankGroup& operator=(const RankGroup&) = delete;
 
   // Waits until the deadline for a rank that has ended, and hands out each rank's end exactly once. nullopt at the deadline,
-  // and at once when every end has been handed out (then all_reported() is true).
-  [[nodiscard]] std::optional<RankExit> wait_any(Deadline deadline) EXCLUDES(mutex_);
+  // and at once when every end has been handed out (then all_reported() is true), or `wake` (a WakeEvent's) is readable.
+  [[nodiscard]] std::optional<RankExit> wait_any(Deadline deadline, int wake = -1) EXCLUDES(mutex_);
   [[nodiscard]] bool all_reported() const EXCLUDES(mutex_);
 
   // SIGTERM to all, SIGKILL to those that still run after `grace`. Returns when all have ended.

@@ -17,7 +17,7 @@ enum class ComputeType { kAuto, kFloat32, kBfloat16 };                  // auto 
 struct TorchrunConfig {
   int nnodes = 1;          // only 1 is supported yet
   int nproc_per_node = 0;  // ranks of a worker group; 0 = not given
-  int omp_num_threads = 1; // OMP_NUMBER_THREADS: threads of each rank
+  int omp_num_threads = 0; // OMP_NUMBER_THREADS: threads of each rank, and on CPU its cores; 0 = not given: 1, on any core
 };
 
 struct HandlerConfig {

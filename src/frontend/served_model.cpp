@@ -62,26 +62,11 @@ ServedModel::~ServedModel() {
   stop(Deadline::after(milliseconds(0)));
   MutexLock lock(mutex_);
   for (const auto& [number, slot] : slots_) {
-    if (!slot.running) context_.devices.release(slot.devices);
+    if (!slot.running) release_resources(slot.held, context_.devices, context_.cores);
   }
 }
 
-// deviceType auto takes GPUs where there are any; what was asked for and is not there is an error, never quietly the CPU.
-Result<std::vector<std::string>> ServedModel::take_devices(int group) {
-  const bool any = context_.devices.num_devices() > 0;
-  const config::ModelConfig& config = spec_.config;
-  if (config.device_type == config::DeviceType::kGpu && !any) {
-    return error(Code::kInvalidArgument, "model '{}': deviceType is gpu, but this machine shows no GPU; write deviceType: cpu", name());
-  }
-  if (config.device_type == config::DeviceType::kCpu || !any) return std::vector<std::string>();
-  auto devices = context_.devices.acquire(num_stages(), config.device_ids);
-  if (devices) return devices;
-  return error(devices.error().code(),
-               "model '{}': worker group {} needs {} GPU(s): {}; lower minWorkers or parallelLevel, or write deviceType: cpu", name(), group,
-               num_stages(), devices.error().message());
-}
-
-std::shared_ptr<WorkerGroup> ServedModel::make_group(int number, const std::vector<std::string>& devices) {
+std::shared_ptr<WorkerGroup> ServedModel::make_group(int number, const GroupResources& held) {
   const config::ModelConfig& config = spec_.config;
   WorkerGroupOptions options;
   options.model = name();
@@ -91,14 +76,16 @@ std::shared_ptr<WorkerGroup> ServedModel::make_group(int number, const std::vect
   options.log_folder = context_.log_folder / log_name(spec_, number);
   options.socket_folder = context_.socket_folder;
   options.num_ranks = num_stages();
-  options.omp_threads = config.torchrun.omp_num_threads;
+  options.omp_threads = std::max(1, config.torchrun.omp_num_threads);
+  for (const std::string& core : held.cores) options.cores.push_back(std::stoi(core));
   options.max_concurrent = config.handler.max_concurrent;
   options.max_sequence_tokens = config.handler.max_sequence_tokens;
   options.dtype = dtype_name(config.handler.dtype);
-  if (!devices.empty()) options.visible_devices = cluster::device_list(devices);
+  if (!held.devices.empty()) options.visible_devices = cluster::device_list(held.devices);
   else if (config.device_type == config::DeviceType::kCpu) options.visible_devices = "";  // hides every GPU
   options.startup_timeout = startup_timeout();
   options.max_retry = config.max_retry_timeout;
+  options.backoff_unit = context_.backoff_unit;
   GroupListener& listener = *this;  // a private base: nobody else may report for the groups
   return std::make_shared<WorkerGroup>(std::move(options), context_.make_client, listener);
 }
@@ -110,20 +97,20 @@ std::optional<Error> ServedModel::add_groups(int count) {
     MutexLock lock(mutex_);
     first = next_group_;
   }
-  std::vector<std::vector<std::string>> devices;
+  std::vector<GroupResources> held;
   for (int i = 0; i < count; ++i) {
-    auto taken = take_devices(first + i);
+    auto taken = take_resources(spec_, first + i, context_.devices, context_.cores);
     if (!taken) {
-      for (const auto& given : devices) context_.devices.release(given);
+      for (const auto& given : held) release_resources(given, context_.devices, context_.cores);
       return taken.error();
     }
-    devices.push_back(std::move(*taken));
+    held.push_back(std::move(*taken));
   }
   for (int i = 0; i < count; ++i) {
     jobs_.add_group(first + i);
     Slot slot;
-    slot.group = make_group(first + i, devices[static_cast<size_t>(i)]);
-    slot.devices = std::move(devices[static_cast<size_t>(i)]);
+    slot.held = std::move(held[static_cast<size_t>(i)]);
+    slot.group = make_group(first + i, slot.held);
     MutexLock lock(mutex_);
     slots_.emplace(first + i, std::move(slot));
     next_group_ = first + i + 1;
@@ -195,7 +182,7 @@ void ServedModel::forget_ended() {
     }
   }
   for (const auto& [number, slot] : gone) {
-    if (!slot.leaving) jobs_.remove_group(number, Error(Code::kUnavailable, "its worker is replaced"));
+    if (slot.known_to_jobs) jobs_.remove_group(number, Error(Code::kUnavailable, "its worker is replaced"));
   }
 }
 
@@ -298,7 +285,7 @@ std::vector<WorkerStatus> ServedModel::workers() const {
       status.group = number;
       status.started = slot.started;
       status.leaving = slot.leaving;
-      status.devices = slot.devices;
+      status.devices = slot.held.devices;
       found.emplace_back(std::move(status), slot.group);
     }
   }
@@ -342,15 +329,16 @@ void ServedModel::on_group_stopping(int group, Deadline drain) {
 
 void ServedModel::on_group_ended(int group) {
   bool leaving = false;
-  std::vector<std::string> devices;
+  GroupResources held;
   {
     MutexLock lock(mutex_);
     Slot& slot = slots_.at(group);
     leaving = slot.leaving;
+    slot.known_to_jobs = !leaving;
     slot.ready = false;
-    devices = std::exchange(slot.devices, {});
+    held = std::exchange(slot.held, {});
   }
-  context_.devices.release(devices);
+  release_resources(held, context_.devices, context_.cores);
   if (leaving) {
     jobs_.remove_group(group, error(Code::kUnavailable, "model '{}': worker group {} was taken away before the request had ended; try again",
                                     name(), group));

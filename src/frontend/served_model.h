@@ -16,6 +16,7 @@
 #include "base/mutex.h"
 #include "cluster/device_assignment.h"
 #include "config/server_config.h"
+#include "frontend/group_resources.h"
 #include "frontend/job_queue.h"
 #include "frontend/model_spec.h"
 #include "frontend/worker_group.h"
@@ -25,13 +26,15 @@ namespace penstock::frontend {
 // What all models of a server share. The references outlive the models.
 struct ServingContext {
   const config::ServerConfig& config;
-  cluster::DeviceAssignment& devices;
+  cluster::DeviceAssignment& devices;    // GPUs
+  cluster::DeviceAssignment& cores;
   std::filesystem::path worker_program;
   std::filesystem::path log_folder;      // worker logs: LOG_FOLDER/MODEL-GROUP/rank-R.log, MODEL:VERSION-GROUP for versions but 1.0
   std::filesystem::path socket_folder;   // private
   WorkerClientFactory make_client;
   // Told when a model, or one of its versions, begins or ceases to answer, comes or goes. From any thread.
   std::function<void(const std::string& model)> on_serving_changed;
+  milliseconds backoff_unit{1000};       // of the delays between a worker's restarts; tests take less
 };
 
 enum class LoadState { kLoading, kLoaded, kFailed };
@@ -103,19 +106,19 @@ class ServedModel final : private GroupListener {
  private:
   struct Slot {
     std::shared_ptr<WorkerGroup> group;
-    std::vector<std::string> devices;
+    GroupResources held;   // until its processes are gone
     std::chrono::system_clock::time_point started{};
     bool running = false;  // start() was called
     bool ready = false;
     bool loaded = false;   // was ready at least once
     bool leaving = false;
     bool ended = false;
+    bool known_to_jobs = true;  // jobs_.remove_group() is still to come
   };
 
   ServedModel(ModelSpec spec, const ServingContext& context, std::optional<WorkerRange> range);
   [[nodiscard]] std::optional<Error> add_groups(int count) EXCLUDES(mutex_);
-  [[nodiscard]] Result<std::vector<std::string>> take_devices(int group);
-  [[nodiscard]] std::shared_ptr<WorkerGroup> make_group(int number, const std::vector<std::string>& devices);
+  [[nodiscard]] std::shared_ptr<WorkerGroup> make_group(int number, const GroupResources& held);
   void dismiss(int count, Deadline drain) EXCLUDES(mutex_);
   void forget_ended() EXCLUDES(mutex_);
   [[nodiscard]] int num_staying() const EXCLUDES(mutex_);

@@ -10,7 +10,7 @@
 namespace penstock::frontend {
 namespace {
 
-// How often a wait looks up to see whether it should stop.
+// How often loading looks up to see whether it should stop.
 constexpr milliseconds kLookUp{100};
 // What a worker gets between SIGTERM and SIGKILL: when it should stop, and when it has lost a rank and can do no more.
 constexpr milliseconds kStopGrace{3000};
@@ -59,6 +59,7 @@ void WorkerGroup::request_stop(Deadline drain) {
   MutexLock lock(mutex_);
   if (!stop_by_) stop_by_ = drain;
   changed_.notify_all();
+  told_.set();
 }
 
 void WorkerGroup::stop(Deadline drain) {
@@ -147,6 +148,10 @@ Result<std::unique_ptr<cluster::RankGroup>> WorkerGroup::launch(const std::files
     group.process.argv.insert(group.process.argv.end(), {"--max-sequence-tokens", std::to_string(options_.max_sequence_tokens)});
   }
   group.process.env.push_back(fmt::format("OMP_NUM_THREADS={}", options_.omp_threads));
+  if (!options_.cores.empty()) {
+    group.cores_per_rank = options_.omp_threads;
+    group.cores = options_.cores;
+  }
   if (options_.visible_devices) group.process.env.push_back("CUDA_VISIBLE_DEVICES=" + *options_.visible_devices);
 
   auto ranks = cluster::RankGroup::spawn(group);
@@ -170,7 +175,7 @@ std::optional<Error> WorkerGroup::serve(cluster::RankGroup& ranks, const std::sh
                info.value().architecture, info.value().num_stages, info.value().max_concurrent);
   listener_.on_group_ready(options_.group, client, info.value());
   while (!stop_by()) {
-    if (const auto exit = ranks.wait_any(Deadline::after(kLookUp))) return describe_exit(ranks, *exit, "while it served");
+    if (const auto exit = ranks.wait_any(Deadline::never(), told_.fd())) return describe_exit(ranks, *exit, "while it served");
   }
   return std::nullopt;
 }
@@ -178,7 +183,7 @@ std::optional<Error> WorkerGroup::serve(cluster::RankGroup& ranks, const std::sh
 Result<WorkerInfo> WorkerGroup::load(cluster::RankGroup& ranks, WorkerClient& client) {
   const Deadline deadline = Deadline::after(options_.startup_timeout);
   while (!stop_by()) {
-    if (const auto exit = ranks.wait_any(Deadline::after(milliseconds(10)))) return describe_exit(ranks, *exit, "while it loaded the model");
+    if (const auto exit = ranks.wait_any(Deadline::after(milliseconds(10)), told_.fd())) return describe_exit(ranks, *exit, "while it loaded the model");
     auto info = client.wait_ready(Deadline::after(kLookUp));
     if (info) return info;
     const Code code = info.error().code();

@@ -15,6 +15,7 @@
 #include "base/error.h"
 #include "base/mutex.h"
 #include "cluster/process_group.h"
+#include "cluster/wake_event.h"
 #include "frontend/worker_client.h"
 
 namespace penstock::frontend {
@@ -37,6 +38,7 @@ struct WorkerGroupOptions {
   std::filesystem::path socket_folder;       // private (0700); rank 0 listens there
   int num_ranks = 1;                         // pipeline stages
   int omp_threads = 1;                       // of each rank
+  std::vector<int> cores;                    // omp_threads of them for each rank; empty = all ranks run on any core
   int max_concurrent = 8;
   int max_sequence_tokens = 0;               // 0 = what the model allows
   std::string dtype = "auto";
@@ -101,6 +103,7 @@ class WorkerGroup {
   const WorkerClientFactory make_client_;
   GroupListener& listener_;
   std::thread thread_;
+  cluster::WakeEvent told_;  // the group's thread looks up: it has been told something
   Mutex joining_;  // several may stop(); one joins the thread
 
   // Owned by the group's thread.

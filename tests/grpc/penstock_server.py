@@ -97,7 +97,7 @@ class Client:
         self.channel.close()
 
 
-def make_model(folder, config="", stages=2, version=None):
+def make_model(folder, config="", stages=2, version=None, device="cpu"):
     """A model folder of pipeline stages: the real model's files by link, or a config.json for the fake worker."""
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True)
@@ -108,7 +108,7 @@ def make_model(folder, config="", stages=2, version=None):
     else:
         (folder / "config.json").write_text("{}")
     (folder / "model-config.yaml").write_text(
-        f"minWorkers: 1\ndeviceType: cpu\nparallelType: pp\nparallelLevel: {stages}\nstartupTimeout: 60\n" + config)
+        f"minWorkers: 1\ndeviceType: {device}\nparallelType: pp\nparallelLevel: {stages}\nstartupTimeout: 60\n" + config)
     if version:  # as TorchServe's archiver writes it with --archive-format no-archive
         (folder / "MAR-INF").mkdir()
         (folder / "MAR-INF" / "MANIFEST.json").write_text(json.dumps(
@@ -119,13 +119,13 @@ def make_model(folder, config="", stages=2, version=None):
 class Server:
     """`penstock serve`, from its start to its end."""
 
-    def __init__(self, config="", models=("tiny",), arguments=(), environment=(), wait=True, port=0, stages=2, store=()):
+    def __init__(self, config="", models=("tiny",), arguments=(), environment=(), wait=True, port=0, stages=2, store=(), device="cpu"):
         """models: served from the start. store: (name, version) of folders in a model store, from which models can be registered."""
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="penstock-grpc-"))
-        pairs = [f"{name}={make_model(self.folder / 'store' / name, config, stages)}" for name in models]
+        pairs = [f"{name}={make_model(self.folder / 'store' / name, config, stages, device=device)}" for name in models]
         loaded = ["--models", *(list(models) if store else pairs)] if models else []
         for name, version in store:
-            make_model(self.folder / "store" / name, config, stages, version)
+            make_model(self.folder / "store" / name, config, stages, version, device)
         if store:
             loaded += ["--model-store", self.folder / "store", "--enable-model-api"]
         self.environment = dict(os.environ, **dict(environment))
@@ -165,7 +165,11 @@ class Server:
         return Client(self.address)
 
     def ranks(self):
-        """Process ids of the worker ranks, by rank."""
+        """Process ids of the worker ranks, by rank: of one group, when there are several."""
+        return {rank: pid for pid, rank in self.worker_pids().items()}
+
+    def worker_pids(self):
+        """The ranks of all worker processes, by process id."""
         found = {}
         for entry in pathlib.Path("/proc").iterdir():
             if not entry.name.isdigit():
@@ -176,7 +180,7 @@ class Server:
             except (OSError, IndexError):
                 continue
             if parent == self.process.pid:
-                found.update({int(v[5:]): int(entry.name) for v in environment if v.startswith(b"RANK=")})
+                found.update({int(entry.name): int(v[5:]) for v in environment if v.startswith(b"RANK=")})
         return found
 
     def worker_log(self, rank=0, group="tiny-0"):
