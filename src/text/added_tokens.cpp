@@ -53,6 +53,18 @@ void AddedTokens::add(AddedToken token) {
   tokens_.push_back(std::move(token));
 }
 
+bool AddedTokens::special_at(std::string_view text, size_t at) const {
+  if (!starts_[static_cast<unsigned char>(text[at])]) return false;
+  uint32_t node = 0;
+  for (size_t i = at; i < text.size(); ++i) {
+    const uint32_t* child = children_.find(uint64_t{node} << 8 | static_cast<unsigned char>(text[i]));
+    if (child == nullptr) return false;
+    node = *child;
+    if (token_of_node_[node] != kNone && tokens_[token_of_node_[node]].special) return true;
+  }
+  return false;
+}
+
 size_t AddedTokens::longest_at(std::string_view text, size_t at, size_t& end) const {
   size_t longest = kNone;
   uint32_t node = 0;

@@ -26,6 +26,8 @@ class AddedTokens {
   // Of two with the same content, the later one counts.
   void add(AddedToken token);
   [[nodiscard]] bool empty() const { return tokens_.empty(); }
+  // A special token is written at this place, the longest or not.
+  [[nodiscard]] bool special_at(std::string_view text, size_t at) const;
 
   // Cuts `text`: `take_text(begin, end)` for each part without a token (never empty), `take_token(id)` for each token, in their order.
   // Special tokens count as text unless `special`.

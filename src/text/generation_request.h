@@ -18,10 +18,15 @@ struct SamplingParams {
   double top_p = 1.0;              // (0, 1]; 1 = off
   std::optional<uint64_t> seed;    // absent = a fresh one for each request
   std::vector<std::string> stop;   // at most 16, each 1 ... 256 bytes; not part of the output
+  bool ignore_eos = false;         // the token that ends a text does not; for measurements
 };
 
 struct GenerationRequest {
-  std::string prompt;              // UTF-8, not empty
+  std::string prompt;              // UTF-8, not empty unless there are ids
+  std::vector<int32_t> prompt_ids = {};  // in place of the prompt, used as they are
+  // The prompt is a conversation as its template writes it: special tokens that are written in it count, none are added. Otherwise those in the
+  // prompt are plain text, and what the model expects around a text is added.
+  bool is_chat = false;
   SamplingParams sampling;
 };
 

@@ -5,6 +5,7 @@
 
 #include "base/utf8.h"
 #include "text/byte_alphabet.h"
+#include "text/characters.h"
 #include "text/tokenizer_json.h"
 #include "text/tokenizer_model_file.h"
 #include "text/tokenizer_parts.h"
@@ -12,6 +13,11 @@
 namespace penstock::text {
 
 namespace fs = std::filesystem;
+
+Tokenizer::Tokenizer(std::shared_ptr<TokenizerParts> parts) {
+  parts->raw_added.add({.id = kNoToken, .content = std::string(kTokenBreak), .special = true});
+  parts_ = std::move(parts);
+}
 
 Result<Tokenizer> Tokenizer::load(const fs::path& folder) {
   try {
@@ -51,7 +57,9 @@ void Tokenizer::encode_to(std::string_view text, const EncodeOptions& options, s
 }
 
 void Tokenizer::encode_valid(std::string_view text, bool special, std::vector<int32_t>& ids) const {
-  const auto take_token = [&](int32_t id) { ids.push_back(id); };
+  const auto take_token = [&](int32_t id) {
+    if (id != kNoToken) ids.push_back(id);  // kTokenBreak
+  };
   std::string storage;
   Pieces pieces;
   const auto take_section = [&](size_t begin, size_t end) {
@@ -63,6 +71,28 @@ void Tokenizer::encode_valid(std::string_view text, bool special, std::vector<in
     parts_->normalized_added.split(normal, special, take_text, take_token);
   };
   parts_->raw_added.split(text, special, take_section, take_token);
+}
+
+std::string Tokenizer::guarded(std::string_view text) const {
+  const auto guard = [&](auto is_special) {
+    std::string out;
+    for (size_t at = 0; at < text.size();) {
+      const size_t begin = at;
+      (void)next_character(text, at);
+      out += text.substr(begin, at - begin);
+      if (is_special(begin)) out += kTokenBreak;
+    }
+    return out;
+  };
+  std::string out = guard([&](size_t at) { return parts_->raw_added.special_at(text, at) || parts_->normalized_added.special_at(text, at); });
+  if (parts_->normalized_added.empty()) return out;
+  // Look-alikes that only the normalizer turns into a token, such as full-width letters: where they are in the raw text is not known.
+  std::string storage;
+  const std::string_view normal = parts_->normalizer.normalize(out, storage);
+  for (size_t at = 0; at < normal.size(); ++at) {
+    if (parts_->normalized_added.special_at(normal, at)) return guard([](size_t) { return true; });
+  }
+  return out;
 }
 
 int Tokenizer::vocab_size() const { return static_cast<int>(parts_->tokens.size()); }

@@ -18,6 +18,9 @@ struct TokenizerParts;
 // Special tokens steer: ends of texts and turns, padding.
 enum class SpecialTokens { kSkip, kAsText };
 
+// Stands for nothing where special tokens are parsed, and no token reaches over it: U+FDD0, a noncharacter.
+inline constexpr std::string_view kTokenBreak = "\xEF\xB7\x90";
+
 struct EncodeOptions {
   bool add_special_tokens = false;    // those that the model expects around a text, for example <s> before it
   bool parse_special_tokens = false;  // those that are written in the text become their ids (Hugging Face's default); else they are plain
@@ -39,6 +42,10 @@ class Tokenizer {
   // As encode(), appended to `ids`.
   void encode_to(std::string_view text, const EncodeOptions& options, std::vector<int32_t>& ids) const;
 
+  // The text with kTokenBreak inside each special token that is written in it, so that it stays plain text within a prompt whose other special
+  // tokens are parsed. REQUIRES: UTF-8.
+  [[nodiscard]] std::string guarded(std::string_view text) const;
+
   // The bytes that the id stands for in the middle of a text, which need not be whole characters (StreamDecoder joins them); valid while
   // the tokenizer or a copy lives. Empty for a special token (unless asked for as text) and for an id that is none.
   [[nodiscard]] std::string_view bytes_of(int32_t id, SpecialTokens special = SpecialTokens::kSkip) const;
@@ -58,7 +65,7 @@ class Tokenizer {
  private:
   friend class StreamDecoder;
   friend Tokenizer byte_tokenizer();
-  explicit Tokenizer(std::shared_ptr<const TokenizerParts> parts) : parts_(std::move(parts)) {}
+  explicit Tokenizer(std::shared_ptr<TokenizerParts> parts);
   void encode_valid(std::string_view text, bool special, std::vector<int32_t>& ids) const;
 
   std::shared_ptr<const TokenizerParts> parts_;

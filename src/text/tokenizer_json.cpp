@@ -172,7 +172,7 @@ int32_t named_token(const fs::path& folder, const char* key, const TokenizerPart
 
 }  // namespace
 
-std::shared_ptr<const TokenizerParts> read_tokenizer_json(const fs::path& folder) {
+std::shared_ptr<TokenizerParts> read_tokenizer_json(const fs::path& folder) {
   const fs::path file = folder / "tokenizer.json";
   const Result<Json> document = read_json_file(file);
   std::shared_ptr<TokenizerParts> parts = TokenizerJsonReader(document.value(), file.string()).read();

@@ -1,0 +1,96 @@
+#include "text/openai_answer.h"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+namespace penstock::text {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+std::string dumped(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
+
+std::string usage_json(const OpenAiUsage& usage) {
+  return fmt::format(R"({{"prompt_tokens":{},"completion_tokens":{},"total_tokens":{}}})", usage.prompt_tokens, usage.completion_tokens,
+                     usage.prompt_tokens + usage.completion_tokens);
+}
+
+Json text_or_null(const std::string& text) { return text.empty() ? Json() : Json(text); }
+
+}  // namespace
+
+std::string json_text(std::string_view text) { return dumped(Json(text)); }
+
+OpenAiWriter::OpenAiWriter(OpenAiKind kind, std::string_view id, int64_t created, std::string_view model, std::string_view fingerprint, bool include_usage)
+    : is_chat_(kind == OpenAiKind::kChat), include_usage_(include_usage) {
+  const auto head = [&](const char* object) {
+    return fmt::format(R"({{"id":"{}-{}","object":"{}","created":{},"model":{},"system_fingerprint":{},)", is_chat_ ? "chatcmpl" : "cmpl", id, object, created,
+                       json_text(model), json_text(fingerprint));
+  };
+  head_ = head(is_chat_ ? "chat.completion" : "text_completion");
+  chunk_head_ = "data: " + head(is_chat_ ? "chat.completion.chunk" : "text_completion") + "\"choices\":[";
+  chunk_tail_ = include_usage ? "],\"usage\":null}\n\n" : "]}\n\n";
+}
+
+std::string OpenAiWriter::whole(std::span<const OpenAiChoice> choices, const OpenAiUsage& usage) const {
+  std::string json = head_ + "\"choices\":[";
+  for (size_t i = 0; i < choices.size(); ++i) {
+    const std::string text = json_text(choices[i].text);
+    const std::string content = is_chat_ ? R"("message":{"role":"assistant","content":)" + text + R"(,"refusal":null})" : "\"text\":" + text;
+    json += fmt::format(R"({}{{"index":{},{},"logprobs":null,"finish_reason":{}}})", i > 0 ? "," : "", i, content, json_text(choices[i].finish_reason));
+  }
+  return json + "],\"usage\":" + usage_json(usage) + "}";
+}
+
+std::string OpenAiWriter::event(int index, std::string_view content, std::string_view finish_reason) const {
+  return fmt::format(R"({}{{"index":{},{},"logprobs":null,"finish_reason":{}}}{})", chunk_head_, index, content,
+                     finish_reason.empty() ? "null" : json_text(finish_reason), chunk_tail_);
+}
+
+std::string OpenAiWriter::chunk(int index, std::string_view text, bool first) const {
+  const std::string said = json_text(text);
+  if (!is_chat_) return event(index, "\"text\":" + said, "");
+  return event(index, fmt::format(R"("delta":{{{}"content":{}}})", first ? R"("role":"assistant",)" : "", said), "");
+}
+
+std::string OpenAiWriter::last_chunk(int index, std::string_view text, std::string_view finish_reason, bool first) const {
+  if (!is_chat_) return event(index, "\"text\":" + json_text(text), finish_reason);
+  const std::string said = first || !text.empty() ? chunk(index, text, first) : "";
+  return said + event(index, "\"delta\":{}", finish_reason);
+}
+
+std::string OpenAiWriter::end(const OpenAiUsage& usage) const {
+  const std::string last = include_usage_ ? chunk_head_ + "],\"usage\":" + usage_json(usage) + "}\n\n" : "";
+  return last + "data: [DONE]\n\n";
+}
+
+OpenAiFailure openai_failure(const Error& error, std::string_view api_prompt) {
+  const std::string message = error.message();
+  switch (error.code()) {
+    case Code::kInvalidArgument: {
+      const bool prompt = message.starts_with("prompt: ");
+      const bool too_long = prompt && message.find(" tokens") != std::string::npos;
+      return {400, "invalid_request_error", {message, prompt ? std::string(api_prompt) : "", too_long ? "context_length_exceeded" : ""}};
+    }
+    case Code::kNotFound: return {404, "invalid_request_error", {message, "model", "model_not_found"}};
+    case Code::kPermissionDenied: return {403, "invalid_request_error", {message, "", "permission_denied"}};
+    case Code::kResourceExhausted: return {429, "rate_limit_error", {message, "", "rate_limit_exceeded"}};
+    case Code::kUnavailable: return {503, "server_error", {message, "", "service_unavailable"}};
+    case Code::kDeadlineExceeded: return {504, "server_error", {message, "", "timeout"}};
+    case Code::kUnimplemented: return {501, "server_error", {message, "", "not_implemented"}};
+    default: return {500, "server_error", {message, "", "internal_error"}};
+  }
+}
+
+std::string failure_json(const OpenAiFailure& failure) {
+  return dumped({{"error",
+                  {{"message", failure.refusal.message},
+                   {"type", failure.type},
+                   {"param", text_or_null(failure.refusal.param)},
+                   {"code", text_or_null(failure.refusal.code)}}}});
+}
+
+std::string failure_event(const OpenAiFailure& failure) { return "data: " + failure_json(failure) + "\n\n"; }
+
+}  // namespace penstock::text

@@ -1,0 +1,97 @@
+#include "text/openai_answer.h"
+
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+namespace penstock::text {
+namespace {
+
+using Json = nlohmann::json;
+
+OpenAiWriter writer(OpenAiKind kind, bool include_usage = false) { return {kind, "7", 1700000000, "a\"b", "m:1.0", include_usage}; }
+
+// The JSON of each event.
+std::vector<Json> events(const std::string& stream) {
+  std::vector<Json> found;
+  for (size_t at = 0; at < stream.size();) {
+    const size_t end = stream.find("\n\n", at);
+    EXPECT_NE(end, std::string::npos);
+    EXPECT_EQ(stream.substr(at, 6), "data: ");
+    found.push_back(Json::parse(stream.substr(at + 6, end - at - 6)));
+    at = end + 2;
+  }
+  return found;
+}
+
+TEST(OpenAiAnswer, AWholeCompletionHasEveryRequiredKey) {
+  const OpenAiChoice choices[] = {{"x\n", "stop"}, {"y", "length"}};
+  EXPECT_EQ(Json::parse(writer(OpenAiKind::kCompletion).whole(choices, {3, 4})),
+            Json::parse(R"({"id": "cmpl-7", "object": "text_completion", "created": 1700000000, "model": "a\"b", "system_fingerprint": "m:1.0",
+              "choices": [{"index": 0, "text": "x\n", "logprobs": null, "finish_reason": "stop"},
+                          {"index": 1, "text": "y", "logprobs": null, "finish_reason": "length"}],
+              "usage": {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}})"));
+}
+
+TEST(OpenAiAnswer, AWholeChatHasAMessage) {
+  const OpenAiChoice choices[] = {{"x", "stop"}};
+  const Json json = Json::parse(writer(OpenAiKind::kChat).whole(choices, {3, 4}));
+  EXPECT_EQ(json["id"], "chatcmpl-7");
+  EXPECT_EQ(json["object"], "chat.completion");
+  EXPECT_EQ(json["choices"], Json::parse(R"([{"index": 0, "message": {"role": "assistant", "content": "x", "refusal": null}, "logprobs": null,
+                                              "finish_reason": "stop"}])"));
+}
+
+TEST(OpenAiAnswer, AStreamedCompletionEndsItsChoiceWithItsLastText) {
+  const OpenAiWriter stream = writer(OpenAiKind::kCompletion);
+  const Json chunk = events(stream.chunk(1, "x", true)).at(0);
+  EXPECT_EQ(chunk["object"], "text_completion");
+  EXPECT_EQ(chunk["choices"], Json::parse(R"([{"index": 1, "text": "x", "logprobs": null, "finish_reason": null}])"));
+  EXPECT_FALSE(chunk.contains("usage"));
+  EXPECT_EQ(events(stream.last_chunk(1, "y", "stop", false)).at(0)["choices"],
+            Json::parse(R"([{"index": 1, "text": "y", "logprobs": null, "finish_reason": "stop"}])"));
+  EXPECT_EQ(stream.end({1, 2}), "data: [DONE]\n\n");
+}
+
+TEST(OpenAiAnswer, AStreamedChatNamesTheRoleOnceAndEndsWithAnEmptyDelta) {
+  const OpenAiWriter stream = writer(OpenAiKind::kChat, true);
+  const Json first = events(stream.chunk(0, "x", true)).at(0);
+  EXPECT_EQ(first["object"], "chat.completion.chunk");
+  EXPECT_EQ(first["choices"][0]["delta"], Json::parse(R"({"role": "assistant", "content": "x"})"));
+  EXPECT_TRUE(first.at("usage").is_null());
+  EXPECT_EQ(events(stream.chunk(0, "y", false)).at(0)["choices"][0]["delta"], Json::parse(R"({"content": "y"})"));
+
+  const auto last = events(stream.last_chunk(0, "z", "length", false));
+  ASSERT_EQ(last.size(), 2u);
+  EXPECT_EQ(last[0]["choices"][0]["delta"], Json::parse(R"({"content": "z"})"));
+  EXPECT_EQ(last[1]["choices"], Json::parse(R"([{"index": 0, "delta": {}, "logprobs": null, "finish_reason": "length"}])"));
+  EXPECT_EQ(events(stream.last_chunk(0, "", "stop", false)).size(), 1u);
+  EXPECT_EQ(events(stream.last_chunk(0, "", "stop", true)).at(0)["choices"][0]["delta"], Json::parse(R"({"role": "assistant", "content": ""})"));
+}
+
+TEST(OpenAiAnswer, UsageComesInAChunkWithoutChoices) {
+  const std::string end = writer(OpenAiKind::kChat, true).end({5, 6});
+  const std::string done = "data: [DONE]\n\n";
+  ASSERT_EQ(end.substr(end.size() - done.size()), done);
+  const Json chunk = events(end.substr(0, end.size() - done.size())).at(0);
+  EXPECT_EQ(chunk["choices"], Json::array());
+  EXPECT_EQ(chunk["usage"], Json::parse(R"({"prompt_tokens": 5, "completion_tokens": 6, "total_tokens": 11})"));
+}
+
+TEST(OpenAiAnswer, AFailureHasAllFourKeysAndTheStatusThatClientsSortBy) {
+  const auto failure = [](Code code, const char* message) { return openai_failure(Error(code, message), "messages"); };
+  EXPECT_EQ(Json::parse(failure_json(failure(Code::kInternal, "it \xff broke"))),
+            Json::parse("{\"error\": {\"message\": \"it \xEF\xBF\xBD broke\", \"type\": \"server_error\", \"param\": null, \"code\": \"internal_error\"}}"));
+  EXPECT_EQ(failure(Code::kNotFound, "").status, 404);
+  EXPECT_EQ(failure(Code::kResourceExhausted, "").status, 429);
+  EXPECT_EQ(failure(Code::kUnavailable, "").status, 503);
+  EXPECT_EQ(failure(Code::kDeadlineExceeded, "").status, 504);
+  const OpenAiFailure too_long = failure(Code::kInvalidArgument, "prompt: 5000 tokens; this model takes 4096");
+  EXPECT_EQ(too_long.status, 400);
+  EXPECT_EQ(too_long.refusal.param, "messages");
+  EXPECT_EQ(too_long.refusal.code, "context_length_exceeded");
+  EXPECT_EQ(failure(Code::kInvalidArgument, "roles must alternate").refusal.param, "");
+}
+
+}  // namespace
+}  // namespace penstock::text

@@ -1,0 +1,311 @@
+#include "text/openai_fields.h"
+
+#include <algorithm>
+#include <climits>
+
+#include "base/nearest_key.h"
+#include "base/utf8.h"
+#include "text/json_input.h"
+
+namespace penstock::text {
+namespace {
+
+using Json = nlohmann::json;
+
+constexpr size_t kPromptLimit = 1 << 20;  // bytes, or ids
+constexpr size_t kMaxChoices = 128;
+constexpr size_t kMaxStops = 4;
+constexpr size_t kMaxStopBytes = 256;
+
+bool is_integer(const Json& value, int64_t min, int64_t max) {
+  if (!value.is_number_integer()) return false;
+  if (value.is_number_unsigned() && value.get<uint64_t>() > static_cast<uint64_t>(max)) return false;
+  const auto number = value.get<int64_t>();
+  return number >= min && number <= max;
+}
+
+bool read_int(const Json& value, int64_t min, int64_t max, int& target) {
+  if (!is_integer(value, min, max)) return false;
+  target = value.get<int>();
+  return true;
+}
+
+bool read_int(const Json& value, int64_t min, int64_t max, std::optional<int>& target) {
+  return read_int(value, min, max, target.emplace());
+}
+
+bool is_number(const Json& value, double min, double max) {
+  return value.is_number() && value.get<double>() >= min && value.get<double>() <= max;
+}
+
+bool read_bool(const Json& value, bool& target) {
+  if (!value.is_boolean()) return false;
+  target = value.get<bool>();
+  return true;
+}
+
+bool is_zero(const Json& value) { return value.is_number() && value.get<double>() == 0; }
+bool is_one(const Json& value) { return value.is_number() && value.get<double>() == 1; }
+bool is_false(const Json& value) { return value.is_boolean() && !value.get<bool>(); }
+bool is_true(const Json& value) { return value.is_boolean() && value.get<bool>(); }
+bool is_empty(const Json& value) { return (value.is_structured() && value.empty()) || value == ""; }
+bool is_never(const Json&) { return false; }
+bool is_bool(const Json& value) { return value.is_boolean(); }
+bool is_anything(const Json&) { return true; }
+bool is_list(const Json& value) { return value.is_array(); }
+bool is_penalty(const Json& value) { return is_number(value, -2, 2); }
+
+bool read_stop(const Json& value, std::vector<std::string>& target) {
+  if (value.is_string()) return read_stop(Json::array({value}), target);
+  if (!value.is_array() || value.size() > kMaxStops) return false;
+  for (const Json& item : value) {
+    if (!item.is_string()) return false;
+    target.push_back(item.get<std::string>());
+    if (target.back().empty() || target.back().size() > kMaxStopBytes) return false;
+  }
+  return true;
+}
+
+bool read_text_prompt(const Json& value, OpenAiCall& call) {
+  if (!value.is_string()) return false;
+  call.prompts.push_back(value.get<std::string>());
+  return !call.prompts.back().empty() && call.prompts.back().size() <= kPromptLimit;
+}
+
+bool read_id_prompt(const Json& value, OpenAiCall& call) {
+  return read_token_ids(value, kPromptLimit, call.prompt_ids.emplace_back()) && !value.empty();
+}
+
+bool read_prompt(const Json& value, OpenAiCall& call) {
+  if (value.is_string()) return read_text_prompt(value, call);
+  if (!value.is_array() || value.empty()) return false;
+  if (value[0].is_number()) return read_id_prompt(value, call);
+  if (value.size() > kMaxChoices) return false;
+  for (const Json& item : value) {
+    if (item.is_array() != value[0].is_array()) return false;  // texts and ids mixed
+    if (!(item.is_array() ? read_id_prompt(item, call) : read_text_prompt(item, call))) return false;
+  }
+  return true;
+}
+
+bool read_stream_options(const Json& value, OpenAiDraft& draft) {
+  if (!value.is_object()) return false;
+  draft.has_stream_options = true;
+  for (const auto& [key, item] : value.items()) {
+    if (key == "include_usage" && (item.is_boolean() || item.is_null())) draft.call.include_usage = is_true(item);
+    else if (key != "include_obfuscation" && !is_false(item)) return false;  // without it, chunks have no padding; we add none
+  }
+  return true;
+}
+
+bool read_tools(const Json& value) {
+  if (!value.is_array() || value.size() > 512) return false;
+  for (const Json& tool : value) {
+    if (!tool.is_object() || tool.value("type", Json()) != "function") return false;
+    const auto function = tool.find("function");
+    if (function == tool.end() || !function->is_object() || !function->value("name", Json()).is_string()) return false;
+  }
+  return true;
+}
+
+// A field that steers the generation. `read` answers false when the value does not fit `expected`.
+struct HonouredField {
+  std::string_view name;
+  int apis;
+  const char* expected;
+  bool (*read)(const Json& value, OpenAiDraft& draft);
+};
+
+constexpr HonouredField kHonoured[] = {
+    {"model", kBothApis, "the name of a model", [](const Json& v, OpenAiDraft& d) {
+       if (!v.is_string()) return false;
+       d.call.model = v.get<std::string>();
+       return !d.call.model.empty();
+     }},
+    {"prompt", kCompletions, "a text of 1 byte to 1 MiB, a list of 1 to 1,048,576 token ids, or a list of 1 to 128 of either",
+     [](const Json& v, OpenAiDraft& d) { return read_prompt(v, d.call); }},
+    {"max_tokens", kCompletions, "an integer >= 0", [](const Json& v, OpenAiDraft& d) { return read_int(v, 0, INT_MAX, d.max_tokens); }},
+    {"max_tokens", kChat, "an integer >= 1", [](const Json& v, OpenAiDraft& d) { return read_int(v, 1, INT_MAX, d.max_tokens); }},
+    {"max_completion_tokens", kChat, "an integer >= 1",
+     [](const Json& v, OpenAiDraft& d) { return read_int(v, 1, INT_MAX, d.max_completion_tokens); }},
+    {"temperature", kBothApis, "a number from 0 to 2", [](const Json& v, OpenAiDraft& d) {
+       if (!is_number(v, 0, 2)) return false;
+       d.call.sampling.temperature = v.get<double>();
+       return true;
+     }},
+    {"top_p", kBothApis, "a number from 0 to 1", [](const Json& v, OpenAiDraft& d) {
+       if (!is_number(v, 0, 1)) return false;
+       d.call.sampling.top_p = v.get<double>();
+       return true;
+     }},
+    {"top_k", kBothApis, "an integer >= -1 (-1 and 0: off)", [](const Json& v, OpenAiDraft& d) {
+       if (!read_int(v, -1, INT_MAX, d.call.sampling.top_k)) return false;
+       d.call.sampling.top_k = std::max(0, d.call.sampling.top_k);
+       return true;
+     }},
+    {"seed", kBothApis, "an integer from -2^63 to 2^64 - 1", [](const Json& v, OpenAiDraft& d) {
+       if (!v.is_number_integer()) return false;
+       d.call.sampling.seed = v.is_number_unsigned() ? v.get<uint64_t>() : static_cast<uint64_t>(v.get<int64_t>());
+       return true;
+     }},
+    {"stop", kBothApis, "a text or a list of at most 4 texts, each 1 to 256 bytes",
+     [](const Json& v, OpenAiDraft& d) { return read_stop(v, d.call.sampling.stop); }},
+    {"ignore_eos", kBothApis, "true or false", [](const Json& v, OpenAiDraft& d) { return read_bool(v, d.call.sampling.ignore_eos); }},
+    {"n", kBothApis, "an integer from 1 to 128", [](const Json& v, OpenAiDraft& d) { return read_int(v, 1, kMaxChoices, d.call.num_choices); }},
+    {"best_of", kCompletions, "an integer from 0 to 20", [](const Json& v, OpenAiDraft& d) { return read_int(v, 0, 20, d.best_of); }},
+    {"stream", kBothApis, "true or false", [](const Json& v, OpenAiDraft& d) { return read_bool(v, d.call.stream); }},
+    {"stream_options", kBothApis, "an object with include_usage (true or false) and no other option that is on", read_stream_options},
+    {"echo", kCompletions, "true or false", [](const Json& v, OpenAiDraft& d) { return read_bool(v, d.call.echo); }},
+    // What is kept of the next three is taken from the body again, with its keys in order.
+    {"messages", kChat, "a list of 1 to 10,000 messages", [](const Json& v, OpenAiDraft&) { return v.is_array() && !v.empty() && v.size() <= 10000; }},
+    {"tools", kChat, "a list of at most 512 tools {\"type\": \"function\", \"function\": {\"name\": ...}}", [](const Json& v, OpenAiDraft&) { return read_tools(v); }},
+    {"chat_template_kwargs", kChat, "an object", [](const Json& v, OpenAiDraft&) { return v.is_object(); }},
+    {"reasoning_effort", kChat, "a text", [](const Json& v, OpenAiDraft& d) {
+       if (!v.is_string() || v.get_ref<const std::string&>().size() > 32) return false;
+       d.reasoning_effort = v.get<std::string>();
+       return true;
+     }},
+    {"add_generation_prompt", kChat, "true or false", [](const Json& v, OpenAiDraft& d) { return read_bool(v, d.call.add_generation_prompt); }},
+};
+
+// A field that asks for what is not there, unless it has the value that changes nothing.
+struct NeutralField {
+  std::string_view name;
+  int apis;
+  bool (*in_range)(const Json& value);
+  const char* range;
+  bool (*neutral)(const Json& value);
+  const char* neutral_text;
+};
+
+constexpr NeutralField kNeutral[] = {
+    {"presence_penalty", kBothApis, is_penalty, "a number from -2 to 2", is_zero, "0"},
+    {"frequency_penalty", kBothApis, is_penalty, "a number from -2 to 2", is_zero, "0"},
+    {"repetition_penalty", kBothApis, [](const Json& v) { return is_number(v, 0, 1e9) && !is_zero(v); }, "a number > 0", is_one, "1"},
+    {"length_penalty", kBothApis, is_anything, "a number", is_one, "1"},
+    {"min_p", kBothApis, [](const Json& v) { return is_number(v, 0, 1); }, "a number from 0 to 1", is_zero, "0"},
+    {"min_tokens", kBothApis, [](const Json& v) { return is_integer(v, 0, INT_MAX); }, "an integer >= 0", is_zero, "0"},
+    {"logprobs", kCompletions, [](const Json& v) { return is_integer(v, 0, 5); }, "an integer from 0 to 5", is_never, "null"},
+    {"logprobs", kChat, is_bool, "true or false", is_false, "false"},
+    {"top_logprobs", kChat, [](const Json& v) { return is_integer(v, 0, 20); }, "an integer from 0 to 20", is_zero, "0"},
+    {"prompt_logprobs", kBothApis, is_anything, "an integer", is_never, "null"},
+    {"logit_bias", kBothApis, [](const Json& v) { return v.is_object(); }, "an object of token ids and numbers from -100 to 100", is_empty, "{}"},
+    {"suffix", kCompletions, [](const Json& v) { return v.is_string(); }, "a text", is_empty, "\"\""},
+    {"response_format", kBothApis, [](const Json& v) { return v.is_object() && v.value("type", Json()).is_string(); },
+     "{\"type\": \"text\"}", [](const Json& v) { return v.value("type", Json()) == "text"; }, "{\"type\": \"text\"}"},
+    {"structured_outputs", kBothApis, is_anything, "", is_never, "null"},
+    {"guided_json", kBothApis, is_anything, "", is_never, "null"},
+    {"guided_regex", kBothApis, is_anything, "", is_never, "null"},
+    {"guided_choice", kBothApis, is_anything, "", is_never, "null"},
+    {"guided_grammar", kBothApis, is_anything, "", is_never, "null"},
+    {"functions", kChat, is_anything, "", is_never, "null (functions are called tools now)"},
+    {"function_call", kChat, is_anything, "", is_never, "null (functions are called tools now)"},
+    {"modalities", kChat, is_list, "a list", [](const Json& v) { return v == Json::array({"text"}); }, "[\"text\"]"},
+    {"audio", kChat, is_anything, "", is_never, "null"},
+    {"prediction", kChat, is_anything, "", is_never, "null"},
+    {"web_search_options", kChat, is_anything, "", is_never, "null"},
+    {"chat_template", kChat, is_anything, "", is_never, "null (the model's own template is used)"},
+    {"continue_final_message", kChat, is_bool, "true or false", is_false, "false"},
+    {"echo", kChat, is_bool, "true or false", is_false, "false"},
+    {"add_special_tokens", kCompletions, is_bool, "true or false", is_true, "true"},
+    {"add_special_tokens", kChat, is_bool, "true or false", is_false, "false (the template writes them)"},
+    {"stop_token_ids", kBothApis, is_list, "a list", is_empty, "[]"},
+    {"bad_words", kBothApis, is_list, "a list", is_empty, "[]"},
+    {"allowed_token_ids", kBothApis, is_list, "a list", is_empty, "[]"},
+    {"skip_special_tokens", kBothApis, is_bool, "true or false", is_true, "true"},
+    {"spaces_between_special_tokens", kBothApis, is_bool, "true or false", is_bool, "true or false"},
+    {"include_stop_str_in_output", kBothApis, is_bool, "true or false", is_false, "false"},
+    {"truncate_prompt_tokens", kBothApis, is_anything, "", is_never, "null"},
+    {"return_token_ids", kBothApis, is_bool, "true or false", is_false, "false"},
+    {"use_beam_search", kBothApis, is_bool, "true or false", is_false, "false"},
+    {"priority", kBothApis, is_anything, "an integer", is_zero, "0"},
+};
+
+// Without influence on the text.
+struct IgnoredField {
+  std::string_view name;
+  int apis;
+};
+
+constexpr IgnoredField kIgnored[] = {
+    {"user", kBothApis},           {"metadata", kChat},          {"store", kChat},          {"service_tier", kBothApis},
+    {"safety_identifier", kChat},  {"prompt_cache_key", kChat},  {"verbosity", kChat},      {"prompt_cache_retention", kChat},
+    {"parallel_tool_calls", kChat}, {"cache_salt", kBothApis},   {"request_id", kBothApis}, {"include_reasoning", kChat},
+};
+
+// "none", "auto"; nothing makes a model call a tool.
+void read_tool_choice(const Json& value, OpenAiDraft& draft) {
+  if (value == "none") draft.offers_tools = false;
+  if (value == "none" || value == "auto") return;
+  if (value != "required" && !value.is_object()) throw out_of_range("tool_choice", "none or auto", value);
+  throw OpenAiRefusal{fmt::format("tool_choice: {} is not supported; expected none or auto", shown(value)), "tool_choice", "unsupported_value"};
+}
+
+void read_neutral(const NeutralField& field, const Json& value) {
+  const bool fits = field.in_range(value);
+  if (fits && field.neutral(value)) return;
+  if (!fits) throw out_of_range(field.name, field.range, value);
+  throw OpenAiRefusal{fmt::format("{}: {} is not supported; expected {}", field.name, shown(value), field.neutral_text), std::string(field.name),
+                      "unsupported_value"};
+}
+
+[[noreturn]] void refuse_unknown(OpenAiApi api, const std::string& name) {
+  std::vector<std::string_view> known = {"tool_choice"};
+  for (const auto& field : kHonoured) {
+    if (field.apis & api) known.push_back(field.name);
+  }
+  for (const auto& field : kNeutral) {
+    if (field.apis & api) known.push_back(field.name);
+  }
+  for (const auto& field : kIgnored) {
+    if (field.apis & api) known.push_back(field.name);
+  }
+  throw unknown_openai_field(name, known);
+}
+
+}  // namespace
+
+Json parse_openai_body(std::string_view body) {
+  auto json = parse_json(body, "the request", Code::kInvalidArgument, {.depth = 32});
+  if (!json) throw OpenAiRefusal{json.error().message(), "", "invalid_json"};
+  if (!json->is_object()) throw OpenAiRefusal{fmt::format("the request: expected a JSON object, found {}", shown(*json)), "", "invalid_json"};
+  return std::move(*json);
+}
+
+bool read_token_ids(const Json& value, size_t limit, std::vector<int32_t>& ids) {
+  if (!value.is_array() || value.size() > limit) return false;
+  for (const Json& id : value) {
+    if (!is_integer(id, 0, INT32_MAX)) return false;
+    ids.push_back(id.get<int32_t>());
+  }
+  return true;
+}
+
+OpenAiRefusal unknown_openai_field(std::string_view name, const std::vector<std::string_view>& known) {
+  const std::string shortened(utf8_prefix(name, 120));
+  return {unknown_key(shortened, known), shortened, "unknown_parameter"};
+}
+
+OpenAiRefusal out_of_range(std::string_view name, std::string_view expected, const Json& value) {
+  // The prompt is not repeated: it may be private.
+  const std::string found = name == "prompt" ? value.type_name() : shown(value);
+  return {fmt::format("{}: expected {}, found {}", name, expected, found), std::string(name), "invalid_value"};
+}
+
+void read_openai_field(OpenAiApi api, const std::string& name, const Json& value, OpenAiDraft& draft) {
+  if (name == "tool_choice" && api == kChat) return read_tool_choice(value, draft);
+  for (const HonouredField& field : kHonoured) {
+    if (field.name != name || !(field.apis & api)) continue;
+    if (field.read(value, draft)) return;
+    throw out_of_range(name, field.expected, value);
+  }
+  for (const NeutralField& field : kNeutral) {
+    if (field.name == name && (field.apis & api)) return read_neutral(field, value);
+  }
+  for (const IgnoredField& field : kIgnored) {
+    if (field.name == name && (field.apis & api)) return;
+  }
+  refuse_unknown(api, name);
+}
+
+}  // namespace penstock::text

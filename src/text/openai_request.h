@@ -1,0 +1,54 @@
+#pragma once
+// Bodies of OpenAI's HTTP API, completions and chat completions, checked field by field.
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "text/generation_request.h"
+
+namespace penstock::text {
+
+// Why a request is refused, in the words of OpenAI's error objects.
+struct OpenAiRefusal {
+  std::string message;
+  std::string param;  // the field that is wrong; empty = none
+  std::string code;   // "invalid_value", "unsupported_value", "missing_required_parameter", "unknown_parameter"; empty = none
+};
+
+// What one body asks for, both kinds of it.
+struct OpenAiCall {
+  std::string model;
+  SamplingParams sampling;
+  int num_choices = 1;          // n, for each prompt
+  bool stream = false;
+  bool include_usage = false;   // stream_options.include_usage
+
+  // Completions: one of the two lists is not empty.
+  std::vector<std::string> prompts;
+  std::vector<std::vector<int32_t>> prompt_ids;
+  bool echo = false;            // the answer begins with the prompt
+  bool prompt_only = false;     // max_tokens: 0; sampling.max_tokens is 1 then, and the token is not shown
+
+  // Chat completions, for ChatTemplate::render().
+  std::string messages;         // a JSON list of objects: contents are texts, `developer` is `system`, arguments of tool calls are objects
+  std::string tools;            // a JSON list; empty = none
+  std::string variables;        // a JSON object; empty = none
+  bool add_generation_prompt = true;
+};
+
+using OpenAiBody = std::variant<OpenAiCall, OpenAiRefusal>;
+
+// Fields that steer the generation are honoured within OpenAI's ranges. Fields that ask for what is not there (logprobs, penalties, ...) are
+// accepted at the value that changes nothing and refused otherwise; fields without influence on the text (user, metadata, ...) are accepted.
+// null is as good as absent. docs/openai.md has the table.
+//
+// Limits: JSON 32 deep; 128 choices in all; a prompt of 1 byte to 1 MiB or 1 to 1,048,576 ids; 10,000 messages; 512 tools.
+[[nodiscard]] OpenAiBody parse_completion_request(std::string_view body);
+[[nodiscard]] OpenAiBody parse_chat_request(std::string_view body);
+
+// The seed of choice `index` of a request with this seed; the first one has the seed itself.
+[[nodiscard]] uint64_t choice_seed(uint64_t seed, int index);
+
+}  // namespace penstock::text
