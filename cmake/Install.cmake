@@ -2,10 +2,10 @@
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
-set(folders base config text formats plan cluster data tensor comm kernels weights model pipeline train)
+set(folders base config text formats handler plan cluster data tensor comm kernels weights model pipeline train)
 list(TRANSFORM folders PREPEND penstock_ OUTPUT_VARIABLE libraries)
 install(TARGETS ${libraries} EXPORT Penstock ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
-install(TARGETS penstock penstock-worker RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+install(TARGETS penstock penstock-worker penstock-handler RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 install(FILES ${CMAKE_BINARY_DIR}/bin/torchserve DESTINATION ${CMAKE_INSTALL_BINDIR})  # a link to penstock
 foreach(folder IN LISTS folders)
   install(DIRECTORY src/${folder} DESTINATION include/penstock FILES_MATCHING PATTERN "*.h" PATTERN "*_test*" EXCLUDE)

@@ -14,7 +14,7 @@ from pathlib import Path
 RANKS = {
     "base": 0,
     "config": 1, "text": 1, "formats": 1,
-    "plan": 2, "cluster": 2, "data": 2, "tensor": 2,
+    "plan": 2, "handler": 2, "cluster": 2, "data": 2, "tensor": 2,
     "comm": 3, "kernels": 3, "weights": 3,
     "model": 4,
     "pipeline": 5,
@@ -24,7 +24,7 @@ RANKS = {
 }
 
 # These build without LibTorch. apps/penstock is the program; apps/worker is not in the list.
-TORCH_FREE = {"base", "config", "text", "formats", "plan", "cluster", "data", "frontend", "rpc", "apps/penstock"}
+TORCH_FREE = {"base", "config", "text", "formats", "handler", "plan", "cluster", "data", "frontend", "rpc", "apps/penstock", "apps/handler"}
 # Headers of LibTorch folders that are torch-free themselves, so that torch-free folders may include them.
 TORCH_FREE_HEADERS = {"engine/engine.h"}
 

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "cluster/executable_path.h"
 #include "rpc/grpc_worker_client.h"
 #include "rpc/http_inference.h"
 #include "rpc/http_management.h"
@@ -45,6 +46,12 @@ std::string devices_text(const frontend::ServedModel& model) {
   return text.empty() ? "CPU" : text;
 }
 
+frontend::WorkerPrograms worker_programs() { return {worker_program(), cluster::executable_folder() / "penstock-handler"}; }
+
+std::shared_ptr<frontend::WorkerClient> make_client(const frontend::ModelSpec&, size_t, const fs::path& socket) {
+  return rpc::make_grpc_worker_client(socket);
+}
+
 rpc::GrpcServerOptions listener_options(const config::ServerConfig& config) {
   rpc::GrpcServerOptions options;
   options.max_request_bytes = config.max_request_size;
@@ -71,7 +78,7 @@ FrontDoor::FrontDoor(FrontDoorOptions options)
       folders_(find_models()),
       devices_(usable_devices(config_)),
       cores_(cluster::core_names()),
-      registry_({config_, devices_, cores_, find_worker_program(), fs::absolute(options_.log_folder), sockets_.path(), &rpc::make_grpc_worker_client,
+      registry_({config_, devices_, cores_, worker_programs(), fs::absolute(options_.log_folder), sockets_.path(), &make_client,
                  [this](const std::string& model) { on_serving_changed(model); }}),
       management_(registry_, store_, config_),
       http_calls_(kHttpCalls, kHttpCallsWaiting) {

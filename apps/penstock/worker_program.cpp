@@ -8,9 +8,13 @@
 
 namespace penstock {
 
-std::filesystem::path find_worker_program() {
+std::filesystem::path worker_program() {
   const auto given = config::process_environment()("PENSTOCK_WORKER");
-  const std::filesystem::path program = given && !given->empty() ? std::filesystem::path(*given) : cluster::executable_folder() / "penstock-worker";
+  return given && !given->empty() ? std::filesystem::path(*given) : cluster::executable_folder() / "penstock-worker";
+}
+
+std::filesystem::path find_worker_program() {
+  const std::filesystem::path program = worker_program();
   if (::access(program.c_str(), X_OK) == 0) return program;
   throw error(Code::kNotFound, "there is no worker program {}; build it (PENSTOCK_TORCH=ON), or name it by the environment variable "
               "PENSTOCK_WORKER", program.string());

@@ -80,12 +80,22 @@ struct RawModelConfig {
   IdleValues idle;
 };
 
+// `handler` is a map of settings, or the handler's name.
+Field handler_field(std::string& name) {
+  Field field = text_field("handler", name, "");
+  field.expected = "a map, or the handler's name";
+  field.assign = [as_text = field.assign](const RawValue& value) {
+    return value.kind == RawValue::Kind::kMap || value.kind == RawValue::Kind::kNothing || as_text(value);
+  };
+  return field;
+}
+
 std::vector<Field> fields_of(ModelConfig& c, RawModelConfig& raw) {
   std::vector<Field> fields = {
       integer_field("minWorkers", c.min_workers, {0, 1024}, ""),
       integer_field("maxWorkers", c.max_workers, {0, 1024}, ""),
-      noted(integer_field("batchSize", raw.batch_size, {1}, ""), kAlways),
-      noted(integer_field("maxBatchDelay", raw.max_batch_delay_ms, {0}, ""), kAlways),
+      integer_field("batchSize", raw.batch_size, {1}, ""),
+      integer_field("maxBatchDelay", raw.max_batch_delay_ms, {0}, ""),
       seconds_field("responseTimeout", raw.response_timeout, {1}, ""),
       seconds_field("startupTimeout", raw.startup_timeout, {1}, ""),
       choice_field<DeviceType>("deviceType", c.device_type,
@@ -106,6 +116,8 @@ std::vector<Field> fields_of(ModelConfig& c, RawModelConfig& raw) {
       integer_field("clientTimeoutInMills", raw.client_timeout_ms, {0}, ""),
       boolean_field("useJobTicket", c.use_job_ticket, ""),
       seconds_field("maxRetryTimeoutInSec", c.max_retry_timeout, {0}, ""),
+      handler_field(c.handler.name),
+      text_field("handler.name", c.handler.name, ""),
       text_field("handler.model_path", raw.model_path, ""),
       integer_field("handler.max_sequence_tokens", c.handler.max_sequence_tokens, {0}, ""),
       integer_field("handler.max_concurrent", c.handler.max_concurrent, {1, 4096}, ""),

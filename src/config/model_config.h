@@ -21,6 +21,7 @@ struct TorchrunConfig {
 };
 
 struct HandlerConfig {
+  std::string name;                  // `handler: NAME` in place of a map; empty = not given
   std::filesystem::path model_path;  // the Hugging Face directory; the model folder itself where the file names none.
                                      // In the file relative to the model folder, here as the program can open it.
   int max_sequence_tokens = 0;       // prompt and completion together; 0 = what the model allows
@@ -41,8 +42,8 @@ struct ModelSettings {
 struct ModelConfig {
   int min_workers = 0;               // 0 = not given: the server's default_workers_per_model
   int max_workers = 0;               // 0 = not given: as min_workers
-  std::optional<int> batch_size;     // absent = 1; shown in descriptions only: batches are made anew at every token
-  std::optional<int> max_batch_delay_ms;  // absent = 100; the same
+  std::optional<int> batch_size;     // absent = 1; requests that one call of the handler takes; not for `llm`, which makes batches anew at every token
+  std::optional<int> max_batch_delay_ms;  // absent = 100; how long a batch waits to be full
   std::optional<seconds> response_timeout;  // absent = the server's default_response_timeout
   std::optional<seconds> startup_timeout;   // absent = the server's default_startup_timeout
   DeviceType device_type = DeviceType::kAuto;

@@ -127,6 +127,13 @@ TEST_F(ModelConfigTest, RefusesKeysThatContradictEachOther) {
               EndsWith("expected at least 2 devices, one for each stage, found 1"));
 }
 
+TEST_F(ModelConfigTest, TheHandlerIsAMapOrAName) {
+  EXPECT_EQ(load("handler: my_handler.so\n").value().handler.name, "my_handler.so");
+  EXPECT_EQ(load("handler: {name: torchscript, max_concurrent: 2}\n").value().handler.name, "torchscript");
+  EXPECT_EQ(load("handler: {max_concurrent: 2}\n").value().handler.name, "");
+  EXPECT_THAT(refusal("handler: [a, b]\n"), EndsWith(":1: key 'handler': expected a map, or the handler's name, found a list"));
+}
+
 TEST_F(ModelConfigTest, NamesTheNearestKey) {
   EXPECT_THAT(refusal("minWorker: 1\n"), EndsWith(":1: unknown key 'minWorker'; did you mean 'minWorkers'?"));
   EXPECT_THAT(refusal("handler:\n  modelpath: x\n"), EndsWith(":2: unknown key 'handler.modelpath'; did you mean 'handler.model_path'?"));

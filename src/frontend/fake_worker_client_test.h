@@ -11,28 +11,39 @@
 
 namespace penstock::frontend {
 
-// The generations that a test has started: it sends their events and ends them itself. A cancelled call ends at once, as over gRPC.
+// The requests that a test has started: it sends their events and ends them itself. A cancelled call ends at once, as over gRPC.
 class FakeCall final : public WorkerCall {
  public:
-  FakeCall(text::GenerationRequest request, std::shared_ptr<GenerationObserver> observer)
-      : request(std::move(request)), observer_(std::move(observer)) {}
+  FakeCall(Payload payload, std::shared_ptr<RequestObserver> observer) : payload(std::move(payload)), observer_(std::move(observer)) {}
   void cancel() override {
     cancelled = true;
     end(Error(Code::kCancelled, "cancelled"));
   }
   bool send(const std::string& text) {
     WorkerEvent event;
-    event.text = text;
-    return observer_->on_event(event);
+    event.bytes = text;
+    const auto observer = this->observer();
+    return observer && observer->on_event(event);
   }
   void end(std::optional<Error> failure) {
-    if (const auto observer = std::exchange(observer_, nullptr)) observer->on_done(failure);
+    std::shared_ptr<RequestObserver> observer;
+    {
+      MutexLock lock(mutex_);
+      observer = std::exchange(observer_, nullptr);
+    }
+    if (observer) observer->on_done(failure);
   }
-  const text::GenerationRequest request;
+  [[nodiscard]] std::string prompt() const { return std::get<text::GenerationRequest>(payload).prompt; }
+  const Payload payload;
   std::atomic<bool> cancelled{false};
 
  private:
-  std::shared_ptr<GenerationObserver> observer_;
+  std::shared_ptr<RequestObserver> observer() {
+    MutexLock lock(mutex_);
+    return observer_;
+  }
+  Mutex mutex_;  // the queue's own thread may end a call while the test sends
+  std::shared_ptr<RequestObserver> observer_ GUARDED_BY(mutex_);
 };
 
 class FakeWorkerClient final : public WorkerClient {
@@ -41,9 +52,9 @@ class FakeWorkerClient final : public WorkerClient {
     if (not_ready) return *not_ready;
     return WorkerInfo{"Fake", 128, 4, 2};
   }
-  std::shared_ptr<WorkerCall> generate(const text::GenerationRequest& request, std::shared_ptr<GenerationObserver> observer) override {
+  std::shared_ptr<WorkerCall> start(const Payload& payload, std::shared_ptr<RequestObserver> observer) override {
     MutexLock lock(mutex_);
-    calls_.push_back(std::make_shared<FakeCall>(request, std::move(observer)));
+    calls_.push_back(std::make_shared<FakeCall>(payload, std::move(observer)));
     return calls_.back();
   }
   bool drain(Deadline) override {
@@ -62,12 +73,12 @@ class FakeWorkerClient final : public WorkerClient {
   std::vector<std::shared_ptr<FakeCall>> calls_ GUARDED_BY(mutex_);
 };
 
-// What a client sees of its generation.
-class RecordingObserver final : public GenerationObserver {
+// What a client sees of its request.
+class RecordingObserver final : public RequestObserver {
  public:
   bool on_event(const WorkerEvent& event) override {
     MutexLock lock(mutex_);
-    text_ += event.text;
+    text_ += event.bytes;
     return wants_more;
   }
   void on_done(const std::optional<Error>& failure) override {

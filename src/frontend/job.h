@@ -1,5 +1,5 @@
 #pragma once
-// One generation between the client's observer and a worker's call. Only JobQueue makes and changes jobs.
+// One request between the client's observer and a worker's call. Only JobQueue makes and changes jobs.
 #include <atomic>
 #include <memory>
 #include <optional>
@@ -10,10 +10,10 @@
 namespace penstock::frontend {
 
 // Fields without a word about threads are constant, or guarded by the queue's mutex.
-class Job final : public GenerationObserver, public std::enable_shared_from_this<Job> {
+class Job final : public RequestObserver, public std::enable_shared_from_this<Job> {
  public:
-  Job(JobQueue& queue, text::GenerationRequest request, std::shared_ptr<GenerationObserver> observer)
-      : queue_(queue), request_(std::move(request)), observer_(std::move(observer)) {}
+  Job(JobQueue& queue, Payload payload, JobOptions options, std::shared_ptr<RequestObserver> observer)
+      : queue_(queue), payload_(std::move(payload)), options_(std::move(options)), observer_(std::move(observer)) {}
 
   bool on_event(const WorkerEvent& event) override;
   void on_done(const std::optional<Error>& failure) override;
@@ -25,8 +25,9 @@ class Job final : public GenerationObserver, public std::enable_shared_from_this
   void touch() { last_progress_.store(Clock::now(), std::memory_order_relaxed); }
 
   JobQueue& queue_;
-  const text::GenerationRequest request_;
-  const std::shared_ptr<GenerationObserver> observer_;
+  const Payload payload_;
+  const JobOptions options_;
+  const std::shared_ptr<RequestObserver> observer_;
   const Clock::time_point submitted_ = Clock::now();
   std::atomic<Clock::time_point> last_progress_{Clock::now()};
   std::atomic<bool> ended_{false};  // mirrors state_ for on_event(), which takes no lock

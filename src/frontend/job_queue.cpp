@@ -35,8 +35,8 @@ JobQueue::~JobQueue() {
   timeout_watcher_.join();
 }
 
-Result<std::shared_ptr<Job>> JobQueue::submit(text::GenerationRequest request, std::shared_ptr<GenerationObserver> observer) {
-  auto job = std::make_shared<Job>(*this, std::move(request), std::move(observer));
+Result<std::shared_ptr<Job>> JobQueue::submit(Payload payload, JobOptions options, std::shared_ptr<RequestObserver> observer) {
+  auto job = std::make_shared<Job>(*this, std::move(payload), std::move(options), std::move(observer));
   {
     MutexLock lock(mutex_);
     if (refusing_) return *refusing_;
@@ -164,7 +164,7 @@ size_t JobQueue::num_running() const {
 // Starts waiting jobs while a group has room.
 void JobQueue::dispatch() {
   while (auto job = take_startable()) {
-    auto call = job->worker_->client->generate(job->request_, job);
+    auto call = job->worker_->client->start(job->payload_, job);
     bool ended_meanwhile = false;
     {
       MutexLock lock(mutex_);

@@ -1,5 +1,5 @@
 #pragma once
-// The generations of one model: waiting for a worker group, running on one, and how each of them ends.
+// The requests to one model: waiting for a worker group, running on one, and how each of them ends.
 #include <atomic>
 #include <deque>
 #include <map>
@@ -14,7 +14,6 @@
 #include "base/error.h"
 #include "base/mutex.h"
 #include "frontend/worker_client.h"
-#include "text/generation_request.h"
 
 namespace penstock::frontend {
 
@@ -28,6 +27,9 @@ struct JobQueueOptions {
   bool needs_free_worker = false;        // useJobTicket: a job is refused unless a worker can take it at once
   milliseconds cause_timeout{1000};      // how long a job that lost its worker waits for the watcher's word on why
 };
+
+// What is known of a job besides what the model sees of it (its payload).
+struct JobOptions {};
 
 // Hands jobs to the worker group with the fewest running ones; a job that finds no group ready, or all of them busy, waits.
 //
@@ -44,7 +46,7 @@ class JobQueue {
   JobQueue& operator=(const JobQueue&) = delete;
 
   // Errors: kResourceExhausted when too many wait, or no worker is free and one must be; kUnavailable without a group that will take it, or after stop_intake().
-  [[nodiscard]] Result<std::shared_ptr<Job>> submit(text::GenerationRequest request, std::shared_ptr<GenerationObserver> observer)
+  [[nodiscard]] Result<std::shared_ptr<Job>> submit(Payload payload, JobOptions options, std::shared_ptr<RequestObserver> observer)
       EXCLUDES(mutex_);
   // The client has gone. Its observer still gets on_done(kCancelled). Harmless after the end.
   void cancel(Job& job) EXCLUDES(mutex_);

@@ -42,7 +42,7 @@ class JobQueueTest : public testing::Test {
     Client client;
     text::GenerationRequest request;
     request.prompt = prompt;
-    auto job = queue.submit(request, client.observer);
+    auto job = queue.submit(request, {}, client.observer);
     if (job) client.job = *job;
     else client.refused = job.error();
     return client;
@@ -59,7 +59,7 @@ TEST_F(JobQueueTest, AJobWaitsForAGroupAndThenRuns) {
   EXPECT_EQ(queue.num_waiting(), 1u);
   ready(0);
   ASSERT_EQ(workers[0]->calls().size(), 1u);
-  EXPECT_EQ(call(0, 0)->request.prompt, "prompt");
+  EXPECT_EQ(call(0, 0)->prompt(), "prompt");
   EXPECT_TRUE(call(0, 0)->send("a"));
   EXPECT_TRUE(call(0, 0)->send("b"));
   call(0, 0)->end(std::nullopt);

@@ -54,9 +54,7 @@ std::optional<ManagementAnswer> refuse_runtime(const RegisterRequest& request) {
   for (char& c : runtime) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
   const bool known = runtime == "lsp" || std::find(kRuntimes.begin(), kRuntimes.end(), runtime) != kRuntimes.end();
   if (!known) return bad_request(fmt::format("Invalid RuntimeType value: {}; expected python, python3 or LSP", request.runtime.substr(0, 200)));
-  if (request.handler.empty() || request.handler == "llm") return std::nullopt;
-  return refusal(501, Code::kUnimplemented, "NotImplementedException",
-                 fmt::format("handler '{}': Python and other handlers are not supported yet; expected 'llm' or none", request.handler.substr(0, 200)));
+  return std::nullopt;
 }
 
 }  // namespace
@@ -88,7 +86,7 @@ ManagementAnswer Management::register_model(const RegisterRequest& request) {
     if (folder.error().code() != Code::kNotFound) return answer(folder.error());
     return not_found(fmt::format("Model not found at: {}: {}", request.url, folder.error().message()));
   }
-  auto spec = read_model_spec(*folder, config_.models);
+  auto spec = read_model_spec(*folder, config_.models, request.handler);
   if (!spec) return answer(spec.error());
   spec->config.override_with(request.settings);
   const int configured = spec->config.min_workers > 0 ? spec->config.min_workers : config_.default_workers_per_model;

@@ -15,7 +15,9 @@ constexpr size_t kManifestLimit = 1 << 20;  // bytes
 
 struct Manifest {
   std::string version = kDefaultVersion;
-  std::string config_file;  // empty: model-config.yaml, if it is there
+  std::string handler;          // empty: not given
+  std::string serialized_file;
+  std::string config_file;      // empty: model-config.yaml, if it is there
 };
 
 // A text of the manifest; "" when it is absent.
@@ -38,10 +40,10 @@ Result<Manifest> parse_manifest(const std::string& text) {
   if (auto bad = check_model_version(manifest.version)) return *bad;
   auto handler = text_of(*model, "handler");
   if (!handler) return handler.error();
-  if (!handler->empty() && *handler != "llm") {
-    return error(Code::kUnimplemented, "model.handler: '{}': Python and other handlers are not supported yet; expected 'llm' or none",
-                 handler->substr(0, 200));
-  }
+  manifest.handler = *handler;
+  auto serialized = text_of(*model, "serializedFile");
+  if (!serialized) return serialized.error();
+  manifest.serialized_file = *serialized;
   auto config = text_of(*model, "configFile");
   if (!config) return config.error();
   const fs::path relative = *config;
@@ -50,6 +52,13 @@ Result<Manifest> parse_manifest(const std::string& text) {
   }
   manifest.config_file = *config;
   return manifest;
+}
+
+std::string default_handler(const ModelSpec& spec) {
+  std::error_code ignored;
+  const fs::path& folder = spec.config.handler.model_path;
+  const bool has_jit_file = !spec.serialized_file.empty() || fs::exists(folder / "model.pt", ignored);
+  return has_jit_file && !fs::exists(folder / "config.json", ignored) ? "torchscript" : "llm";
 }
 
 Result<Manifest> read_manifest(const fs::path& folder) {
@@ -71,7 +80,7 @@ std::optional<Error> check_model_version(std::string_view version) {
                version.substr(0, 200));
 }
 
-Result<ModelSpec> read_model_spec(const ModelFolder& folder, std::span<const config::ModelEntry> entries) {
+Result<ModelSpec> read_model_spec(const ModelFolder& folder, std::span<const config::ModelEntry> entries, const std::string& handler) {
   auto manifest = read_manifest(folder.folder);
   if (!manifest) return manifest.error();
   auto config = manifest->config_file.empty() ? config::load_model_folder_config(folder.folder)
@@ -82,6 +91,16 @@ Result<ModelSpec> read_model_spec(const ModelFolder& folder, std::span<const con
   spec.version = manifest->version;
   spec.url = folder.url;
   spec.config = std::move(*config);
+  spec.serialized_file = manifest->serialized_file;
+  for (const std::string& name : {handler, spec.config.handler.name, manifest->handler, default_handler(spec)}) {
+    if (name.empty()) continue;
+    spec.handler = name;
+    break;
+  }
+  spec.handler_kind = handler_kind(spec.handler);
+  if (spec.handler_kind == HandlerKind::kText && (spec.config.batch_size || spec.config.max_batch_delay_ms)) {
+    spec.config.notes.push_back("batchSize, maxBatchDelay: not applicable to 'llm': batches are made anew at every token");
+  }
   for (const config::ModelEntry& entry : entries) {
     if (entry.name != spec.name || entry.version != spec.version) continue;
     spec.config.fill_gaps(entry.settings);

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "config/model_config.h"
 #include "config/server_config.h"
+#include "frontend/handler_kind.h"
 #include "frontend/model_store.h"
 
 namespace penstock::frontend {
@@ -19,14 +20,20 @@ struct ModelSpec {
   std::string version = kDefaultVersion;
   std::string url;                 // as it was asked for: a folder's name in the model store, or a path
   config::ModelConfig config;
+  std::string handler = "llm";
+  HandlerKind handler_kind = HandlerKind::kText;
+  std::string serialized_file;     // of the manifest; empty: not given
   bool is_default = false;         // config.properties says so
   bool loaded_at_startup = false;
 };
 
 // Reads the folder's model-config.yaml and, if it has one, MAR-INF/MANIFEST.json (TorchServe's archiver with --archive-format no-archive),
-// whose modelVersion and configFile count; then fills gaps from `entries`. Blocks: reads files.
-// Errors: those of load_model_folder_config(); kInvalidArgument for a manifest that is not one; kUnimplemented for a Python handler.
-[[nodiscard]] Result<ModelSpec> read_model_spec(const ModelFolder& folder, std::span<const config::ModelEntry> entries);
+// whose modelVersion, handler, serializedFile and configFile count; then fills gaps from `entries`. Blocks: reads files.
+// The handler is the first of: `handler` (of the management API), that of model-config.yaml, that of the manifest; without any, `llm` for a
+// Hugging Face directory, else `torchscript` where there is a file for it.
+// Errors: those of load_model_folder_config(); kInvalidArgument for a manifest that is not one.
+[[nodiscard]] Result<ModelSpec> read_model_spec(const ModelFolder& folder, std::span<const config::ModelEntry> entries,
+                                                const std::string& handler = "");
 
 // A version as it may stand in a path: the rules of check_model_name().
 [[nodiscard]] std::optional<Error> check_model_version(std::string_view version);

@@ -56,6 +56,20 @@ TEST_F(ModelSpecTest, TheServersModelsKeyFillsGapsOfItsVersionOnly) {
   EXPECT_TRUE(spec.is_default);
 }
 
+TEST_F(ModelSpecTest, TheHandlerComesFromTheClientTheConfigurationTheManifestOrTheFolder) {
+  EXPECT_EQ(read().value().handler, "llm");
+  write_file_atomic(dir_.path() / "model.pt", "x");
+  EXPECT_EQ(read().value().handler_kind, HandlerKind::kTorchscript);
+  write_file_atomic(dir_.path() / "config.json", "{}");
+  EXPECT_EQ(read().value().handler, "llm") << "a Hugging Face directory";
+  write_manifest(R"({"model": {"handler": "service.py", "serializedFile": "weights.pt"}})");
+  EXPECT_EQ(read().value().handler_kind, HandlerKind::kPython);
+  EXPECT_EQ(read().value().serialized_file, "weights.pt");
+  write_file_atomic(dir_.path() / "model-config.yaml", "handler: my.so\n");
+  EXPECT_EQ(read().value().handler_kind, HandlerKind::kLibrary);
+  EXPECT_EQ(read_model_spec({"tiny", "tiny", dir_.path()}, entries_, "torchscript").value().handler, "torchscript");
+}
+
 TEST_F(ModelSpecTest, HostileManifestsAreRefusedByName) {
   EXPECT_THAT(refusal("{"), HasSubstr("MANIFEST.json: expected a JSON object"));
   EXPECT_THAT(refusal("[]"), HasSubstr("expected a JSON object"));
@@ -64,7 +78,7 @@ TEST_F(ModelSpecTest, HostileManifestsAreRefusedByName) {
   EXPECT_THAT(refusal(R"({"model": {"modelVersion": "../2"}})"), HasSubstr("model version '../2'"));
   EXPECT_THAT(refusal(R"({"model": {"configFile": "../../etc/passwd"}})"), HasSubstr("inside the model's folder"));
   EXPECT_THAT(refusal(R"({"model": {"configFile": "/etc/passwd"}})"), HasSubstr("inside the model's folder"));
-  EXPECT_THAT(refusal(R"({"model": {"handler": "service.py:handle"}})"), HasSubstr("not supported yet"));
+  EXPECT_THAT(refusal(R"({"model": {"handler": 3}})"), HasSubstr("model.handler: expected text, found number"));
   EXPECT_THAT(refusal(std::string(100000, '[')), HasSubstr("expected a JSON object"));
 }
 

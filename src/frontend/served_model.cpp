@@ -13,15 +13,6 @@ namespace {
 // What groups get to end their processes in when nothing is left to drain.
 constexpr seconds kStopTime{5};
 
-std::string_view dtype_name(config::ComputeType type) {
-  switch (type) {
-    case config::ComputeType::kFloat32: return "float32";
-    case config::ComputeType::kBfloat16: return "bfloat16";
-    case config::ComputeType::kAuto: break;
-  }
-  return "auto";
-}
-
 JobQueueOptions job_options(const ModelSpec& spec, const config::ServerConfig& server) {
   const config::ModelConfig& config = spec.config;
   JobQueueOptions options;
@@ -40,19 +31,15 @@ std::string log_name(const ModelSpec& spec, int group) {
 }  // namespace
 
 Result<std::shared_ptr<ServedModel>> ServedModel::create(ModelSpec spec, const ServingContext& context, std::optional<WorkerRange> range) {
-  std::error_code ignored;
-  if (!std::filesystem::exists(spec.config.handler.model_path / "config.json", ignored)) {
-    return error(Code::kInvalidArgument,
-                 "model '{}': no config.json in {}; expected a Hugging Face directory there, or handler.model_path in model-config.yaml",
-                 spec.name, spec.config.handler.model_path.string());
-  }
-  std::shared_ptr<ServedModel> model(new ServedModel(std::move(spec), context, range));
+  auto command = worker_command(spec, context.programs);
+  if (!command) return command.error();
+  std::shared_ptr<ServedModel> model(new ServedModel(std::move(spec), context, range, std::move(*command)));
   if (auto failure = model->add_groups(model->range().min)) return *failure;
   return model;
 }
 
-ServedModel::ServedModel(ModelSpec spec, const ServingContext& context, std::optional<WorkerRange> range)
-    : spec_(std::move(spec)), context_(context), jobs_(job_options(spec_, context.config)) {
+ServedModel::ServedModel(ModelSpec spec, const ServingContext& context, std::optional<WorkerRange> range, WorkerCommand command)
+    : spec_(std::move(spec)), context_(context), command_(std::move(command)), jobs_(job_options(spec_, context.config)) {
   const config::ModelConfig& config = spec_.config;
   const int min = config.min_workers > 0 ? config.min_workers : std::max(1, context.config.default_workers_per_model);
   range_ = range.value_or(WorkerRange{min, std::max(min, config.max_workers)});
@@ -71,23 +58,22 @@ std::shared_ptr<WorkerGroup> ServedModel::make_group(int number, const GroupReso
   WorkerGroupOptions options;
   options.model = name();
   options.group = number;
-  options.worker_program = context_.worker_program;
-  options.model_folder = config.handler.model_path;
+  options.command = command_.arguments;
+  options.socket_option = command_.socket_option;
+  options.environment = command_.environment;
   options.log_folder = context_.log_folder / log_name(spec_, number);
   options.socket_folder = context_.socket_folder;
   options.num_ranks = num_stages();
   options.omp_threads = std::max(1, config.torchrun.omp_num_threads);
   for (const std::string& core : held.cores) options.cores.push_back(std::stoi(core));
-  options.max_concurrent = config.handler.max_concurrent;
-  options.max_sequence_tokens = config.handler.max_sequence_tokens;
-  options.dtype = dtype_name(config.handler.dtype);
   if (!held.devices.empty()) options.visible_devices = cluster::device_list(held.devices);
   else if (config.device_type == config::DeviceType::kCpu) options.visible_devices = "";  // hides every GPU
   options.startup_timeout = startup_timeout();
   options.max_retry = config.max_retry_timeout;
   options.backoff_unit = context_.backoff_unit;
   GroupListener& listener = *this;  // a private base: nobody else may report for the groups
-  return std::make_shared<WorkerGroup>(std::move(options), context_.make_client, listener);
+  const auto make_client = [this, count = held.devices.size()](const std::filesystem::path& socket) { return context_.make_client(spec_, count, socket); };
+  return std::make_shared<WorkerGroup>(std::move(options), make_client, listener);
 }
 
 // All or none.

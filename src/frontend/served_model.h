@@ -19,6 +19,7 @@
 #include "frontend/group_resources.h"
 #include "frontend/job_queue.h"
 #include "frontend/model_spec.h"
+#include "frontend/worker_command.h"
 #include "frontend/worker_group.h"
 
 namespace penstock::frontend {
@@ -28,10 +29,11 @@ struct ServingContext {
   const config::ServerConfig& config;
   cluster::DeviceAssignment& devices;    // GPUs
   cluster::DeviceAssignment& cores;
-  std::filesystem::path worker_program;
+  WorkerPrograms programs;
   std::filesystem::path log_folder;      // worker logs: LOG_FOLDER/MODEL-GROUP/rank-R.log, MODEL:VERSION-GROUP for versions but 1.0
   std::filesystem::path socket_folder;   // private
-  WorkerClientFactory make_client;
+  // The client of a worker that listens, or will listen, on `socket`, and got so many devices.
+  std::function<std::shared_ptr<WorkerClient>(const ModelSpec& spec, size_t num_devices, const std::filesystem::path& socket)> make_client;
   // Told when a model, or one of its versions, begins or ceases to answer, comes or goes. From any thread.
   std::function<void(const std::string& model)> on_serving_changed;
   milliseconds backoff_unit{1000};       // of the delays between a worker's restarts; tests take less
@@ -61,7 +63,7 @@ struct WorkerStatus {
 class ServedModel final : private GroupListener {
  public:
   // Takes the devices of range->min groups; without a range, of the spec's min_workers or the server's default number. Starts nothing.
-  // Errors: kInvalidArgument (bad device ids; no Hugging Face directory), kResourceExhausted (too few free GPUs).
+  // Errors: those of worker_command(); kInvalidArgument (bad device ids), kResourceExhausted (too few free GPUs).
   [[nodiscard]] static Result<std::shared_ptr<ServedModel>> create(ModelSpec spec, const ServingContext& context,
                                                                    std::optional<WorkerRange> range = std::nullopt);
   ~ServedModel() override;
@@ -116,7 +118,7 @@ class ServedModel final : private GroupListener {
     bool known_to_jobs = true;  // jobs_.remove_group() is still to come
   };
 
-  ServedModel(ModelSpec spec, const ServingContext& context, std::optional<WorkerRange> range);
+  ServedModel(ModelSpec spec, const ServingContext& context, std::optional<WorkerRange> range, WorkerCommand command);
   [[nodiscard]] std::optional<Error> add_groups(int count) EXCLUDES(mutex_);
   [[nodiscard]] std::shared_ptr<WorkerGroup> make_group(int number, const GroupResources& held);
   void dismiss(int count, Deadline drain) EXCLUDES(mutex_);
@@ -132,6 +134,7 @@ class ServedModel final : private GroupListener {
 
   const ModelSpec spec_;
   const ServingContext context_;
+  const WorkerCommand command_;  // of its workers
 
   Mutex scaling_;  // one scale() at a time; held while groups are made and told to leave, which waits for nothing
   mutable Mutex mutex_;

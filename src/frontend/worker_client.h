@@ -1,21 +1,26 @@
 #pragma once
-// A worker group as the front door sees it: text in, events out. rpc/ implements it over gRPC; tests implement it by hand.
+// A worker group as the front door sees it: a payload in, events out. rpc/ implements it over gRPC; tests implement it by hand.
 #include <filesystem>
 #include <functional>
 #include <memory>
 #include <optional>
 #include <string>
+#include <variant>
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "handler/request.h"
 #include "text/generation_request.h"
 
 namespace penstock::frontend {
 
+// What a client asks of a model: text of the handler `llm`, bytes of any other.
+using Payload = std::variant<text::GenerationRequest, handler::Request>;
+
 struct WorkerInfo {
-  std::string architecture;      // e.g. "LlamaForCausalLM"
-  int max_sequence_tokens = 0;
-  int max_concurrent = 0;        // generations that the group runs at once
+  std::string architecture;      // e.g. "LlamaForCausalLM"; of a handler that takes bytes, its name
+  int max_sequence_tokens = 0;   // 0: it takes bytes
+  int max_concurrent = 0;        // requests that the group runs at once
   int num_stages = 0;
 };
 
@@ -27,38 +32,44 @@ struct FinishedInfo {
   double median_step_ms = 0;     // of the engine steps that made its tokens
 };
 
-// One message of a generation.
+// One message of an answer.
 struct WorkerEvent {
-  std::string text;              // UTF-8, whole characters; may be empty
+  std::string bytes;             // of a generation: UTF-8, whole characters; may be empty
+
+  // Of an answer of bytes:
+  std::optional<handler::AnswerHead> head;  // in the first event
+  bool last = false;             // nothing follows
+
+  // Of a generation:
   int token_id = -1;             // -1: the event carries no token
   double step_ms = 0;            // the engine step that made it
-  std::optional<FinishedInfo> finished;
+  std::optional<FinishedInfo> finished;  // in the last event
 };
 
-// Receives one generation.
+// Receives the answer to one request.
 //
 // Threads: called from any thread, one call at a time from a worker; on_done() may overtake an on_event() that is under way
-//          (a timeout or a lost worker ends a generation at once), so events after on_done() must be ignored.
+//          (a timeout or a lost worker ends a request at once), so events after on_done() must be ignored.
 // Blocks:  must not block.
-class GenerationObserver {
+class RequestObserver {
  public:
-  virtual ~GenerationObserver() = default;
-  // false: the reader is gone or too slow; the generation is cancelled.
+  virtual ~RequestObserver() = default;
+  // false: the reader is gone or too slow; the request is cancelled.
   [[nodiscard]] virtual bool on_event(const WorkerEvent& event) = 0;
-  // Exactly once. nullopt: the generation ended as it should.
+  // Exactly once. nullopt: the request ended as it should.
   virtual void on_done(const std::optional<Error>& failure) = 0;
 };
 
-// A running generation. Destroying the handle does not cancel it.
+// A running request. Destroying the handle does not cancel it.
 class WorkerCall {
  public:
   virtual ~WorkerCall() = default;
-  // The worker stops within one step. May be called at any time, also after the end, from any thread.
+  // The worker stops within one step; other handlers are told. May be called at any time, also after the end, from any thread.
   virtual void cancel() = 0;
 };
 
 // Threads:  every method from any thread.
-// Lifetime: destroyed only after on_done() of each of its generations has been called, and never by a thread that calls observers:
+// Lifetime: destroyed only after on_done() of each of its requests has been called, and never by a thread that calls observers:
 //           a client may own the very threads that do, and its destructor waits for them.
 class WorkerClient {
  public:
@@ -66,10 +77,9 @@ class WorkerClient {
   // Waits until every rank has loaded the model. kDeadlineExceeded or kUnavailable: not yet, ask again;
   // any other code is the reason why loading has failed.
   [[nodiscard]] virtual Result<WorkerInfo> wait_ready(Deadline deadline) = 0;
-  // Starts a generation. The observer may be called before this returns.
-  [[nodiscard]] virtual std::shared_ptr<WorkerCall> generate(const text::GenerationRequest& request,
-                                                             std::shared_ptr<GenerationObserver> observer) = 0;
-  // No new generations; waits until the running ones have ended. false: not by the deadline, or the worker is gone.
+  // Starts a request. The observer may be called before this returns.
+  [[nodiscard]] virtual std::shared_ptr<WorkerCall> start(const Payload& payload, std::shared_ptr<RequestObserver> observer) = 0;
+  // No new requests; waits until the running ones have ended. false: not by the deadline, or the worker is gone.
   [[nodiscard]] virtual bool drain(Deadline deadline) = 0;
 };
 

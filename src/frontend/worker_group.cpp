@@ -142,11 +142,9 @@ Result<std::unique_ptr<cluster::RankGroup>> WorkerGroup::launch(const std::files
   cluster::RankGroupOptions group;
   group.num_ranks = options_.num_ranks;
   group.log_folder = options_.log_folder;
-  group.process.argv = {options_.worker_program.string(), "serve", "--model", options_.model_folder.string(), "--socket", socket.string(),
-                        "--max-concurrent", std::to_string(options_.max_concurrent), "--dtype", options_.dtype};
-  if (options_.max_sequence_tokens > 0) {
-    group.process.argv.insert(group.process.argv.end(), {"--max-sequence-tokens", std::to_string(options_.max_sequence_tokens)});
-  }
+  group.process.argv = options_.command;
+  group.process.argv.insert(group.process.argv.end(), {options_.socket_option, socket.string()});
+  group.process.env = options_.environment;
   group.process.env.push_back(fmt::format("OMP_NUM_THREADS={}", options_.omp_threads));
   if (!options_.cores.empty()) {
     group.cores_per_rank = options_.omp_threads;

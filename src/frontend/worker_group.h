@@ -32,16 +32,14 @@ enum class GroupState {
 struct WorkerGroupOptions {
   std::string model;                         // for messages
   int group = 0;                             // its number among the model's groups
-  std::filesystem::path worker_program;      // started as `PROGRAM serve --model ... --socket ...`
-  std::filesystem::path model_folder;        // the Hugging Face directory
+  std::vector<std::string> command;          // program and arguments (worker_command.h)
+  std::string socket_option = "--socket";    // follows the command, then the socket's path
+  std::vector<std::string> environment;      // "NAME=VALUE", besides what every worker gets
   std::filesystem::path log_folder;          // rank r writes rank-r.log in it
   std::filesystem::path socket_folder;       // private (0700); rank 0 listens there
   int num_ranks = 1;                         // pipeline stages
   int omp_threads = 1;                       // of each rank
   std::vector<int> cores;                    // omp_threads of them for each rank; empty = all ranks run on any core
-  int max_concurrent = 8;
-  int max_sequence_tokens = 0;               // 0 = what the model allows
-  std::string dtype = "auto";
   std::optional<std::string> visible_devices; // CUDA_VISIBLE_DEVICES; absent = as inherited
   milliseconds startup_timeout{120000};
   milliseconds max_retry{300000};            // restarts are tried for so long after the first loss

@@ -55,8 +55,7 @@ class WorkerGroupTest : public testing::Test {
     write_script(script);
     WorkerGroupOptions options;
     options.model = "tiny";
-    options.worker_program = dir_.path() / "worker";
-    options.model_folder = "/models/tiny";
+    options.command = {dir_.path() / "worker", "serve", "--model", "/models/tiny"};
     options.log_folder = dir_.path() / "logs";
     options.socket_folder = dir_.path();
     options.num_ranks = 2;
@@ -68,7 +67,7 @@ class WorkerGroupTest : public testing::Test {
   }
   void write_script(const std::string& script) {
     const auto program = dir_.path() / "worker";
-    write_file_atomic(program, "#!/bin/sh\necho \"rank $RANK of $WORLD_SIZE threads $OMP_NUM_THREADS devices $CUDA_VISIBLE_DEVICES: $*\"\n" + script);
+    write_file_atomic(program, "#!/bin/sh\necho \"rank $RANK of $WORLD_SIZE extra $EXTRA: threads $OMP_NUM_THREADS devices $CUDA_VISIBLE_DEVICES: $*\"\n" + script);
     std::filesystem::permissions(program, std::filesystem::perms::owner_all);
   }
   std::string log(int rank) { return read_file(dir_.path() / "logs" / fmt::format("rank-{}.log", rank), 1 << 20).value(); }
@@ -85,13 +84,14 @@ TEST_F(WorkerGroupTest, RanksAreStartedWithTheirEnvironmentAndArguments) {
   start(kServe, [](WorkerGroupOptions& options) {
     options.visible_devices = "4,5";
     options.omp_threads = 3;
-    options.max_sequence_tokens = 99;
+    options.command.insert(options.command.end(), {"--dtype", "auto"});
+    options.environment = {"EXTRA=more"};
   });
   ASSERT_EQ(reports.next(), "ready: Fake");
   const Deadline deadline = Deadline::after(seconds(10));
   while (log(1).empty() && !deadline.passed()) std::this_thread::sleep_for(milliseconds(5));
-  EXPECT_THAT(log(1), AllOf(HasSubstr("rank 1 of 2 threads 3 devices 4,5: serve --model /models/tiny --socket "),
-                            HasSubstr("--max-concurrent 8 --dtype auto --max-sequence-tokens 99")));
+  EXPECT_THAT(log(1), AllOf(HasSubstr("threads 3 devices 4,5: serve --model /models/tiny --dtype auto --socket /")));
+  EXPECT_THAT(log(1), HasSubstr("extra more"));
 }
 
 TEST_F(WorkerGroupTest, AKilledRankEndsTheGroupIsNamedAndTheGroupStartsAgain) {
@@ -172,7 +172,7 @@ TEST_F(WorkerGroupTest, AGroupThatStillLoadsStopsWithoutDraining) {
 }
 
 TEST_F(WorkerGroupTest, AProgramThatCannotBeRunIsNamed) {
-  start(kServe, [](WorkerGroupOptions& options) { options.worker_program = "/no/such/program"; });
+  start(kServe, [](WorkerGroupOptions& options) { options.command[0] = "/no/such/program"; });
   EXPECT_THAT(reports.next(), AllOf(HasSubstr("lost for good"), HasSubstr("/no/such/program")));
 }
 

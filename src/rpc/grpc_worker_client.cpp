@@ -28,9 +28,37 @@ pb::GenerateRequest to_proto(const text::GenerationRequest& request) {
   return message;
 }
 
+pb::PredictRequest to_proto(const handler::Request& request) {
+  pb::PredictRequest message;
+  message.set_id(request.id);
+  for (const auto& [name, value] : request.headers) {
+    pb::Header* header = message.add_headers();
+    header->set_name(name);
+    header->set_value(value);
+  }
+  for (const handler::Part& from : request.parts) {
+    pb::Part* part = message.add_parts();
+    part->set_name(from.name);
+    part->set_content_type(from.content_type);
+    part->set_data(from.bytes);
+  }
+  return message;
+}
+
+frontend::WorkerEvent from_proto(pb::PredictEvent& message) {
+  frontend::WorkerEvent event;
+  event.bytes = std::move(*message.mutable_data());
+  event.last = message.last();
+  if (message.has_head()) {
+    auto& head = event.head.emplace(handler::AnswerHead{message.head().status(), message.head().content_type(), {}});
+    for (const pb::Header& header : message.head().headers()) head.headers.emplace_back(header.name(), header.value());
+  }
+  return event;
+}
+
 frontend::WorkerEvent from_proto(pb::GenerateEvent& message) {
   frontend::WorkerEvent event;
-  event.text = std::move(*message.mutable_text());
+  event.bytes = std::move(*message.mutable_text());
   event.token_id = message.token_id();
   event.step_ms = message.step_ms();
   if (message.has_finish()) {
@@ -50,22 +78,24 @@ void set_deadline(grpc::ClientContext& context, Deadline deadline) {
 // to its channel, so a call gives up its context before it reports its end; the client, which outlives the report
 // (frontend/worker_client.h), then holds the last one.
 
-// One generation: reads the stream as fast as it comes and hands each event on.
-class GenerateCall final : public frontend::WorkerCall, public grpc::ClientReadReactor<pb::GenerateEvent> {
+// One request: reads the stream as fast as it comes and hands each event on.
+template <typename Request, typename Event>
+class StreamCall final : public frontend::WorkerCall, public grpc::ClientReadReactor<Event> {
  public:
-  GenerateCall(pb::GenerateRequest request, std::shared_ptr<frontend::GenerationObserver> observer)
+  StreamCall(Request request, std::shared_ptr<frontend::RequestObserver> observer)
       : request_(std::move(request)), observer_(std::move(observer)) {}
 
-  static std::shared_ptr<GenerateCall> start(pb::Worker::Stub& stub, pb::GenerateRequest request,
-                                             std::shared_ptr<frontend::GenerationObserver> observer) {
-    auto call = std::make_shared<GenerateCall>(std::move(request), std::move(observer));
+  // `begin` makes the call of its context, its request and its reactor.
+  template <typename Begin>
+  static std::shared_ptr<StreamCall> start(Request request, std::shared_ptr<frontend::RequestObserver> observer, const Begin& begin) {
+    auto call = std::make_shared<StreamCall>(std::move(request), std::move(observer));
     call->self_ = call;
     grpc::ClientContext* context = nullptr;
     {
       MutexLock lock(call->mutex_);
       context = call->context_.get();
     }
-    stub.async()->Generate(context, &call->request_, call.get());
+    begin(context, &call->request_, call.get());
     call->StartRead(&call->message_);
     call->StartCall();
     return call;
@@ -80,7 +110,7 @@ class GenerateCall final : public frontend::WorkerCall, public grpc::ClientReadR
   void OnReadDone(bool ok) override {
     if (!ok) return;  // OnDone follows
     if (!observer_->on_event(from_proto(message_))) cancel();
-    StartRead(&message_);
+    this->StartRead(&message_);
   }
   void OnDone(const grpc::Status& status) override {
     const auto self = std::move(self_);  // gRPC's last word on this call; the handle may live on
@@ -93,12 +123,12 @@ class GenerateCall final : public frontend::WorkerCall, public grpc::ClientReadR
   }
 
  private:
-  const pb::GenerateRequest request_;
-  std::shared_ptr<frontend::GenerationObserver> observer_;
+  const Request request_;
+  std::shared_ptr<frontend::RequestObserver> observer_;
   Mutex mutex_;
   std::unique_ptr<grpc::ClientContext> context_ GUARDED_BY(mutex_) = std::make_unique<grpc::ClientContext>();
-  pb::GenerateEvent message_;
-  std::shared_ptr<GenerateCall> self_;  // alive until OnDone
+  Event message_;
+  std::shared_ptr<StreamCall> self_;  // alive until OnDone
 };
 
 class GrpcWorkerClient final : public frontend::WorkerClient {
@@ -124,9 +154,14 @@ class GrpcWorkerClient final : public frontend::WorkerClient {
     return frontend::WorkerInfo{info.architecture(), info.max_sequence_tokens(), info.max_concurrent(), info.num_stages()};
   }
 
-  std::shared_ptr<frontend::WorkerCall> generate(const text::GenerationRequest& request,
-                                                 std::shared_ptr<frontend::GenerationObserver> observer) override {
-    return GenerateCall::start(*stub_, to_proto(request), std::move(observer));
+  std::shared_ptr<frontend::WorkerCall> start(const frontend::Payload& payload, std::shared_ptr<frontend::RequestObserver> observer) override {
+    if (const auto* text = std::get_if<text::GenerationRequest>(&payload)) {
+      return StreamCall<pb::GenerateRequest, pb::GenerateEvent>::start(
+          to_proto(*text), std::move(observer), [this](auto* context, auto* request, auto* call) { stub_->async()->Generate(context, request, call); });
+    }
+    return StreamCall<pb::PredictRequest, pb::PredictEvent>::start(
+        to_proto(std::get<handler::Request>(payload)), std::move(observer),
+        [this](auto* context, auto* request, auto* call) { stub_->async()->Predict(context, request, call); });
   }
 
   bool drain(Deadline deadline) override {

@@ -10,20 +10,23 @@
 #include <vector>
 
 #include "base/error.h"
+#include "handler/request.h"
 
 namespace penstock::rpc {
 
 struct HttpRequest {
+  std::string id;                                 // a UUID; the answer bears it as x-request-id
   std::string method;                             // "GET"
   std::string path;                               // without the query, still encoded
   std::map<std::string, std::string> query;       // decoded; of a name that comes twice, the last
   std::map<std::string, std::string> parameters;  // from the route's pattern: {model_name}
+  handler::Headers headers;                       // as they came
   std::string body;
 };
 
 struct HttpResponse {
   int status = 200;
-  std::string content_type = "application/json";
+  std::string content_type = "application/json";  // empty: none is sent
   std::string body;
   std::vector<std::pair<std::string, std::string>> headers;  // besides those that every response has
 };

@@ -15,10 +15,10 @@
 #include <cerrno>
 #include <iterator>
 #include <optional>
-#include <random>
 #include <utility>
 
 #include "base/mutex.h"
+#include "base/uuid.h"
 #include "rpc/outbound_queue.h"
 
 namespace penstock::rpc {
@@ -32,13 +32,6 @@ using Stream = beast::basic_stream<asio::generic::stream_protocol>;
 
 constexpr seconds kLinger{2};
 constexpr size_t kMaxDropped = 16 << 20;  // bytes
-
-// A random UUID, for x-request-id.
-std::string make_request_id() {
-  thread_local std::mt19937_64 random{std::random_device{}()};
-  const uint64_t high = (random() & ~0xF000ull) | 0x4000ull, low = (random() & ~(0xC000ull << 48)) | (0x8000ull << 48);
-  return fmt::format("{:08x}-{:04x}-{:04x}-{:04x}-{:012x}", high >> 32, (high >> 16) & 0xFFFF, high & 0xFFFF, low >> 48, low & 0xFFFFFFFFFFFF);
-}
 
 using Request = http::request<http::string_body>;
 
@@ -78,6 +71,7 @@ Result<HttpRequest> from_wire(Request& message) {
     if (!name || !value) return Error(Code::kInvalidArgument, "the query has a broken % escape");
     if (!name->empty()) request.query[*name] = *value;
   }
+  for (const auto& field : message) request.headers.emplace_back(field.name_string(), field.value());
   request.body = std::move(message.body());
   return request;
 }
@@ -137,6 +131,7 @@ class Session final : public HttpReply, public std::enable_shared_from_this<Sess
   };
 
   void read_header() {
+    request_id_ = make_uuid();
     parser_.emplace();
     parser_->header_limit(static_cast<std::uint32_t>(shared_->options.max_header_bytes));
     parser_->body_limit(shared_->options.max_request_bytes);
@@ -169,6 +164,7 @@ class Session final : public HttpReply, public std::enable_shared_from_this<Sess
     keep_alive_ = message.keep_alive();
     auto request = from_wire(message);
     if (!request) return refuse(error_response(400, "BadRequestException", request.error().message()));
+    request->id = request_id_;
     stream_.expires_never();  // the router's handlers have limits of their own
     shared_->busy.fetch_add(1);
     chunks_ = std::make_shared<OutboundQueue<Chunk>>(shared_->options.max_waiting_chunks);
@@ -205,8 +201,8 @@ class Session final : public HttpReply, public std::enable_shared_from_this<Sess
     if (response.status >= 400) keep_alive_ = false;
     message.version(http_1_1_ ? 11 : 10);
     message.result(static_cast<unsigned>(response.status));
-    message.set(http::field::content_type, response.content_type);
-    message.set("x-request-id", make_request_id());
+    if (!response.content_type.empty()) message.set(http::field::content_type, response.content_type);
+    message.set("x-request-id", request_id_);
     message.set(http::field::pragma, "no-cache");
     message.set(http::field::cache_control, "no-cache; no-store, must-revalidate, private");
     message.set(http::field::expires, "Thu, 01 Jan 1970 00:00:00 UTC");
@@ -328,6 +324,7 @@ class Session final : public HttpReply, public std::enable_shared_from_this<Sess
   std::optional<http::response_serializer<http::empty_body>> head_writer_;
   std::shared_ptr<OutboundQueue<Chunk>> chunks_;  // of the request that is answered; the next one gets a new one
   std::string end_text_;
+  std::string request_id_ = make_uuid();  // of the request that is read or answered
   std::array<char, 4096> dropped_;
   std::atomic<bool> http_1_1_{true};
   bool keep_alive_ = true;

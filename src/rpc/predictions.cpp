@@ -12,6 +12,7 @@
 
 #include "frontend/job.h"
 #include "frontend/model_registry.h"
+#include "rpc/failed_answer.h"
 #include "rpc/predictions_request.h"
 #include "rpc/status_map.h"
 #include "rpc/trailing_usage.h"
@@ -22,8 +23,8 @@ namespace {
 
 namespace pb = org::pytorch::serve::grpc::inference;
 
-// Gathers a job's text and ends the call with it. Shared: the job may hold it longer than the call lives.
-class WholeText final : public frontend::GenerationObserver {
+// Gathers a job's text or bytes and ends the call with them. Shared: the job may hold it longer than the call lives.
+class WholeText final : public frontend::RequestObserver {
  public:
   WholeText(grpc::CallbackServerContext& context, grpc::ServerUnaryReactor& reactor, pb::PredictionResponse& response, size_t limit)
       : context_(context), reactor_(reactor), response_(response), limit_(limit) {}
@@ -32,7 +33,8 @@ class WholeText final : public frontend::GenerationObserver {
     MutexLock lock(mutex_);
     if (finished_) return false;
     if (event.finished) usage_ = event.finished;
-    text_ += event.text;
+    if (failed_.take(event)) return true;
+    text_ += event.bytes;
     if (text_.size() <= limit_) return true;
     overflow_ = true;
     return false;  // the job ends as cancelled; finish() says why
@@ -44,9 +46,10 @@ class WholeText final : public frontend::GenerationObserver {
       MutexLock lock(mutex_);
       if (std::exchange(finished_, true)) return;
       if (overflow_) {
-        outcome = error(Code::kResourceExhausted, "the text is longer than {} bytes (max_response_size); ask for fewer max_tokens or use "
-                        "StreamPredictions", limit_);
+        outcome = error(Code::kResourceExhausted, "the answer is longer than {} bytes (max_response_size); ask for less, or use StreamPredictions",
+                        limit_);
       }
+      if (!outcome) outcome = failed_.failure();
       if (!outcome) {
         response_.set_prediction(std::move(text_));
         if (usage_) add_trailing_usage(context_, *usage_);
@@ -62,6 +65,7 @@ class WholeText final : public frontend::GenerationObserver {
   const size_t limit_;
   Mutex mutex_;
   std::string text_ GUARDED_BY(mutex_);
+  FailedAnswer failed_ GUARDED_BY(mutex_);
   std::optional<frontend::FinishedInfo> usage_ GUARDED_BY(mutex_);
   bool overflow_ GUARDED_BY(mutex_) = false;
   bool finished_ GUARDED_BY(mutex_) = false;
@@ -87,7 +91,7 @@ class PredictionsReactor final : public grpc::ServerUnaryReactor {
     auto call = parse_predictions_request(message, registry);
     if (!call) return call.error();
     model_ = std::move(call->model);
-    auto job = model_->jobs().submit(std::move(call->request), text_);
+    auto job = model_->jobs().submit(std::move(call->payload), {}, text_);
     if (!job) return job.error();
     job_ = *job;
     return std::nullopt;

@@ -2,15 +2,16 @@
 
 #include <utility>
 
+#include "base/uuid.h"
 #include "frontend/model_registry.h"
 #include "torchserve/inference.pb.h"
 
 namespace penstock::rpc {
+namespace {
 
-Result<PredictionsCall> parse_predictions_request(const org::pytorch::serve::grpc::inference::PredictionsRequest& message,
-                                                  const frontend::ModelRegistry& registry) {
-  auto model = registry.find(message.model_name(), message.model_version());
-  if (!model) return model.error();
+using org::pytorch::serve::grpc::inference::PredictionsRequest;
+
+Result<frontend::Payload> text_payload(const PredictionsRequest& message) {
   const auto data = message.input().find("data");
   if (data == message.input().end()) {
     return Error(Code::kInvalidArgument, "input: the key 'data' is missing; expected a UTF-8 prompt or a JSON object as its value");
@@ -23,7 +24,25 @@ Result<PredictionsCall> parse_predictions_request(const org::pytorch::serve::grp
   }
   auto request = text::parse_generation_request(data->second);
   if (!request) return request.error();
-  return PredictionsCall{*model, std::move(*request)};
+  return frontend::Payload(std::move(*request));
+}
+
+Result<frontend::Payload> bytes_payload(const PredictionsRequest& message) {
+  handler::Request request{make_uuid(), {}, {}};
+  for (const auto& [name, value] : message.input()) request.parts.push_back({name, "", value});
+  if (auto bad = check_request(request)) return *bad;
+  return frontend::Payload(std::move(request));
+}
+
+}  // namespace
+
+Result<PredictionsCall> parse_predictions_request(const PredictionsRequest& message, const frontend::ModelRegistry& registry) {
+  auto model = registry.find(message.model_name(), message.model_version());
+  if (!model) return model.error();
+  const bool is_text = (*model)->spec().handler_kind == frontend::HandlerKind::kText;
+  auto payload = is_text ? text_payload(message) : bytes_payload(message);
+  if (!payload) return payload.error();
+  return PredictionsCall{*model, std::move(*payload)};
 }
 
 }  // namespace penstock::rpc

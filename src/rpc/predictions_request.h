@@ -4,7 +4,6 @@
 
 #include "base/error.h"
 #include "frontend/served_model.h"
-#include "text/generation_request.h"
 
 namespace org::pytorch::serve::grpc::inference {
 class PredictionsRequest;
@@ -18,10 +17,11 @@ namespace penstock::rpc {
 
 struct PredictionsCall {
   std::shared_ptr<frontend::ServedModel> model;  // held while its job may be touched
-  text::GenerationRequest request;
+  frontend::Payload payload;
 };
 
-// Errors: those of ModelRegistry::find() and parse_generation_request(); kInvalidArgument without the input key "data", or with another.
+// For a model of text generation, the one input key is "data"; for others, each becomes a part of that name.
+// Errors: those of ModelRegistry::find(), parse_generation_request() and check_request(); kInvalidArgument for other keys than "data".
 [[nodiscard]] Result<PredictionsCall> parse_predictions_request(const org::pytorch::serve::grpc::inference::PredictionsRequest& message,
                                                                 const frontend::ModelRegistry& registry);
 

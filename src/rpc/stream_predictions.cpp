@@ -10,6 +10,7 @@
 
 #include "frontend/job.h"
 #include "frontend/model_registry.h"
+#include "rpc/failed_answer.h"
 #include "rpc/outbound_queue.h"
 #include "rpc/predictions_request.h"
 #include "rpc/status_map.h"
@@ -23,21 +24,21 @@ namespace pb = org::pytorch::serve::grpc::inference;
 
 // Between a job and one client stream. Shared: the job may hold it longer than the call lives.
 // The reactor and the context are touched only when the queue says so, and then the call cannot have ended (outbound_queue.h).
-class StreamBridge final : public frontend::GenerationObserver {
+class StreamBridge final : public frontend::RequestObserver {
  public:
   StreamBridge(grpc::CallbackServerContext& context, grpc::ServerWriteReactor<pb::PredictionResponse>& reactor, size_t max_waiting)
       : context_(context), reactor_(reactor), queue_(max_waiting) {}
 
   bool on_event(const frontend::WorkerEvent& event) override {
     if (event.finished) finished_ = event.finished;
-    if (!event.text.empty()) {
+    if (!failed_.take(event) && !event.bytes.empty()) {
       pb::PredictionResponse message;
-      message.set_prediction(event.text);
+      message.set_prediction(event.bytes);
       act(queue_.push(std::move(message)));
     }
     return !queue_.closed();
   }
-  void on_done(const std::optional<Error>& failure) override { act(queue_.close(failure)); }
+  void on_done(const std::optional<Error>& failure) override { act(queue_.close(failure ? failure : failed_.failure())); }
 
   void abort() { act(queue_.abort(Error(Code::kCancelled, "the client has gone"))); }
   void written(bool ok) { act(queue_.written(ok)); }
@@ -57,6 +58,7 @@ class StreamBridge final : public frontend::GenerationObserver {
   grpc::CallbackServerContext& context_;
   grpc::ServerWriteReactor<pb::PredictionResponse>& reactor_;
   OutboundQueue<pb::PredictionResponse> queue_;
+  FailedAnswer failed_;  // read when the job has ended as it should: then every event has come
   std::optional<frontend::FinishedInfo> finished_;  // written before the close() that lets act() read it
 };
 
@@ -85,7 +87,7 @@ class StreamPredictionsReactor final : public grpc::ServerWriteReactor<pb::Predi
     auto call = parse_predictions_request(message, registry);
     if (!call) return call.error();
     model_ = std::move(call->model);
-    auto job = model_->jobs().submit(std::move(call->request), bridge_);
+    auto job = model_->jobs().submit(std::move(call->payload), {}, bridge_);
     if (!job) return job.error();
     job_ = *job;
     return std::nullopt;

@@ -8,10 +8,11 @@
 #include <limits>
 #include <set>
 #include <string>
+#include <type_traits>
 #include <utility>
 
-#include "rpc/outbound_queue.h"
 #include "rpc/status_map.h"
+#include "rpc/worker_call_reactor.h"
 #include "worker.grpc.pb.h"
 
 namespace penstock::rpc {
@@ -19,69 +20,30 @@ namespace {
 
 namespace pb = penstock::worker::v1;
 
-// The front door reads as fast as it can; a thousand waiting messages mean that it hangs.
-constexpr size_t kMaxWaitingMessages = 1024;
+// What the service runs: one of the two, once it is loaded. Borrowed.
+struct Backend {
+  engine::Engine* engine = nullptr;
+  handler::Handler* handler = nullptr;
 
-text::GenerationRequest from_proto(const pb::GenerateRequest& request) {
-  text::GenerationRequest result;
-  result.prompt = request.prompt();
-  const pb::Sampling& sampling = request.sampling();
-  result.sampling.max_tokens = sampling.max_tokens();
-  result.sampling.temperature = sampling.temperature();
-  result.sampling.top_k = sampling.top_k();
-  result.sampling.top_p = sampling.top_p();
-  if (sampling.has_seed()) result.sampling.seed = sampling.seed();
-  result.sampling.stop.assign(sampling.stop().begin(), sampling.stop().end());
-  return result;
-}
-
-pb::GenerateEvent to_proto(engine::GenerationEvent& event) {
-  pb::GenerateEvent message;
-  message.set_text(std::move(event.text));
-  message.set_token_id(event.token_id);
-  message.set_step_ms(event.step_ms);
-  if (event.finished) {
-    pb::Finish* finish = message.mutable_finish();
-    finish->set_reason(event.reason == engine::FinishReason::kLength ? "length" : "stop");
-    finish->set_prompt_tokens(event.usage.prompt_tokens);
-    finish->set_completion_tokens(event.usage.completion_tokens);
-    finish->set_median_step_ms(event.usage.median_step_ms);
+  [[nodiscard]] bool loaded() const { return engine || handler; }
+  void drain() const {
+    if (engine) engine->drain();
+    if (handler) handler->drain();
   }
-  return message;
-}
-
-// Between the engine thread and one gRPC stream. Shared: the engine may hold it longer than the call lives.
-// `reactor_` is touched only when the queue says so, and then the call cannot have ended (outbound_queue.h).
-class GenerateSink final : public engine::EventSink {
- public:
-  explicit GenerateSink(grpc::ServerWriteReactor<pb::GenerateEvent>& reactor) : reactor_(reactor) {}
-
-  bool push(engine::GenerationEvent event) override {
-    const bool finished = event.finished;
-    if (finished && event.reason == engine::FinishReason::kError) {
-      close(event.error);
-    } else if (finished && event.reason == engine::FinishReason::kCancelled) {
-      close(Error(Code::kCancelled, "the generation was cancelled"));
+  void describe(pb::WorkerInfo& message) const {
+    if (engine) {
+      const engine::EngineInfo info = engine->info();
+      message.set_architecture(info.architecture);
+      message.set_max_sequence_tokens(info.max_sequence_tokens);
+      message.set_max_concurrent(info.max_concurrent);
+      message.set_num_stages(info.num_stages);
     } else {
-      act(queue_.push(to_proto(event)));
-      if (finished) close(std::nullopt);
+      const handler::HandlerInfo info = handler->info();
+      message.set_architecture(info.name);
+      message.set_max_concurrent(info.max_concurrent);
+      message.set_num_stages(1);
     }
-    return finished || !queue_.closed();
   }
-
-  void close(std::optional<Error> outcome) { act(queue_.close(std::move(outcome))); }
-  void abort(Error outcome) { act(queue_.abort(std::move(outcome))); }
-  void written(bool ok) { act(queue_.written(ok)); }
-  [[nodiscard]] bool closed() const { return queue_.closed(); }
-
- private:
-  void act(Next next) {
-    if (next == Next::kWrite) reactor_.StartWrite(&queue_.current());
-    if (next == Next::kFinish) reactor_.Finish(queue_.outcome() ? to_status(*queue_.outcome()) : grpc::Status::OK);
-  }
-
-  grpc::ServerWriteReactor<pb::GenerateEvent>& reactor_;
-  OutboundQueue<pb::GenerateEvent> queue_{kMaxWaitingMessages};
 };
 
 }  // namespace
@@ -102,17 +64,17 @@ class WorkerService::Impl final : public pb::Worker::CallbackService {
     return error(Code::kUnavailable, "cannot listen on the unix socket {}; is its folder there and writable?", socket.string());
   }
 
-  void set_engine(engine::Engine& engine) EXCLUDES(mutex_) {
+  void set_backend(const Backend& backend) EXCLUDES(mutex_) {
     std::set<ReadyReactor*> waiting;
     bool draining = false;
     {
       MutexLock lock(mutex_);
-      engine_ = &engine;
+      backend_ = backend;
       waiting.swap(waiting_for_ready_);
       draining = draining_;
     }
-    if (draining) engine.drain();
-    for (ReadyReactor* reactor : waiting) reactor->answer(engine);
+    if (draining) backend.drain();
+    for (ReadyReactor* reactor : waiting) reactor->answer(backend);
   }
 
   void set_failed(const Error& reason) EXCLUDES(mutex_) {
@@ -139,7 +101,11 @@ class WorkerService::Impl final : public pb::Worker::CallbackService {
   }
 
   grpc::ServerWriteReactor<pb::GenerateEvent>* Generate(grpc::CallbackServerContext*, const pb::GenerateRequest* request) override {
-    return new GenerateReactor(*this, *request);
+    return new WorkerCallReactor<Generation, Impl>(*this, *request);
+  }
+
+  grpc::ServerWriteReactor<pb::PredictEvent>* Predict(grpc::CallbackServerContext*, const pb::PredictRequest* request) override {
+    return new WorkerCallReactor<Prediction, Impl>(*this, *request);
   }
 
   grpc::ServerUnaryReactor* Drain(grpc::CallbackServerContext*, const pb::DrainRequest*, pb::DrainResponse*) override {
@@ -154,12 +120,8 @@ class WorkerService::Impl final : public pb::Worker::CallbackService {
   class ReadyReactor final : public grpc::ServerUnaryReactor {
    public:
     ReadyReactor(Impl& impl, pb::WorkerInfo& info) : impl_(impl), info_(info) {}
-    void answer(engine::Engine& engine) {
-      const engine::EngineInfo info = engine.info();
-      info_.set_architecture(info.architecture);
-      info_.set_max_sequence_tokens(info.max_sequence_tokens);
-      info_.set_max_concurrent(info.max_concurrent);
-      info_.set_num_stages(info.num_stages);
+    void answer(const Backend& backend) {
+      backend.describe(info_);
       Finish(grpc::Status::OK);
     }
     void OnCancel() override {
@@ -172,47 +134,7 @@ class WorkerService::Impl final : public pb::Worker::CallbackService {
     pb::WorkerInfo& info_;
   };
 
-  // One generation.
-  class GenerateReactor final : public grpc::ServerWriteReactor<pb::GenerateEvent> {
-   public:
-    GenerateReactor(Impl& impl, const pb::GenerateRequest& request) : impl_(impl), sink_(std::make_shared<GenerateSink>(*this)) {
-      engine_ = impl_.begin_generation();
-      if (!engine_) {
-        sink_->close(Error(Code::kUnavailable, "the worker takes no requests: its model is still loading, or it is stopping"));
-        return;
-      }
-      try {
-        auto submitted = engine_->submit(from_proto(request), sink_);
-        if (submitted) id_ = *submitted;
-        else sink_->close(submitted.error());
-      } catch (const std::exception& failure) {
-        sink_->close(error(Code::kInternal, "the engine failed to take the request: {}", failure.what()));
-      }
-    }
-    void OnWriteDone(bool ok) override {
-      sink_->written(ok);
-      if (!ok) cancel_engine();
-    }
-    void OnCancel() override {
-      sink_->abort(Error(Code::kCancelled, "the caller has gone"));  // first: from now on the engine's events are refused
-      cancel_engine();
-    }
-    void OnDone() override {
-      if (engine_) impl_.end_generation();
-      delete this;  // gRPC's last word on this call
-    }
-
-   private:
-    void cancel_engine() {
-      if (engine_ && id_) engine_->cancel(*id_);
-    }
-    Impl& impl_;
-    const std::shared_ptr<GenerateSink> sink_;
-    engine::Engine* engine_ = nullptr;
-    std::optional<engine::RequestId> id_;  // written before the reactor is handed to gRPC
-  };
-
-  // Waits, without a thread, until no generation runs. Finish belongs to whoever takes it out of waiting_for_drain_.
+  // Waits, without a thread, until no request runs. Finish belongs to whoever takes it out of waiting_for_drain_.
   class DrainReactor final : public grpc::ServerUnaryReactor {
    public:
     explicit DrainReactor(Impl& impl) : impl_(impl) {}
@@ -226,33 +148,43 @@ class WorkerService::Impl final : public pb::Worker::CallbackService {
   };
 
   void start_waiting(ReadyReactor& reactor) EXCLUDES(mutex_) {
-    engine::Engine* engine = nullptr;
+    Backend backend;
     std::optional<Error> failure;
     {
       MutexLock lock(mutex_);
-      if (!engine_ && !failure_) {
+      if (!backend_.loaded() && !failure_) {
         waiting_for_ready_.insert(&reactor);
         return;
       }
-      engine = engine_;
+      backend = backend_;
       failure = failure_;
     }
     if (failure) reactor.Finish(to_status(*failure));
-    else reactor.answer(*engine);
+    else reactor.answer(backend);
   }
   bool stop_waiting(ReadyReactor& reactor) EXCLUDES(mutex_) {
     MutexLock lock(mutex_);
     return waiting_for_ready_.erase(&reactor) > 0;
   }
 
-  // The engine, and one more running generation; or null when none may start.
-  engine::Engine* begin_generation() EXCLUDES(mutex_) {
+  template <typename Kind, typename Service>
+  friend class WorkerCallReactor;
+
+  // The engine or the handler, and one more running request; or why none may start.
+  template <typename Wanted>
+  Result<Wanted*> begin() EXCLUDES(mutex_) {
     MutexLock lock(mutex_);
-    if (!engine_ || failure_ || draining_) return nullptr;
+    if (!backend_.loaded() || failure_ || draining_) {
+      return Error(Code::kUnavailable, "the worker takes no requests: its model is still loading, or it is stopping");
+    }
+    Wanted* wanted = nullptr;
+    if constexpr (std::is_same_v<Wanted, engine::Engine>) wanted = backend_.engine;
+    else wanted = backend_.handler;
+    if (!wanted) return Error(Code::kInternal, "the worker's model does not take this kind of request");
     ++running_;
-    return engine_;
+    return wanted;
   }
-  void end_generation() EXCLUDES(mutex_) {
+  void end_request() EXCLUDES(mutex_) {
     std::set<DrainReactor*> drained;
     {
       MutexLock lock(mutex_);
@@ -262,16 +194,16 @@ class WorkerService::Impl final : public pb::Worker::CallbackService {
   }
 
   void start_draining(DrainReactor& reactor) EXCLUDES(mutex_) {
-    engine::Engine* engine = nullptr;
+    Backend backend;
     bool idle = false;
     {
       MutexLock lock(mutex_);
       draining_ = true;
-      engine = engine_;
+      backend = backend_;
       idle = running_ == 0;
       if (!idle) waiting_for_drain_.insert(&reactor);
     }
-    if (engine) engine->drain();
+    backend.drain();
     if (idle) reactor.Finish(grpc::Status::OK);
   }
   bool stop_draining(DrainReactor& reactor) EXCLUDES(mutex_) {
@@ -280,7 +212,7 @@ class WorkerService::Impl final : public pb::Worker::CallbackService {
   }
 
   Mutex mutex_;
-  engine::Engine* engine_ GUARDED_BY(mutex_) = nullptr;
+  Backend backend_ GUARDED_BY(mutex_);
   std::optional<Error> failure_ GUARDED_BY(mutex_);
   bool draining_ GUARDED_BY(mutex_) = false;
   int running_ GUARDED_BY(mutex_) = 0;
@@ -303,7 +235,8 @@ Result<std::unique_ptr<WorkerService>> WorkerService::start(const std::filesyste
   return std::unique_ptr<WorkerService>(new WorkerService(std::move(impl)));
 }
 
-void WorkerService::set_engine(engine::Engine& engine) { impl_->set_engine(engine); }
+void WorkerService::set_engine(engine::Engine& engine) { impl_->set_backend({.engine = &engine, .handler = nullptr}); }
+void WorkerService::set_handler(handler::Handler& handler) { impl_->set_backend({.engine = nullptr, .handler = &handler}); }
 void WorkerService::set_failed(const Error& reason) { impl_->set_failed(reason); }
 void WorkerService::shutdown(Deadline deadline) { impl_->shutdown(deadline); }
 

@@ -6,14 +6,16 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "engine/engine.h"
+#include "handler/handler.h"
 
 namespace penstock::rpc {
 
-// Serves WaitReady, Generate and Drain on top of an engine. Listens at once; the engine comes later, when the model is loaded.
+// Serves WaitReady, Drain, and either Generate on top of an engine or Predict on top of a handler. Listens at once; engine or handler
+// come later, when the model is loaded.
 //
-// Threads:  every method from any thread; gRPC's own threads call the engine.
-// Lifetime: the engine must outlive the service. The destructor is shutdown() with no time left.
-// Errors:   an engine that throws is answered as INTERNAL; nothing leaves a gRPC callback as an exception.
+// Threads:  every method from any thread; gRPC's own threads call engine and handler.
+// Lifetime: engine and handler must outlive the service. The destructor is shutdown() with no time left.
+// Errors:   one that throws is answered as INTERNAL; nothing leaves a gRPC callback as an exception.
 class WorkerService {
  public:
   // kInvalidArgument: the path is longer than a unix socket's may be; kUnavailable: it cannot be bound.
@@ -22,8 +24,9 @@ class WorkerService {
   WorkerService(const WorkerService&) = delete;
   WorkerService& operator=(const WorkerService&) = delete;
 
-  // The model is loaded on every rank: WaitReady answers, generations are taken. Called at most once.
+  // The model is loaded on every rank: WaitReady answers, requests are taken. One of the two is called, at most once.
   void set_engine(engine::Engine& engine);
+  void set_handler(handler::Handler& handler);
   // Loading has failed: WaitReady answers with the reason, now and later.
   void set_failed(const Error& reason);
 

@@ -69,6 +69,27 @@ class ScriptedEngine final : public engine::Engine {
   std::vector<engine::RequestId> cancelled_ GUARDED_BY(mutex_);
 };
 
+// A handler that keeps what it is given; the test sends the events.
+class ScriptedHandler final : public handler::Handler {
+ public:
+  [[nodiscard]] handler::HandlerInfo info() const override { return {"scripted", 5}; }
+  Result<handler::RequestId> submit(handler::Request request, std::shared_ptr<handler::AnswerSink> sink) override {
+    if (request.id == "refuse") return Error(Code::kInvalidArgument, "refused");
+    (void)taken.try_put({std::move(request), std::move(sink)});
+    return handler::RequestId{7};
+  }
+  void cancel(handler::RequestId id) override { (void)cancelled.try_put(std::move(id)); }
+  void drain() override { draining = true; }
+
+  struct Taken {
+    handler::Request request;
+    std::shared_ptr<handler::AnswerSink> sink;
+  };
+  Channel<Taken> taken{16};
+  Channel<handler::RequestId> cancelled{16};
+  std::atomic<bool> draining{false};
+};
+
 engine::GenerationEvent piece(const std::string& text) {
   engine::GenerationEvent event;
   event.text = text;
@@ -85,13 +106,21 @@ engine::GenerationEvent last(const std::string& text, engine::FinishReason reaso
   return event;
 }
 
-// Receives a generation on the front door's side.
-class Receiver final : public frontend::GenerationObserver {
+text::GenerationRequest words(const std::string& prompt) {
+  text::GenerationRequest request;
+  request.prompt = prompt;
+  return request;
+}
+
+// Receives an answer on the front door's side.
+class Receiver final : public frontend::RequestObserver {
  public:
   bool on_event(const frontend::WorkerEvent& event) override {
     MutexLock lock(mutex_);
     while (blocked_) changed_.wait(mutex_, Deadline::never());
-    text_ += event.text;
+    if (event.head) text_ += fmt::format("<{} {} {}>", event.head->status, event.head->content_type, event.head->headers.size());
+    text_ += event.bytes;
+    if (event.last) text_ += "<last>";
     if (event.finished) text_ += fmt::format("<{} {}+{}>", event.finished->reason, event.finished->prompt_tokens, event.finished->completion_tokens);
     changed_.notify_all();
     return true;
@@ -133,7 +162,7 @@ class WorkerServiceTest : public testing::Test {
     request.sampling.temperature = 0.5;
     request.sampling.seed = 9;
     request.sampling.stop = {"\n"};
-    return client->generate(request, receiver);
+    return client->start(request, receiver);
   }
   TempDir dir_;
   ScriptedEngine engine;
@@ -232,11 +261,72 @@ TEST_F(WorkerServiceTest, DrainWaitsForWhatRunsAndRefusesNewRequests) {
   EXPECT_FALSE(client->drain(Deadline::after(milliseconds(50)))) << "one still runs";
   EXPECT_TRUE(engine.draining);
   const auto late = std::make_shared<Receiver>();
-  (void)client->generate({"late", {}}, late);
+  (void)client->start(words("late"), late);
   EXPECT_THAT(late->wait_done(), StartsWith("[unavailable"));
   (void)sink->push(last("end", engine::FinishReason::kStop));
   EXPECT_TRUE(client->drain(Deadline::after(seconds(10))));
   EXPECT_EQ(receiver->wait_done(), "end<stop 5+3>[ok]");
+}
+
+class HandlerServiceTest : public WorkerServiceTest {
+ protected:
+  HandlerServiceTest() { service->set_handler(handler); }
+  ScriptedHandler::Taken begin(handler::Request request) {
+    call = client->start(std::move(request), receiver);
+    return std::move(*handler.taken.take(Deadline::after(seconds(10))));
+  }
+  ScriptedHandler handler;
+  std::shared_ptr<frontend::WorkerCall> call;
+};
+
+TEST_F(HandlerServiceTest, ARequestOfBytesAndItsAnswerCrossUnchanged) {
+  const std::string bytes("\0\xFF not UTF-8", 13);
+  EXPECT_EQ(client->wait_ready(Deadline::after(seconds(10))).value().architecture, "scripted");
+  auto [request, sink] = begin({"id-1", {{"A", "1"}, {"A", bytes}}, {{"data", "image/png", bytes}, {bytes, "", ""}}});
+  EXPECT_EQ(request.id, "id-1");
+  ASSERT_EQ(request.headers.size(), 2u);
+  EXPECT_EQ(request.headers[1].second, bytes);
+  ASSERT_EQ(request.parts.size(), 2u);
+  EXPECT_EQ(request.parts[0].content_type, "image/png");
+  EXPECT_EQ(request.parts[0].bytes, bytes);
+  EXPECT_EQ(request.parts[1].name, bytes);
+  EXPECT_TRUE(sink->push({handler::AnswerHead{201, "text/plain", {{"B", "2"}}}, "one ", false, {}}));
+  EXPECT_TRUE(sink->push({std::nullopt, "two", true, {}}));
+  EXPECT_EQ(receiver->wait_done(), "<201 text/plain 1>one two<last>[ok]");
+}
+
+TEST_F(HandlerServiceTest, RefusedFailedAndBrokenAnswersEndWithTheirErrors) {
+  (void)client->start(handler::Request{"refuse", {}, {}}, receiver);
+  EXPECT_EQ(receiver->wait_done(), "[invalid argument: refused]");
+  receiver = std::make_shared<Receiver>();
+  auto failing = begin({"a", {}, {}});
+  EXPECT_TRUE(failing.sink->push({std::nullopt, "", true, Error(Code::kDataLoss, "NaN")}));
+  EXPECT_EQ(receiver->wait_done(), "[data loss: NaN]");
+  receiver = std::make_shared<Receiver>();
+  auto broken = begin({"b", {}, {}});
+  EXPECT_FALSE(broken.sink->push({handler::AnswerHead{7, "", {}}, "x", false, {}}));
+  EXPECT_THAT(receiver->wait_done(), HasSubstr("[internal: the handler answers with status 7"));
+}
+
+TEST_F(HandlerServiceTest, CancellingTheCallIsToldToTheHandler) {
+  auto [request, sink] = begin({"a", {}, {}});
+  call->cancel();
+  EXPECT_EQ(handler.cancelled.take(Deadline::after(seconds(10))), 7u);
+  EXPECT_FALSE(sink->push({handler::AnswerHead{}, "late", false, {}}));
+  EXPECT_THAT(receiver->wait_done(), HasSubstr("[cancelled"));
+}
+
+TEST_F(HandlerServiceTest, TakesNoTextAndAnEngineTakesNoBytes) {
+  (void)generate("x");
+  EXPECT_THAT(receiver->wait_done(), HasSubstr("does not take this kind of request"));
+}
+
+TEST_F(HandlerServiceTest, DrainIsToldToTheHandler) {
+  auto [request, sink] = begin({"a", {}, {}});
+  EXPECT_FALSE(client->drain(Deadline::after(milliseconds(50))));
+  EXPECT_TRUE(handler.draining);
+  (void)sink->push({handler::AnswerHead{}, "end", true, {}});
+  EXPECT_TRUE(client->drain(Deadline::after(seconds(10))));
 }
 
 TEST_F(WorkerServiceTest, ALostWorkerEndsItsCallsAsUnavailable) {
@@ -248,7 +338,7 @@ TEST_F(WorkerServiceTest, ALostWorkerEndsItsCallsAsUnavailable) {
 }
 
 // Reports the end, then keeps gRPC's thread for a while.
-class LingeringObserver final : public frontend::GenerationObserver {
+class LingeringObserver final : public frontend::RequestObserver {
  public:
   bool on_event(const frontend::WorkerEvent&) override { return true; }
   void on_done(const std::optional<Error>&) override {
@@ -267,7 +357,7 @@ TEST(WorkerService, AClientMayGoAsSoonAsItsCallHasReported) {
     service->set_engine(engine);
     auto client = make_grpc_worker_client(socket);
     const auto observer = std::make_shared<LingeringObserver>();
-    const std::weak_ptr<frontend::WorkerCall> call = client->generate({"x", {}}, observer);
+    const std::weak_ptr<frontend::WorkerCall> call = client->start(words("x"), observer);
     (void)engine.sink(0)->push(last("end", engine::FinishReason::kStop));
     EXPECT_EQ(observer->done.take(Deadline::after(seconds(10))), std::nullopt);
     ASSERT_TRUE(observer->done.closed());

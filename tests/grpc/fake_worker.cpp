@@ -1,5 +1,5 @@
 // A worker program without a model, started by `penstock serve` in place of penstock-worker (environment PENSTOCK_WORKER):
-// rank 0 serves a FakeEngine, the other ranks wait for their end.
+// rank 0 serves a FakeEngine (`serve`) or a FakeHandler (`torchscript`), the other ranks wait for their end.
 //   FAKE_WORKER_STEP_MS=N   time of a step (default 5; fractions, too)     FAKE_WORKER_SPREAD=1  its requests are spread over it
 //   FAKE_WORKER_LOAD=exit   rank 1 says why and exits with code 3     =fail  loading fails with DATA_LOSS     =hang  never ready
 #include <signal.h>
@@ -7,10 +7,12 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdlib>
+#include <optional>
 #include <string>
 #include <thread>
 
 #include "fake_engine.h"
+#include "fake_handler.h"
 #include "rpc/worker_service.h"
 
 namespace {
@@ -22,7 +24,8 @@ std::string variable(const char* name, const std::string& otherwise) {
   return value ? value : otherwise;
 }
 
-int serve(const std::string& socket, const tests::FakeEngineOptions& options) {
+// Without options: bytes.
+int serve(const std::string& socket, const std::optional<tests::FakeEngineOptions>& options) {
   sigset_t stop;
   sigemptyset(&stop);
   sigaddset(&stop, SIGTERM);
@@ -38,10 +41,13 @@ int serve(const std::string& socket, const tests::FakeEngineOptions& options) {
   }
   if (rank != 0) return sigwait(&stop, &received);
 
-  tests::FakeEngine engine(options);
+  std::optional<tests::FakeEngine> engine;
+  tests::FakeHandler handler;
+  if (options) engine.emplace(*options);
   const auto service = std::move(rpc::WorkerService::start(socket)).value();
   if (load == "fail") service->set_failed(Error(Code::kDataLoss, "model.safetensors is truncated"));
-  else if (load.empty()) service->set_engine(engine);  // "exit": like a real rank 0, never ready without the other
+  else if (load.empty() && !options) service->set_handler(handler);
+  else if (load.empty()) service->set_engine(*engine);  // "exit": like a real rank 0, never ready without the other
   sigwait(&stop, &received);
   service->shutdown(Deadline::after(seconds(1)));
   return 0;
@@ -52,6 +58,7 @@ int serve(const std::string& socket, const tests::FakeEngineOptions& options) {
 int main(int argc, char** argv) {
   CLI::App app("fake worker");
   auto* command = app.add_subcommand("serve");
+  auto* bytes_command = app.add_subcommand("torchscript");
   std::string model, socket, dtype;
   tests::FakeEngineOptions options;
   command->add_option("--model", model)->required();
@@ -59,7 +66,13 @@ int main(int argc, char** argv) {
   command->add_option("--dtype", dtype)->required();
   command->add_option("--max-concurrent", options.max_concurrent)->required();
   command->add_option("--max-sequence-tokens", options.max_sequence_tokens);
+  int batch_size = 0, max_batch_delay_ms = 0;
+  bytes_command->add_option("--model", model)->required();
+  bytes_command->add_option("--socket", socket)->required();
+  bytes_command->add_option("--batch-size", batch_size)->required();
+  bytes_command->add_option("--max-batch-delay-ms", max_batch_delay_ms)->required();
   CLI11_PARSE(app, argc, argv);
+  if (bytes_command->parsed()) return serve(socket, std::nullopt);
   options.step = std::chrono::microseconds(static_cast<int64_t>(1000 * std::stod(variable("FAKE_WORKER_STEP_MS", "5"))));
   options.spread = variable("FAKE_WORKER_SPREAD", "") == "1";
   return serve(socket, options);

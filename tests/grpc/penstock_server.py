@@ -98,7 +98,8 @@ class Client:
 
 
 def make_model(folder, config="", stages=2, version=None, device="cpu"):
-    """A model folder of pipeline stages: the real model's files by link, or a config.json for the fake worker."""
+    """A model folder of pipeline stages: the real model's files by link, or a config.json for the fake worker, and a model.pt in case that
+    `config` says "handler: torchscript", which the fake worker plays."""
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True)
     if TEST_MODEL and not FAKE_WORKER:
@@ -107,6 +108,7 @@ def make_model(folder, config="", stages=2, version=None, device="cpu"):
                 (folder / file.name).symlink_to(file)
     else:
         (folder / "config.json").write_text("{}")
+        (folder / "model.pt").write_text("")
     (folder / "model-config.yaml").write_text(
         f"minWorkers: 1\ndeviceType: {device}\nparallelType: pp\nparallelLevel: {stages}\nstartupTimeout: 60\n" + config)
     if version:  # as TorchServe's archiver writes it with --archive-format no-archive
@@ -226,10 +228,11 @@ class ServerTest(unittest.TestCase):
     models = ("tiny",)
     arguments = ()
     store = ()
+    stages = 2
 
     @classmethod
     def setUpClass(cls):
-        cls.server = Server(cls.config, cls.models, cls.arguments, cls.environment, store=cls.store)
+        cls.server = Server(cls.config, cls.models, cls.arguments, cls.environment, stages=cls.stages, store=cls.store)
         cls.client = cls.server.client
 
     @classmethod

@@ -1,0 +1,99 @@
+#include "frontend/worker_command.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <string_view>
+#include <system_error>
+#include <utility>
+
+namespace penstock::frontend {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int kDefaultBatchDelayMs = 100;  // as in TorchServe
+
+std::string_view dtype_name(config::ComputeType type) {
+  switch (type) {
+    case config::ComputeType::kFloat32: return "float32";
+    case config::ComputeType::kBfloat16: return "bfloat16";
+    case config::ComputeType::kAuto: break;
+  }
+  return "auto";
+}
+
+WorkerCommand plain(std::vector<std::string> arguments) { return {std::move(arguments), "--socket", {}}; }
+
+std::optional<Error> check_program(const fs::path& program, const char* remedy) {
+  if (::access(program.c_str(), X_OK) == 0) return std::nullopt;
+  return error(Code::kNotFound, "there is no worker program {}; {}", program.string(), remedy);
+}
+
+Result<WorkerCommand> text_command(const ModelSpec& spec, const fs::path& program) {
+  const config::HandlerConfig& handler = spec.config.handler;
+  std::error_code ignored;
+  if (!fs::exists(handler.model_path / "config.json", ignored)) {
+    return error(Code::kInvalidArgument,
+                 "model '{}': no config.json in {}; expected a Hugging Face directory there, or handler.model_path in model-config.yaml",
+                 spec.name, handler.model_path.string());
+  }
+  std::vector<std::string> command = {program.string(), "serve", "--model", handler.model_path.string(), "--max-concurrent",
+                                      std::to_string(handler.max_concurrent), "--dtype", std::string(dtype_name(handler.dtype))};
+  if (handler.max_sequence_tokens > 0) {
+    command.insert(command.end(), {"--max-sequence-tokens", std::to_string(handler.max_sequence_tokens)});
+  }
+  return plain(std::move(command));
+}
+
+Result<WorkerCommand> torchscript_command(const ModelSpec& spec, const fs::path& program) {
+  const std::string name = spec.serialized_file.empty() ? "model.pt" : spec.serialized_file;
+  const auto file = file_inside(spec.config.handler.model_path, name, fmt::format("model '{}': the torch.jit file", spec.name));
+  if (!file) return file.error();
+  return plain({program.string(), "torchscript", "--model", file.value().string(),
+                "--batch-size", std::to_string(spec.config.batch_size.value_or(1)),
+                "--max-batch-delay-ms", std::to_string(spec.config.max_batch_delay_ms.value_or(kDefaultBatchDelayMs))});
+}
+
+Result<WorkerCommand> library_command(const ModelSpec& spec, const fs::path& program) {
+  const fs::path& folder = spec.config.handler.model_path;
+  const auto library = file_inside(folder, spec.handler, fmt::format("model '{}': the handler", spec.name));
+  if (!library) return library.error();
+  return plain({program.string(), "--library", library.value().string(), "--model", folder.string(), "--name", spec.name,
+                "--max-concurrent", std::to_string(spec.config.handler.max_concurrent)});
+}
+
+}  // namespace
+
+Result<fs::path> file_inside(const fs::path& folder, const std::string& name, const std::string& what) {
+  std::error_code failed;
+  const fs::path root = fs::canonical(folder, failed);
+  if (failed) return error(Code::kInvalidArgument, "{}: there is no folder {}", what, folder.string());
+  const fs::path file = fs::canonical(root / name, failed);
+  if (failed || !fs::is_regular_file(file, failed)) {
+    return error(Code::kInvalidArgument, "{}: there is no file '{}' in {}", what, name.substr(0, 200), root.string());
+  }
+  const bool inside = std::mismatch(root.begin(), root.end(), file.begin(), file.end()).first == root.end();
+  if (inside) return file;
+  return error(Code::kInvalidArgument, "{}: '{}' lies outside {}", what, name.substr(0, 200), root.string());
+}
+
+Result<WorkerCommand> worker_command(const ModelSpec& spec, const WorkerPrograms& programs) {
+  if (spec.handler_kind == HandlerKind::kPython) {
+    return error(Code::kUnimplemented, "model '{}': handler '{}': Python handlers are not supported yet; expected 'llm', 'torchscript', "
+                 "NAME.so or none", spec.name, spec.handler.substr(0, 200));
+  }
+  if (spec.handler_kind != HandlerKind::kText && spec.config.num_stages() > 1) {
+    return error(Code::kInvalidArgument, "model '{}': parallelLevel {}: handler '{}' runs in one process", spec.name, spec.config.num_stages(),
+                 spec.handler.substr(0, 200));
+  }
+  if (spec.handler_kind == HandlerKind::kLibrary) {
+    if (auto missing = check_program(programs.library, "it belongs beside penstock: build the target penstock-handler")) return *missing;
+    return library_command(spec, programs.library);
+  }
+  const char* remedy = "build it (PENSTOCK_TORCH=ON), or name it by the environment variable PENSTOCK_WORKER";
+  if (auto missing = check_program(programs.compute, remedy)) return *missing;
+  return spec.handler_kind == HandlerKind::kText ? text_command(spec, programs.compute) : torchscript_command(spec, programs.compute);
+}
+
+}  // namespace penstock::frontend

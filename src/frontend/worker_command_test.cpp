@@ -1,0 +1,101 @@
+#include "frontend/worker_command.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "base/file.h"
+#include "base/temp_dir.h"
+
+namespace penstock::frontend {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+class WorkerCommandTest : public testing::Test {
+ protected:
+  WorkerCommandTest() {
+    spec.name = "tiny";
+    spec.config.handler.model_path = dir.path();
+    programs = {"/bin/sh", "/bin/cat"};
+  }
+  void use(const std::string& handler) {
+    spec.handler = handler;
+    spec.handler_kind = handler_kind(handler);
+  }
+  std::string refusal() {
+    const auto command = worker_command(spec, programs);
+    return command ? "accepted" : command.error().message();
+  }
+  TempDir dir;
+  ModelSpec spec;
+  WorkerPrograms programs;
+};
+
+TEST_F(WorkerCommandTest, TextGenerationTakesAHuggingFaceDirectory) {
+  EXPECT_THAT(refusal(), HasSubstr("model 'tiny': no config.json in " + dir.path().string()));
+  write_file_atomic(dir.path() / "config.json", "{}");
+  spec.config.handler.max_concurrent = 3;
+  spec.config.handler.max_sequence_tokens = 64;
+  EXPECT_THAT(worker_command(spec, programs).value().arguments, ElementsAre("/bin/sh", "serve", "--model", dir.path().string(), "--max-concurrent", "3",
+                                                                  "--dtype", "auto", "--max-sequence-tokens", "64"));
+}
+
+TEST_F(WorkerCommandTest, TorchscriptTakesTheSerializedFileOrModelPt) {
+  use("torchscript");
+  EXPECT_THAT(refusal(), HasSubstr("the torch.jit file: there is no file 'model.pt' in"));
+  write_file_atomic(dir.path() / "model.pt", "x");
+  write_file_atomic(dir.path() / "other.pt", "x");
+  spec.config.batch_size = 8;
+  spec.config.max_batch_delay_ms = 20;
+  const std::string folder = std::filesystem::canonical(dir.path()).string();
+  EXPECT_THAT(worker_command(spec, programs).value().arguments, ElementsAre("/bin/sh", "torchscript", "--model", folder + "/model.pt", "--batch-size", "8",
+                                                                  "--max-batch-delay-ms", "20"));
+  spec.serialized_file = "other.pt";
+  EXPECT_EQ(worker_command(spec, programs).value().arguments.at(3), folder + "/other.pt");
+}
+
+TEST_F(WorkerCommandTest, ALibraryLiesInTheModelsFolder) {
+  use("my.so");
+  EXPECT_THAT(refusal(), HasSubstr("model 'tiny': the handler: there is no file 'my.so'"));
+  write_file_atomic(dir.path() / "my.so", "x");
+  spec.config.handler.max_concurrent = 3;
+  EXPECT_THAT(worker_command(spec, programs).value().arguments,
+              ElementsAre("/bin/cat", "--library", (std::filesystem::canonical(dir.path()) / "my.so").string(), "--model", dir.path().string(),
+                          "--name", "tiny", "--max-concurrent", "3"));
+  programs.library = dir.path() / "penstock-handler";
+  EXPECT_THAT(refusal(), HasSubstr("build the target penstock-handler"));
+}
+
+TEST_F(WorkerCommandTest, TorchscriptRunsInOneProcess) {
+  use("torchscript");
+  spec.config.parallel_level = 2;
+  EXPECT_THAT(refusal(), HasSubstr("parallelLevel 2: handler 'torchscript' runs in one process"));
+}
+
+TEST_F(WorkerCommandTest, FilesOutsideTheFolderAreRefusedAlsoByWayOfALink) {
+  use("torchscript");
+  spec.serialized_file = "../../../../../../etc/passwd";
+  EXPECT_THAT(refusal(), HasSubstr("lies outside"));
+  std::filesystem::create_symlink("/etc/passwd", dir.path() / "link.pt");
+  spec.serialized_file = "link.pt";
+  EXPECT_THAT(refusal(), HasSubstr("'link.pt' lies outside"));
+  spec.serialized_file = "/etc/passwd";
+  EXPECT_THAT(refusal(), HasSubstr("lies outside"));
+}
+
+TEST_F(WorkerCommandTest, AMissingProgramIsNamed) {
+  write_file_atomic(dir.path() / "config.json", "{}");
+  programs.compute = dir.path() / "penstock-worker";
+  EXPECT_THAT(refusal(), HasSubstr("there is no worker program " + programs.compute.string()));
+}
+
+TEST(HandlerKind, IsToldByTheName) {
+  EXPECT_EQ(handler_kind("llm"), HandlerKind::kText);
+  EXPECT_EQ(handler_kind("torchscript"), HandlerKind::kTorchscript);
+  EXPECT_EQ(handler_kind("my_handler.so"), HandlerKind::kLibrary);
+  for (const char* name : {"service.py", "service:handle", "image_classifier", "x.so.py"}) EXPECT_EQ(handler_kind(name), HandlerKind::kPython);
+}
+
+}  // namespace
+}  // namespace penstock::frontend
