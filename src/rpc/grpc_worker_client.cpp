@@ -8,6 +8,8 @@
 #include <utility>
 
 #include "rpc/status_map.h"
+#include "rpc/worker_messages.h"
+#include "rpc/worker_client_reactor.h"
 #include "worker.grpc.pb.h"
 
 namespace penstock::rpc {
@@ -15,120 +17,25 @@ namespace {
 
 namespace pb = penstock::worker::v1;
 
-pb::GenerateRequest to_proto(const text::GenerationRequest& request) {
-  pb::GenerateRequest message;
-  message.set_prompt(request.prompt);
-  pb::Sampling& sampling = *message.mutable_sampling();
-  sampling.set_max_tokens(request.sampling.max_tokens);
-  sampling.set_temperature(request.sampling.temperature);
-  sampling.set_top_k(request.sampling.top_k);
-  sampling.set_top_p(request.sampling.top_p);
-  if (request.sampling.seed) sampling.set_seed(*request.sampling.seed);
-  for (const std::string& stop : request.sampling.stop) sampling.add_stop(stop);
-  return message;
-}
-
-pb::PredictRequest to_proto(const handler::Request& request) {
-  pb::PredictRequest message;
-  message.set_id(request.id);
-  for (const auto& [name, value] : request.headers) {
-    pb::Header* header = message.add_headers();
-    header->set_name(name);
-    header->set_value(value);
-  }
-  for (const handler::Part& from : request.parts) {
-    pb::Part* part = message.add_parts();
-    part->set_name(from.name);
-    part->set_content_type(from.content_type);
-    part->set_data(from.bytes);
-  }
-  return message;
-}
-
-frontend::WorkerEvent from_proto(pb::PredictEvent& message) {
-  frontend::WorkerEvent event;
-  event.bytes = std::move(*message.mutable_data());
-  event.last = message.last();
-  if (message.has_head()) {
-    auto& head = event.head.emplace(handler::AnswerHead{message.head().status(), message.head().content_type(), {}});
-    for (const pb::Header& header : message.head().headers()) head.headers.emplace_back(header.name(), header.value());
-  }
-  return event;
-}
-
-frontend::WorkerEvent from_proto(pb::GenerateEvent& message) {
-  frontend::WorkerEvent event;
-  event.bytes = std::move(*message.mutable_text());
-  event.token_id = message.token_id();
-  event.step_ms = message.step_ms();
-  if (message.has_finish()) {
-    event.finished = frontend::FinishedInfo{message.finish().reason(), message.finish().prompt_tokens(),
-                                            message.finish().completion_tokens(), message.finish().median_step_ms()};
-  }
-  return event;
-}
-
 void set_deadline(grpc::ClientContext& context, Deadline deadline) {
   if (!deadline.is_never()) context.set_deadline(std::chrono::system_clock::now() + deadline.remaining());
 }
 
-// Note [Who destroys a channel]
-// The last channel (or server) of a process takes gRPC's callback threads with it, and waits for them to end. When a callback
-// itself drops that last reference, the thread waits for itself and gRPC frees its queue twice. A ClientContext holds a reference
-// to its channel, so a call gives up its context before it reports its end; the client, which outlives the report
-// (frontend/worker_client.h), then holds the last one.
-
-// One request: reads the stream as fast as it comes and hands each event on.
-template <typename Request, typename Event>
-class StreamCall final : public frontend::WorkerCall, public grpc::ClientReadReactor<Event> {
+// One request on a stream.
+class StreamedCall final : public frontend::WorkerCall {
  public:
-  StreamCall(Request request, std::shared_ptr<frontend::RequestObserver> observer)
-      : request_(std::move(request)), observer_(std::move(observer)) {}
-
-  // `begin` makes the call of its context, its request and its reactor.
-  template <typename Begin>
-  static std::shared_ptr<StreamCall> start(Request request, std::shared_ptr<frontend::RequestObserver> observer, const Begin& begin) {
-    auto call = std::make_shared<StreamCall>(std::move(request), std::move(observer));
-    call->self_ = call;
-    grpc::ClientContext* context = nullptr;
-    {
-      MutexLock lock(call->mutex_);
-      context = call->context_.get();
-    }
-    begin(context, &call->request_, call.get());
-    call->StartRead(&call->message_);
-    call->StartCall();
-    return call;
-  }
-
-  // Under the lock, so that the context cannot go meanwhile; gRPC runs no callback inside TryCancel.
-  void cancel() override EXCLUDES(mutex_) {
-    MutexLock lock(mutex_);
-    if (context_) context_->TryCancel();
-  }
-
-  void OnReadDone(bool ok) override {
-    if (!ok) return;  // OnDone follows
-    if (!observer_->on_event(from_proto(message_))) cancel();
-    this->StartRead(&message_);
-  }
-  void OnDone(const grpc::Status& status) override {
-    const auto self = std::move(self_);  // gRPC's last word on this call; the handle may live on
-    {
-      MutexLock lock(mutex_);
-      context_.reset();  // Note [Who destroys a channel]
-    }
-    observer_->on_done(status.ok() ? std::nullopt : std::optional<Error>(to_error(status)));
-    observer_.reset();
-  }
+  StreamedCall(std::shared_ptr<WorkerStreamClient> stream, uint64_t id) : stream_(std::move(stream)), id_(id) {}
+  void cancel() override { stream_->cancel(id_); }
 
  private:
-  const Request request_;
-  std::shared_ptr<frontend::RequestObserver> observer_;
-  Mutex mutex_;
-  std::unique_ptr<grpc::ClientContext> context_ GUARDED_BY(mutex_) = std::make_unique<grpc::ClientContext>();
-  Event message_;
-  std::shared_ptr<StreamCall> self_;  // alive until OnDone
+  const std::shared_ptr<WorkerStreamClient> stream_;
+  const uint64_t id_;
+};
+
+// For a request that could not be started.
+class EndedCall final : public frontend::WorkerCall {
+ public:
+  void cancel() override {}
 };
 
 class GrpcWorkerClient final : public frontend::WorkerClient {
@@ -143,6 +50,9 @@ class GrpcWorkerClient final : public frontend::WorkerClient {
     arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
     stub_ = pb::Worker::NewStub(grpc::CreateCustomChannel("unix:" + socket.string(), grpc::InsecureChannelCredentials(), arguments));
   }
+  ~GrpcWorkerClient() override {
+    if (const auto stream = opened()) stream->leave();
+  }
 
   Result<frontend::WorkerInfo> wait_ready(Deadline deadline) override {
     grpc::ClientContext context;
@@ -154,14 +64,12 @@ class GrpcWorkerClient final : public frontend::WorkerClient {
     return frontend::WorkerInfo{info.architecture(), info.max_sequence_tokens(), info.max_concurrent(), info.num_stages()};
   }
 
-  std::shared_ptr<frontend::WorkerCall> start(const frontend::Payload& payload, std::shared_ptr<frontend::RequestObserver> observer) override {
-    if (const auto* text = std::get_if<text::GenerationRequest>(&payload)) {
-      return StreamCall<pb::GenerateRequest, pb::GenerateEvent>::start(
-          to_proto(*text), std::move(observer), [this](auto* context, auto* request, auto* call) { stub_->async()->Generate(context, request, call); });
-    }
-    return StreamCall<pb::PredictRequest, pb::PredictEvent>::start(
-        to_proto(std::get<handler::Request>(payload)), std::move(observer),
-        [this](auto* context, auto* request, auto* call) { stub_->async()->Predict(context, request, call); });
+  std::shared_ptr<frontend::WorkerCall> start(const frontend::Payload& payload, std::shared_ptr<frontend::RequestObserver> observer) override
+      EXCLUDES(mutex_) {
+    const auto stream = open();
+    if (const auto id = stream->start(to_command(payload), observer)) return std::make_shared<StreamedCall>(stream, *id);
+    observer->on_done(Error(Code::kUnavailable, "the worker has ended its stream"));
+    return std::make_shared<EndedCall>();
   }
 
   bool drain(Deadline deadline) override {
@@ -172,7 +80,20 @@ class GrpcWorkerClient final : public frontend::WorkerClient {
   }
 
  private:
+  // The stream is opened by the first request: before that the worker may not listen yet.
+  std::shared_ptr<WorkerStreamClient> open() EXCLUDES(mutex_) {
+    MutexLock lock(mutex_);
+    if (!stream_) stream_ = std::make_shared<WorkerStreamClient>(*stub_);
+    return stream_;
+  }
+  std::shared_ptr<WorkerStreamClient> opened() EXCLUDES(mutex_) {
+    MutexLock lock(mutex_);
+    return stream_;
+  }
+
   std::unique_ptr<pb::Worker::Stub> stub_;
+  Mutex mutex_;
+  std::shared_ptr<WorkerStreamClient> stream_ GUARDED_BY(mutex_);
 };
 
 }  // namespace

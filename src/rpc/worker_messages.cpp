@@ -1,10 +1,84 @@
-#include "rpc/worker_call_reactor.h"
+#include "rpc/worker_messages.h"
+
+#include "base/mutex.h"  // before gRPC's headers: absl, too, has a macro GUARDED_BY, and only a system header may define it again
+
+#include <grpcpp/grpcpp.h>
+
+#include <utility>
+
+#include "rpc/status_map.h"
+#include "worker.pb.h"
 
 namespace penstock::rpc {
+namespace {
 
 namespace pb = penstock::worker::v1;
 
-text::GenerationRequest Generation::from_proto(const pb::GenerateRequest& request) {
+void fill(pb::GenerateRequest& message, const text::GenerationRequest& request) {
+  message.set_prompt(request.prompt);
+  pb::Sampling& sampling = *message.mutable_sampling();
+  sampling.set_max_tokens(request.sampling.max_tokens);
+  sampling.set_temperature(request.sampling.temperature);
+  sampling.set_top_k(request.sampling.top_k);
+  sampling.set_top_p(request.sampling.top_p);
+  if (request.sampling.seed) sampling.set_seed(*request.sampling.seed);
+  for (const std::string& stop : request.sampling.stop) sampling.add_stop(stop);
+}
+
+void fill(pb::PredictRequest& message, const handler::Request& request) {
+  message.set_id(request.id);
+  for (const auto& [name, value] : request.headers) {
+    pb::Header* header = message.add_headers();
+    header->set_name(name);
+    header->set_value(value);
+  }
+  for (const handler::Part& from : request.parts) {
+    pb::Part* part = message.add_parts();
+    part->set_name(from.name);
+    part->set_content_type(from.content_type);
+    part->set_data(from.bytes);
+  }
+}
+
+frontend::WorkerEvent generated(pb::GenerateEvent& message) {
+  frontend::WorkerEvent event;
+  event.bytes = std::move(*message.mutable_text());
+  event.token_id = message.token_id();
+  event.step_ms = message.step_ms();
+  if (message.has_finish()) {
+    event.finished = frontend::FinishedInfo{message.finish().reason(), message.finish().prompt_tokens(),
+                                            message.finish().completion_tokens(), message.finish().median_step_ms()};
+  }
+  return event;
+}
+
+frontend::WorkerEvent answered(pb::PredictEvent& message) {
+  frontend::WorkerEvent event;
+  event.bytes = std::move(*message.mutable_data());
+  event.last = message.last();
+  if (message.has_head()) {
+    auto& head = event.head.emplace(handler::AnswerHead{message.head().status(), message.head().content_type(), {}});
+    for (const pb::Header& header : message.head().headers()) head.headers.emplace_back(header.name(), header.value());
+  }
+  return event;
+}
+
+}  // namespace
+
+pb::Command to_command(const frontend::Payload& payload) {
+  pb::Command command;
+  if (const auto* text = std::get_if<text::GenerationRequest>(&payload)) fill(*command.mutable_generate(), *text);
+  else fill(*command.mutable_predict(), std::get<handler::Request>(payload));
+  return command;
+}
+
+frontend::WorkerEvent to_worker_event(pb::Event& event) {
+  return event.has_generated() ? generated(*event.mutable_generated()) : answered(*event.mutable_answered());
+}
+
+Error to_error(const pb::End& end) { return to_error(grpc::Status(static_cast<grpc::StatusCode>(end.code()), end.message())); }
+
+text::GenerationRequest from_proto(const pb::GenerateRequest& request) {
   text::GenerationRequest result;
   result.prompt = request.prompt();
   const pb::Sampling& sampling = request.sampling();
@@ -17,8 +91,17 @@ text::GenerationRequest Generation::from_proto(const pb::GenerateRequest& reques
   return result;
 }
 
-pb::GenerateEvent Generation::to_proto(engine::GenerationEvent& event) {
-  pb::GenerateEvent message;
+handler::Request from_proto(const pb::PredictRequest& request) {
+  handler::Request result;
+  result.id = request.id();
+  for (const pb::Header& header : request.headers()) result.headers.emplace_back(header.name(), header.value());
+  for (const pb::Part& part : request.parts()) result.parts.push_back({part.name(), part.content_type(), part.data()});
+  return result;
+}
+
+pb::Event to_proto(engine::GenerationEvent& event) {
+  pb::Event result;
+  pb::GenerateEvent& message = *result.mutable_generated();
   message.set_text(std::move(event.text));
   message.set_token_id(event.token_id);
   message.set_step_ms(event.step_ms);
@@ -29,19 +112,12 @@ pb::GenerateEvent Generation::to_proto(engine::GenerationEvent& event) {
     finish->set_completion_tokens(event.usage.completion_tokens);
     finish->set_median_step_ms(event.usage.median_step_ms);
   }
-  return message;
-}
-
-handler::Request Prediction::from_proto(const pb::PredictRequest& request) {
-  handler::Request result;
-  result.id = request.id();
-  for (const pb::Header& header : request.headers()) result.headers.emplace_back(header.name(), header.value());
-  for (const pb::Part& part : request.parts()) result.parts.push_back({part.name(), part.content_type(), part.data()});
   return result;
 }
 
-pb::PredictEvent Prediction::to_proto(handler::AnswerEvent& event) {
-  pb::PredictEvent message;
+pb::Event to_proto(handler::AnswerEvent& event) {
+  pb::Event result;
+  pb::PredictEvent& message = *result.mutable_answered();
   if (event.head) {
     pb::AnswerHead* head = message.mutable_head();
     head->set_status(event.head->status);
@@ -54,7 +130,15 @@ pb::PredictEvent Prediction::to_proto(handler::AnswerEvent& event) {
   }
   message.set_data(std::move(event.bytes));
   message.set_last(event.last);
-  return message;
+  return result;
+}
+
+pb::Event end_event(const Error& failure) {
+  pb::Event result;
+  const grpc::Status status = to_status(failure);
+  result.mutable_end()->set_code(status.error_code());
+  result.mutable_end()->set_message(status.error_message());
+  return result;
 }
 
 }  // namespace penstock::rpc

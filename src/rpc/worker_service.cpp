@@ -8,11 +8,10 @@
 #include <limits>
 #include <set>
 #include <string>
-#include <type_traits>
 #include <utility>
 
 #include "rpc/status_map.h"
-#include "rpc/worker_call_reactor.h"
+#include "rpc/worker_stream_reactor.h"
 #include "worker.grpc.pb.h"
 
 namespace penstock::rpc {
@@ -20,31 +19,25 @@ namespace {
 
 namespace pb = penstock::worker::v1;
 
-// What the service runs: one of the two, once it is loaded. Borrowed.
-struct Backend {
-  engine::Engine* engine = nullptr;
-  handler::Handler* handler = nullptr;
+void drain(const Backend& backend) {
+  if (backend.engine) backend.engine->drain();
+  if (backend.handler) backend.handler->drain();
+}
 
-  [[nodiscard]] bool loaded() const { return engine || handler; }
-  void drain() const {
-    if (engine) engine->drain();
-    if (handler) handler->drain();
+void describe(const Backend& backend, pb::WorkerInfo& message) {
+  if (backend.engine) {
+    const engine::EngineInfo info = backend.engine->info();
+    message.set_architecture(info.architecture);
+    message.set_max_sequence_tokens(info.max_sequence_tokens);
+    message.set_max_concurrent(info.max_concurrent);
+    message.set_num_stages(info.num_stages);
+  } else {
+    const handler::HandlerInfo info = backend.handler->info();
+    message.set_architecture(info.name);
+    message.set_max_concurrent(info.max_concurrent);
+    message.set_num_stages(1);
   }
-  void describe(pb::WorkerInfo& message) const {
-    if (engine) {
-      const engine::EngineInfo info = engine->info();
-      message.set_architecture(info.architecture);
-      message.set_max_sequence_tokens(info.max_sequence_tokens);
-      message.set_max_concurrent(info.max_concurrent);
-      message.set_num_stages(info.num_stages);
-    } else {
-      const handler::HandlerInfo info = handler->info();
-      message.set_architecture(info.name);
-      message.set_max_concurrent(info.max_concurrent);
-      message.set_num_stages(1);
-    }
-  }
-};
+}
 
 }  // namespace
 
@@ -73,7 +66,7 @@ class WorkerService::Impl final : public pb::Worker::CallbackService {
       waiting.swap(waiting_for_ready_);
       draining = draining_;
     }
-    if (draining) backend.drain();
+    if (draining) drain(backend);
     for (ReadyReactor* reactor : waiting) reactor->answer(backend);
   }
 
@@ -90,7 +83,14 @@ class WorkerService::Impl final : public pb::Worker::CallbackService {
     for (ReadyReactor* reactor : waiting) reactor->Finish(to_status(final_reason));
   }
 
-  void shutdown(Deadline deadline) {
+  // Streams would wait for the front door's end.
+  void shutdown(Deadline deadline) EXCLUDES(mutex_) {
+    std::set<std::shared_ptr<WorkerStream>> streams;
+    {
+      MutexLock lock(mutex_);
+      streams = streams_;
+    }
+    for (const auto& stream : streams) stream->finish(grpc::Status(grpc::StatusCode::UNAVAILABLE, "the worker is stopping"));
     if (server_) server_->Shutdown(std::chrono::system_clock::now() + std::min<Clock::duration>(deadline.remaining(), std::chrono::hours(24)));
   }
 
@@ -100,13 +100,7 @@ class WorkerService::Impl final : public pb::Worker::CallbackService {
     return reactor;
   }
 
-  grpc::ServerWriteReactor<pb::GenerateEvent>* Generate(grpc::CallbackServerContext*, const pb::GenerateRequest* request) override {
-    return new WorkerCallReactor<Generation, Impl>(*this, *request);
-  }
-
-  grpc::ServerWriteReactor<pb::PredictEvent>* Predict(grpc::CallbackServerContext*, const pb::PredictRequest* request) override {
-    return new WorkerCallReactor<Prediction, Impl>(*this, *request);
-  }
+  WorkerStream::Reactor* Work(grpc::CallbackServerContext*) override { return new WorkReactor(*this); }
 
   grpc::ServerUnaryReactor* Drain(grpc::CallbackServerContext*, const pb::DrainRequest*, pb::DrainResponse*) override {
     auto* reactor = new DrainReactor(*this);
@@ -121,7 +115,7 @@ class WorkerService::Impl final : public pb::Worker::CallbackService {
    public:
     ReadyReactor(Impl& impl, pb::WorkerInfo& info) : impl_(impl), info_(info) {}
     void answer(const Backend& backend) {
-      backend.describe(info_);
+      describe(backend, info_);
       Finish(grpc::Status::OK);
     }
     void OnCancel() override {
@@ -132,6 +126,31 @@ class WorkerService::Impl final : public pb::Worker::CallbackService {
    private:
     Impl& impl_;
     pb::WorkerInfo& info_;
+  };
+
+  // A front door's stream.
+  class WorkReactor final : public WorkerStream::Reactor {
+   public:
+    explicit WorkReactor(Impl& impl) : impl_(impl), stream_(std::make_shared<WorkerStream>(*this)) {
+      impl_.add(stream_);
+      StartRead(&commands_);
+    }
+    void OnReadDone(bool ok) override {
+      if (!ok) return stream_->abort(grpc::Status::CANCELLED);
+      for (const pb::Command& command : commands_.commands()) impl_.carry_out(command, *stream_);
+      StartRead(&commands_);
+    }
+    void OnWriteDone(bool ok) override { stream_->written(ok); }
+    void OnCancel() override { stream_->abort(grpc::Status::CANCELLED); }
+    void OnDone() override {
+      impl_.remove(stream_);
+      delete this;  // gRPC's last word on this call
+    }
+
+   private:
+    Impl& impl_;
+    const std::shared_ptr<WorkerStream> stream_;
+    pb::Commands commands_;
   };
 
   // Waits, without a thread, until no request runs. Finish belongs to whoever takes it out of waiting_for_drain_.
@@ -167,22 +186,27 @@ class WorkerService::Impl final : public pb::Worker::CallbackService {
     return waiting_for_ready_.erase(&reactor) > 0;
   }
 
-  template <typename Kind, typename Service>
-  friend class WorkerCallReactor;
-
-  // The engine or the handler, and one more running request; or why none may start.
-  template <typename Wanted>
-  Result<Wanted*> begin() EXCLUDES(mutex_) {
+  void add(const std::shared_ptr<WorkerStream>& stream) EXCLUDES(mutex_) {
     MutexLock lock(mutex_);
-    if (!backend_.loaded() || failure_ || draining_) {
-      return Error(Code::kUnavailable, "the worker takes no requests: its model is still loading, or it is stopping");
+    streams_.insert(stream);
+  }
+  void remove(const std::shared_ptr<WorkerStream>& stream) EXCLUDES(mutex_) {
+    MutexLock lock(mutex_);
+    streams_.erase(stream);
+  }
+
+  void carry_out(const pb::Command& command, WorkerStream& stream) EXCLUDES(mutex_) {
+    if (command.what_case() == pb::Command::kCancel) return stream.cancel(command.id());
+    Backend backend;
+    {
+      MutexLock lock(mutex_);
+      if (backend_.loaded() && !failure_ && !draining_) {
+        backend = backend_;
+        ++running_;
+      }
     }
-    Wanted* wanted = nullptr;
-    if constexpr (std::is_same_v<Wanted, engine::Engine>) wanted = backend_.engine;
-    else wanted = backend_.handler;
-    if (!wanted) return Error(Code::kInternal, "the worker's model does not take this kind of request");
-    ++running_;
-    return wanted;
+    if (backend.loaded()) return stream.submit(command, backend, RunningRequest([this] { end_request(); }));
+    stream.refuse(command.id(), Error(Code::kUnavailable, "the worker takes no requests: its model is still loading, or it is stopping"));
   }
   void end_request() EXCLUDES(mutex_) {
     std::set<DrainReactor*> drained;
@@ -203,7 +227,7 @@ class WorkerService::Impl final : public pb::Worker::CallbackService {
       idle = running_ == 0;
       if (!idle) waiting_for_drain_.insert(&reactor);
     }
-    backend.drain();
+    drain(backend);
     if (idle) reactor.Finish(grpc::Status::OK);
   }
   bool stop_draining(DrainReactor& reactor) EXCLUDES(mutex_) {
@@ -218,6 +242,7 @@ class WorkerService::Impl final : public pb::Worker::CallbackService {
   int running_ GUARDED_BY(mutex_) = 0;
   std::set<ReadyReactor*> waiting_for_ready_ GUARDED_BY(mutex_);
   std::set<DrainReactor*> waiting_for_drain_ GUARDED_BY(mutex_);
+  std::set<std::shared_ptr<WorkerStream>> streams_ GUARDED_BY(mutex_);
   std::unique_ptr<grpc::Server> server_;  // last: its destructor waits for the calls, which use the members above
 };
 
