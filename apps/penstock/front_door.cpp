@@ -2,13 +2,17 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
+#include <iterator>
 #include <utility>
 
 #include "base/log.h"
 #include "cluster/executable_path.h"
+#include "listeners.h"
 #include "rpc/grpc_worker_client.h"
+#include "rpc/http_access_keys.h"
 #include "rpc/http_inference.h"
 #include "rpc/http_management.h"
 #include "worker_program.h"
@@ -52,13 +56,6 @@ std::shared_ptr<frontend::WorkerClient> make_client(const frontend::ModelSpec&, 
   return rpc::make_grpc_worker_client(socket);
 }
 
-rpc::GrpcServerOptions listener_options(const config::ServerConfig& config) {
-  rpc::GrpcServerOptions options;
-  options.max_request_bytes = config.max_request_size;
-  options.max_response_bytes = config.max_response_size;
-  return options;
-}
-
 void print_models(const std::vector<std::shared_ptr<frontend::ServedModel>>& models) {
   if (models.empty()) return;
   fmt::print("  {:<18} {:<7} {:<7} {:<8} {:<20} {}\n", "model", "groups", "stages", "context", "architecture", "devices");
@@ -76,12 +73,15 @@ FrontDoor::FrontDoor(FrontDoorOptions options)
       config_(options_.config),
       store_(open_store(config_)),
       folders_(find_models()),
+      access_keys_(make_access_keys(config_, options_.keys_by_default)),
+      tls_(read_tls(config_)),
       devices_(usable_devices(config_)),
       cores_(cluster::core_names()),
       registry_({config_, devices_, cores_, worker_programs(), fs::absolute(options_.log_folder), sockets_.path(), &make_client,
                  [this](const std::string& model) { on_serving_changed(model); }}),
       management_(registry_, store_, config_),
       http_calls_(kHttpCalls, kHttpCallsWaiting) {
+  warn_of_open_doors(config_, access_keys_ != nullptr);
   for (const frontend::ModelFolder& folder : folders_) {
     const auto failure = add_model(folder);
     if (!failure) continue;
@@ -121,6 +121,7 @@ std::optional<Error> FrontDoor::add_model(const frontend::ModelFolder& folder) {
 void FrontDoor::run() {
   start_listeners();
   start_http();
+  if (access_keys_) access_keys_->publish();
   start_models();
   const auto failure = options_.wait_for_models ? wait_loaded() : std::nullopt;
   if (!failure && signals_.count() == 0) {
@@ -133,11 +134,13 @@ void FrontDoor::run() {
 }
 
 void FrontDoor::start_listeners() {
-  rpc::GrpcServerOptions options = listener_options(config_);
+  rpc::GrpcServerOptions options = grpc_options(config_, access_keys_.get(), tls_);
+  options.keys = frontend::kInferenceKey;
   options.host = config_.grpc_inference_address;
   options.port = config_.grpc_inference_port;
   options.connection_age = config_.grpc_inference_age;
   inference_ = std::move(rpc::GrpcServer::start_inference(options, registry_)).value();
+  options.keys = frontend::kManagementKey;
   options.host = config_.grpc_management_address;
   options.port = config_.grpc_management_port;
   options.port_option = "--set grpc_management_port=N";
@@ -147,18 +150,21 @@ void FrontDoor::start_listeners() {
   health_ = inference_.get();
 }
 
+// One listener for each address: equal addresses serve both tables.
 void FrontDoor::start_http() {
-  rpc::HttpServerOptions options;
-  options.max_request_bytes = static_cast<size_t>(config_.max_request_size);
-  options.host = config_.inference_address.host;
-  options.port = config_.inference_address.port;
-  auto routes = rpc::inference_routes(registry_, static_cast<size_t>(config_.max_response_size));
-  http_inference_ = std::move(rpc::HttpServer::start(options, {"Penstock: inference", std::move(routes)})).value();
-  options.host = config_.management_address.host;
-  options.port = config_.management_address.port;
-  options.port_key = "management_address";
-  http_management_ =
-      std::move(rpc::HttpServer::start(options, {"Penstock: management", rpc::management_routes(management_, http_calls_)})).value();
+  auto inference = rpc::guarded(rpc::inference_routes(registry_, static_cast<size_t>(config_.max_response_size)), frontend::kInferenceKey);
+  auto management = rpc::guarded(rpc::management_routes(management_, http_calls_), frontend::kManagementKey);
+  if (access_keys_) std::ranges::move(rpc::access_key_routes(*access_keys_, http_calls_), std::back_inserter(management));
+  rpc::HttpServerOptions options = http_options(config_, access_keys_.get(), tls_);
+  options.address = config_.inference_address;
+  const bool one = config_.inference_address == config_.management_address && (config_.inference_address.port != 0 || !options.address.unix_path.empty());
+  if (one) std::ranges::move(management, std::back_inserter(inference));
+  const char* title = one ? "Penstock: inference and management" : "Penstock: inference";
+  http_inference_ = std::move(rpc::HttpServer::start(options, {title, std::move(inference)})).value();
+  if (one) return;
+  options.address = config_.management_address;
+  options.address_key = "management_address";
+  http_management_ = std::move(rpc::HttpServer::start(options, {"Penstock: management", std::move(management)})).value();
 }
 
 void FrontDoor::start_models() {
@@ -186,11 +192,12 @@ void FrontDoor::print_started() const {
   fmt::print("\n  listens on  {}  (gRPC: TorchServe inference, health, reflection)\n", inference_->address());
   fmt::print("  management  {}  (gRPC: TorchServe management, health, reflection)\n", management_server_->address());
   fmt::print("  HTTP        {}  (TorchServe inference)\n  HTTP        {}  (TorchServe management)\n", http_inference_->address(),
-             http_management_->address());
+             (http_management_ ? http_management_ : http_inference_)->address());
   if (!models.empty()) {
     fmt::print("  try         penstock generate --address {} --model {} --prompt \"Once upon a time\"\n", inference_->address(),
                models[0]->name());
   }
+  if (access_keys_) fmt::print("  tokens      {}\n", access_keys_->file().string());
   const std::string stop = options_.how_to_stop.empty() ? fmt::format("Ctrl-C, or: kill {}", ::getpid()) : options_.how_to_stop;
   fmt::print("  logs        {}\n  stop        {}\n\n", options_.log_folder, stop);
   std::fflush(stdout);
@@ -217,7 +224,7 @@ void FrontDoor::shut_down() {
   inference_->shutdown(closed);
   management_server_->shutdown(closed);
   http_inference_->shutdown(closed);
-  http_management_->shutdown(closed);
+  if (http_management_) http_management_->shutdown(closed);
   health_ = nullptr;
   spdlog::info("stopped");
 }

@@ -12,6 +12,7 @@
 #include "base/temp_dir.h"
 #include "cluster/device_assignment.h"
 #include "config/server_config.h"
+#include "frontend/access_keys.h"
 #include "frontend/management.h"
 #include "frontend/model_registry.h"
 #include "frontend/model_store.h"
@@ -29,6 +30,7 @@ struct FrontDoorOptions {
   bool wait_for_models = true;
   std::string how_to_stop;            // for the start's message; empty = Ctrl-C, or kill
   std::function<void()> on_started;   // after that message
+  bool keys_by_default = false;  // access keys are asked for unless the configuration says otherwise
 };
 
 // Starts models and listeners, waits for SIGTERM or SIGINT, shuts down in order.
@@ -57,10 +59,12 @@ class FrontDoor {
   const TempDir sockets_;  // 0700: only this user reaches the workers
   const std::optional<frontend::ModelStore> store_;
   const std::vector<frontend::ModelFolder> folders_;
+  const std::unique_ptr<frontend::AccessKeys> access_keys_;  // null: nobody is asked for one
+  const std::optional<rpc::TlsFiles> tls_;
   cluster::DeviceAssignment devices_;
   cluster::DeviceAssignment cores_;
   std::unique_ptr<rpc::HttpServer> http_inference_;   // before the registry: late answers of its jobs go to them
-  std::unique_ptr<rpc::HttpServer> http_management_;
+  std::unique_ptr<rpc::HttpServer> http_management_;  // null: the other one serves both
   frontend::ModelRegistry registry_;
   frontend::Management management_;
   Mutex health_mutex_;  // two models that change at once: the last word about "" must come from who saw both

@@ -36,6 +36,7 @@ void serve(const ServeOptions& options, const std::string& log_folder) {
 void add_serve_command(CLI::App& app) {
   auto options = std::make_shared<ServeOptions>();
   auto log_folder = std::make_shared<std::string>("logs");
+  auto disable_token_auth = std::make_shared<bool>(false);
   auto* command = app.add_subcommand("serve", "Serve models over gRPC, with TorchServe's inference and management API");
   command->add_option("--models", options->models, "NAME=FOLDER or NAME ..., or all. With a model store, folders lie inside it")
       ->type_name("MODEL ...");
@@ -44,6 +45,7 @@ void add_serve_command(CLI::App& app) {
   command->add_option("--set", options->overrides, "A key of config.properties, as KEY=VALUE; may be repeated")->type_name("KEY=VALUE")->allow_extra_args(false);
   command->add_option("--port", options->port, "gRPC port; 0 = any free one (default 7070)")->check(CLI::Range(0, 65535));
   command->add_flag("--enable-model-api", options->enable_model_api, "Models may be registered and unregistered through the management API");
+  command->add_flag("--disable-token-auth", *disable_token_auth, "Nobody is asked for a token, whatever the configuration says");
   command->add_option("--address", options->address, "Address to listen on (default 127.0.0.1: this machine only)")->type_name("HOST");
   command->add_option("--log-dir", *log_folder, "Workers log to DIR/MODEL-GROUP/rank-R.log")->capture_default_str();
   command->footer("A model folder holds a Hugging Face directory and, if need be, TorchServe's model-config.yaml.\n"
@@ -52,7 +54,10 @@ void add_serve_command(CLI::App& app) {
                   "  penstock serve --model-store models --models all --port 7171\n"
                   "  penstock serve --ts-config config.properties\n"
                   "Ctrl-C or SIGTERM lets running requests finish (30 s), then ends with exit code 0; a second one ends at once.");
-  command->callback([options, log_folder] { serve(*options, *log_folder); });
+  command->callback([options, log_folder, disable_token_auth] {
+    if (*disable_token_auth) options->overrides.emplace_back("disable_token_authorization=true");
+    serve(*options, *log_folder);
+  });
 }
 
 }  // namespace penstock

@@ -1,7 +1,6 @@
 #include "config/server_config.h"
 
 #include <cctype>
-#include <charconv>
 #include <map>
 #include <regex>
 #include <tuple>
@@ -47,24 +46,6 @@ std::vector<std::string> split_list(const std::string& text) {
     start = comma + 1;
   }
   return items;
-}
-
-// Of "http://HOST:PORT"; the error says what is wrong with it.
-Result<HttpAddress> parse_http_address(const std::string& text) {
-  if (text.starts_with("https://")) return error(Code::kUnimplemented, "TLS is not supported yet; expected http://HOST:PORT, found '{}'", text);
-  if (text.starts_with("unix:")) return error(Code::kUnimplemented, "unix sockets are not supported yet; expected http://HOST:PORT, found '{}'", text);
-  const Error wrong = error(Code::kInvalidArgument, "expected http://HOST:PORT, found '{}'", text);
-  constexpr std::string_view kScheme = "http://";
-  const size_t colon = text.rfind(':');
-  if (!text.starts_with(kScheme) || colon < kScheme.size()) return wrong;
-  HttpAddress address;
-  address.host = text.substr(kScheme.size(), colon - kScheme.size());
-  if (address.host.starts_with('[') && address.host.ends_with(']')) address.host = address.host.substr(1, address.host.size() - 2);
-  const char* end = text.data() + text.size();
-  const auto [parsed, failed] = std::from_chars(text.data() + colon + 1, end, address.port);
-  const bool good = failed == std::errc() && parsed == end && address.port >= 0 && address.port <= 65535;
-  if (!good || address.host.empty() || address.host.find_first_of("/@ \t") != std::string::npos) return wrong;
-  return address;
 }
 
 // TorchServe's name of the environment variable that overrides a key.
@@ -125,6 +106,8 @@ class Loader {
       if (!address) return fail(address.error().code(), key, "{}", address.error().message());
       *target = *address;
     }
+    if (auto problem = check_tls()) return *problem;
+    if (places_.contains("disable_token_authorization")) config_.token_authorization = !raw_.disable_token_authorization;
     config_.allowed_urls = split_list(raw_.allowed_urls);
     config_.load_all_models = trimmed(raw_.load_models) == "all";
     if (!config_.load_all_models) config_.load_models = split_list(raw_.load_models);
@@ -170,10 +153,20 @@ class Loader {
         return fail(Code::kInvalidArgument, "allowed_urls", "'{}' is not a regular expression", expression);
       }
     }
-    // Notes would be too little here: what was asked to be encrypted or guarded must not be open.
-    if (raw_.enable_grpc_ssl) return fail(Code::kUnimplemented, "enable_grpc_ssl", "TLS is not supported yet; expected false, found true");
-    if (!raw_.disable_token_authorization) {
-      return fail(Code::kUnimplemented, "disable_token_authorization", "tokens are not supported yet; expected true, found false");
+    return std::nullopt;
+  }
+
+  // What was asked to be encrypted or guarded must not be open.
+  [[nodiscard]] std::optional<Error> check_tls() const {
+    for (const auto& [key, asks] : {std::pair("inference_address", config_.inference_address.tls), std::pair("management_address", config_.management_address.tls),
+                                    std::pair("enable_grpc_ssl", config_.enable_grpc_ssl)}) {
+      if (!asks || (!config_.certificate_file.empty() && !config_.private_key_file.empty())) continue;
+      return fail(Code::kInvalidArgument, key, "TLS needs certificate_file and private_key_file, both PEM; for a try make them with\n  openssl req -x509 "
+                  "-newkey rsa:2048 -nodes -days 365 -subj /CN=localhost -addext subjectAltName=DNS:localhost -keyout key.pem -out cert.pem");
+    }
+    if (!config_.client_ca_file.empty() && !config_.uses_tls()) {
+      return fail(Code::kInvalidArgument, "client_ca_file", "nothing here speaks TLS, so no client would be asked for a certificate; set "
+                  "enable_grpc_ssl=true, and https:// in inference_address and management_address");
     }
     return std::nullopt;
   }

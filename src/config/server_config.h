@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "config/environment.h"
+#include "config/http_address.h"
 #include "config/model_config.h"
 
 namespace penstock::config {
@@ -16,12 +17,6 @@ namespace penstock::config {
 struct ConnectionAge {
   int max_ms = 0;
   int grace_ms = 0;                                         // that calls get to end after max_ms
-};
-
-// "http://HOST:PORT", taken apart.
-struct HttpAddress {
-  std::string host;                                         // no brackets around an IPv6 address
-  int port = 0;                                             // 0 = any free one
 };
 
 // What the key `models` says of one version of a model; its model-config.yaml and the management API are stronger.
@@ -41,6 +36,22 @@ struct ServerConfig {
   std::string grpc_management_address = "127.0.0.1";
   int grpc_management_port = 7071;                          // 0 = any free one
   ConnectionAge grpc_management_age;
+
+  std::optional<bool> token_authorization;                  // !disable_token_authorization; absent = the program's default
+  double token_expiration_min = 60;                         // minutes that a key is good for
+  int token_failure_limit = 60;                             // wrong tokens that one peer may send in a minute; 0 = any number
+
+  bool enable_grpc_ssl = false;                             // TLS on both gRPC ports
+  std::string certificate_file;                             // these three: relative to the working folder, as in TorchServe
+  std::string private_key_file;
+  std::string client_ca_file;                               // who has no certificate of these authorities is not let in; empty = everybody is
+  std::string cors_allowed_origin;                          // "*", or origins with commas between them; empty = no CORS
+  std::string cors_allowed_methods;
+  std::string cors_allowed_headers;
+  seconds http_header_timeout{30};                          // for a whole header, for a TLS handshake, and for an idle connection
+  seconds http_body_timeout{60};                            // for a whole body
+
+  [[nodiscard]] bool uses_tls() const { return enable_grpc_ssl || inference_address.tls || management_address.tls; }
 
   std::string model_store;                                  // folder of model folders; empty = none; relative to the file's folder
   bool load_all_models = false;                             // load_models=all

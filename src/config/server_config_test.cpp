@@ -70,6 +70,30 @@ TEST_F(ServerConfigTest, TakesHttpAddressesApart) {
   EXPECT_EQ(load("").value().management_address.port, 8081);
 }
 
+TEST_F(ServerConfigTest, TokensAreTheProgramsChoiceUnlessTheFileSaysOtherwise) {
+  EXPECT_EQ(load("").value().token_authorization, std::nullopt);
+  EXPECT_EQ(load("disable_token_authorization=false\n").value().token_authorization, true);
+  EXPECT_EQ(load("disable_token_authorization=true\n").value().token_authorization, false);
+  const ServerConfig config = load("token_expiration_min=0.25\ntoken_failure_limit=7\n").value();
+  EXPECT_EQ(config.token_expiration_min, 0.25);
+  EXPECT_EQ(config.token_failure_limit, 7);
+  EXPECT_TRUE(config.notes.empty());
+}
+
+TEST_F(ServerConfigTest, ReadsTlsAndCors) {
+  const ServerConfig config = load("inference_address=https://localhost:8443\ncertificate_file=c.pem\nprivate_key_file=k.pem\nclient_ca_file=ca.pem\n"
+                                   "cors_allowed_origin=https://a.example\ncors_allowed_methods=GET\ncors_allowed_headers=X\nhttp_header_timeout=2\n")
+                                  .value();
+  EXPECT_TRUE(config.inference_address.tls);
+  EXPECT_TRUE(config.uses_tls());
+  EXPECT_EQ(config.certificate_file, "c.pem") << "relative to the working folder, as in TorchServe";
+  EXPECT_EQ(config.client_ca_file, "ca.pem");
+  EXPECT_EQ(config.cors_allowed_origin, "https://a.example");
+  EXPECT_EQ(config.http_header_timeout, seconds(2));
+  EXPECT_TRUE(config.notes.empty());
+  EXPECT_FALSE(load("").value().uses_tls());
+}
+
 TEST_F(ServerConfigTest, LoadsAllModelsWhenToldSo) {
   EXPECT_TRUE(load("load_models=all\n").value().load_all_models);
   EXPECT_TRUE(load("load_models=\n").value().load_models.empty());
@@ -77,8 +101,8 @@ TEST_F(ServerConfigTest, LoadsAllModelsWhenToldSo) {
 
 TEST_F(ServerConfigTest, SaysOfEveryKeyThatDoesNothingWhy) {
   const ServerConfig config =
-      load("# c\ncors_allowed_origin=*\nmetrics_address=http://0.0.0.0:8080\nvmargs=-Xmx1g\nnumber_of_netty_threads=4\n").value();
-  EXPECT_THAT(config.notes, ElementsAre(EndsWith("config.properties:2: cors_allowed_origin: not supported yet"),
+      load("# c\nworkflow_store=w\nmetrics_address=http://0.0.0.0:8080\nvmargs=-Xmx1g\nnumber_of_netty_threads=4\n").value();
+  EXPECT_THAT(config.notes, ElementsAre(EndsWith("config.properties:2: workflow_store: not supported yet: workflows"),
                                         EndsWith("config.properties:3: metrics_address: not supported yet"),
                                         EndsWith("config.properties:4: vmargs: not applicable: a setting of TorchServe's Java program"),
                                         HasSubstr("config.properties:5: number_of_netty_threads: not applicable: a setting of Netty")));
@@ -159,15 +183,15 @@ TEST_F(ServerConfigTest, SaysWhatIsWrongWhere) {
               EndsWith("config.properties:1: key 'grpc_inference_port': expected an integer from 0 to 65535, found '70x'"));
   EXPECT_THAT(refusal("job_queue_size=0\n"), EndsWith("key 'job_queue_size': expected an integer >= 1, found '0'"));
   EXPECT_THAT(refusal("grpc_inference_address=http://x\n"), HasSubstr("expected a host name or an IP address"));
-  EXPECT_THAT(refusal("enable_grpc_ssl=true\n"), HasSubstr("config.properties:1: key 'enable_grpc_ssl': TLS is not supported yet"));
-  EXPECT_THAT(refusal("inference_address=https://a:1\n"), HasSubstr("key 'inference_address': TLS is not supported yet"));
-  EXPECT_THAT(refusal("management_address=unix:/x\n"), HasSubstr("unix sockets are not supported yet"));
-  for (const char* wrong : {"127.0.0.1:80", "http://", "http://:80", "http://a", "http://a:", "http://a:70000", "http://a:-1", "http://a:8x", "http://a/b:1"}) {
-    EXPECT_THAT(refusal(fmt::format("management_address={}\n", wrong)), HasSubstr("expected http://HOST:PORT")) << wrong;
-  }
+  EXPECT_THAT(refusal("enable_grpc_ssl=true\n"),
+              HasSubstr("config.properties:1: key 'enable_grpc_ssl': TLS needs certificate_file and private_key_file"));
+  EXPECT_THAT(refusal("certificate_file=c\ninference_address=https://a:1\n"), HasSubstr("config.properties:2: key 'inference_address': TLS needs"));
+  EXPECT_THAT(refusal("private_key_file=k\nmanagement_address=https://a:1\n"), HasSubstr("key 'management_address': TLS needs"));
+  EXPECT_THAT(refusal("client_ca_file=ca\n"), HasSubstr("key 'client_ca_file': nothing here speaks TLS"));
+  EXPECT_THAT(refusal("management_address=http://a\n"), HasSubstr("key 'management_address': expected http://HOST:PORT"));
   EXPECT_THAT(refusal("allowed_urls=https://(\n"), HasSubstr("key 'allowed_urls': 'https://(' is not a regular expression"));
   EXPECT_THAT(refusal("grpc_management_address=a/b\n"), HasSubstr("key 'grpc_management_address': expected a host name"));
-  EXPECT_THAT(refusal("disable_token_authorization=false\n"), HasSubstr("tokens are not supported yet"));
+  EXPECT_THAT(refusal("token_expiration_min=0\n"), HasSubstr("key 'token_expiration_min': expected"));
   EXPECT_EQ(load_server_config(folder_.path() / "none").error().code(), Code::kNotFound);
 }
 

@@ -9,6 +9,8 @@ constexpr const char* kNetty = "not applicable: a setting of Netty; the front do
 constexpr const char* kPython = "not applicable: a setting of Python workers";
 constexpr const char* kPorts = "not applicable: workers are reached over unix sockets in a private folder";
 
+constexpr double kMaxTokenMinutes = 100.0 * 365 * 24 * 60;
+
 // A key that does nothing here: its type, and why.
 struct IdleKey {
   enum Type { kInteger, kBoolean, kReal, kText } type;
@@ -20,16 +22,10 @@ constexpr IdleKey kIdleKeys[] = {
     {IdleKey::kText, "metrics_address", kLater},
     {IdleKey::kText, "model_snapshot", kLater},
     {IdleKey::kText, "workflow_store", "not supported yet: workflows"},
-    {IdleKey::kText, "cors_allowed_origin", kLater},
-    {IdleKey::kText, "cors_allowed_methods", kLater},
-    {IdleKey::kText, "cors_allowed_headers", kLater},
     {IdleKey::kBoolean, "ts_open_inference_protocol", kLater},
     {IdleKey::kText, "ts_header_key_sequence_id", kLater},
     {IdleKey::kText, "ts_header_key_sequence_start", kLater},
     {IdleKey::kText, "ts_header_key_sequence_end", kLater},
-    {IdleKey::kReal, "token_expiration_min", kLater},
-    {IdleKey::kText, "private_key_file", "not supported yet: TLS"},
-    {IdleKey::kText, "certificate_file", "not supported yet: TLS"},
     {IdleKey::kText, "blacklist_env_vars", "not supported yet: workers inherit the whole environment"},
     {IdleKey::kBoolean, "enable_metrics_api", kLater},
     {IdleKey::kText, "metrics_mode", kLater},
@@ -101,8 +97,18 @@ std::vector<Field> server_fields(ServerConfig& c, RawServerConfig& raw) {
       integer_field("max_request_size", c.max_request_size, {1}, ""),
       integer_field("max_response_size", c.max_response_size, {1}, ""),
       integer_field("default_workers_per_model", c.default_workers_per_model, {0}, ""),
-      boolean_field("enable_grpc_ssl", raw.enable_grpc_ssl, ""),
+      boolean_field("enable_grpc_ssl", c.enable_grpc_ssl, ""),
+      text_field("certificate_file", c.certificate_file, ""),
+      text_field("private_key_file", c.private_key_file, ""),
+      text_field("client_ca_file", c.client_ca_file, ""),
+      text_field("cors_allowed_origin", c.cors_allowed_origin, ""),
+      text_field("cors_allowed_methods", c.cors_allowed_methods, ""),
+      text_field("cors_allowed_headers", c.cors_allowed_headers, ""),
+      seconds_field("http_header_timeout", c.http_header_timeout, {1, 3600}, ""),
+      seconds_field("http_body_timeout", c.http_body_timeout, {1, 3600}, ""),
       boolean_field("disable_token_authorization", raw.disable_token_authorization, ""),
+      real_field("token_expiration_min", c.token_expiration_min, {.min = 0, .max = kMaxTokenMinutes, .min_excluded = true}, ""),
+      integer_field("token_failure_limit", c.token_failure_limit, {0}, ""),
       boolean_field("enable_envvars_config", raw.enable_envvars_config, ""),
       boolean_field("use_env_allowed_urls", raw.use_env_allowed_urls, ""),
   };

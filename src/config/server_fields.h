@@ -16,7 +16,6 @@ struct RawServerConfig {
   std::string models;
   std::string allowed_urls;
   int number_of_gpu = 0;
-  bool enable_grpc_ssl = false;
   bool disable_token_authorization = true;
   bool enable_envvars_config = false;
   bool use_env_allowed_urls = false;

@@ -15,6 +15,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "rpc/grpc_credentials.h"
 #include "rpc/grpc_inference.h"
 #include "rpc/grpc_management.h"
 #include "rpc/grpc_reflection.h"
@@ -72,7 +73,7 @@ class GrpcServer::Impl {
     grpc::reflection::InitProtoReflectionServerBuilderPlugin();
     grpc::ServerBuilder builder;
     int port = 0;
-    builder.AddListeningPort(join_address(options.host, options.port), grpc::InsecureServerCredentials(), &port);
+    builder.AddListeningPort(join_address(options.host, options.port), make_server_credentials(options.access_keys, options.keys, options.tls), &port);
     builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);  // a second server on the port is a mistake, not a helper
     builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMs);
     builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);

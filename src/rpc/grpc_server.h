@@ -1,6 +1,7 @@
 #pragma once
 // The front door's gRPC ports: TorchServe's inference and management services, each with grpc.health.v1 and reflection.
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "base/clock.h"
@@ -8,6 +9,8 @@
 #include "config/server_config.h"
 #include "frontend/management.h"
 #include "frontend/model_registry.h"
+#include "frontend/access_keys.h"
+#include "rpc/tls_files.h"
 
 namespace penstock::rpc {
 
@@ -18,6 +21,9 @@ struct GrpcServerOptions {
   int max_request_bytes = 6553500;
   int max_response_bytes = 6553500;
   config::ConnectionAge connection_age;
+  frontend::AccessKeys* access_keys = nullptr;  // null: every call is let in; must outlive the server
+  frontend::KeySet keys = frontend::kManagementKey;  // that open this port
+  std::optional<TlsFiles> tls;         // absent: plain text
   size_t max_waiting_messages = 1024;  // of one stream; a client that lags further is cut off with RESOURCE_EXHAUSTED
 };
 

@@ -43,28 +43,55 @@ Match match(std::string_view pattern, std::string_view path, std::map<std::strin
 
 }  // namespace
 
+std::vector<HttpRoute> guarded(std::vector<HttpRoute> routes, frontend::KeySet keys) {
+  for (HttpRoute& route : routes) route.keys = keys;
+  return routes;
+}
+
 HttpRouter::HttpRouter(std::string title, std::vector<HttpRoute> routes) : title_(std::move(title)), routes_(std::move(routes)) {
   const auto description = std::make_shared<std::string>();  // of a value of its own: routers are moved
   const auto describe = [description](const HttpRequest&, const std::shared_ptr<HttpReply>& reply) {
     reply->send({200, "application/json", *description, {}});
   };
-  routes_.push_back({"GET", "/api-description", "This description", {}, describe});
-  routes_.push_back({"OPTIONS", "/", "This description", {}, describe});
+  for (const HttpRoute& route : routes_) all_keys_ |= route.keys & ~frontend::kApiKey;
+  routes_.push_back({"GET", "/api-description", "This description", {}, describe, all_keys_});
+  routes_.push_back({"OPTIONS", "/", "This description", {}, describe, all_keys_});
   *description = openapi();
 }
 
-void HttpRouter::handle(HttpRequest request, const std::shared_ptr<HttpReply>& reply) const {
-  bool path_known = false;
+HttpRouter::Found HttpRouter::find(const std::string& method, const std::string& path) const {
+  Found found;
+  frontend::KeySet of_path = 0;
   for (const HttpRoute& route : routes_) {
-    request.parameters.clear();
-    const Match matched = match(route.pattern, request.path, request.parameters);
-    if (matched == Match::kBroken) return reply->send(error_response(400, "BadRequestException", "the path has a broken % escape"));
+    std::map<std::string, std::string> parameters;
+    const Match matched = match(route.pattern, path, parameters);
+    if (matched == Match::kBroken) {
+      found.broken = true;
+      break;
+    }
     if (matched == Match::kNo) continue;
-    path_known = true;
-    if (route.method != "*" && route.method != request.method) continue;
-    return route.handle(request, reply);
+    found.path_known = true;
+    of_path |= route.keys;
+    if (route.method != "*" && route.method != method) continue;
+    found.route = &route;
+    found.keys = route.keys;
+    found.parameters = std::move(parameters);
+    return found;
   }
-  if (path_known) {
+  found.keys = found.path_known && !found.broken ? of_path : all_keys_;
+  return found;
+}
+
+frontend::KeySet HttpRouter::keys(const std::string& method, const std::string& path) const { return find(method, path).keys; }
+
+void HttpRouter::handle(HttpRequest request, const std::shared_ptr<HttpReply>& reply) const {
+  Found found = find(request.method, request.path);
+  if (found.route) {
+    request.parameters = std::move(found.parameters);
+    return found.route->handle(request, reply);
+  }
+  if (found.broken) return reply->send(error_response(400, "BadRequestException", "the path has a broken % escape"));
+  if (found.path_known) {
     return reply->send(error_response(405, "MethodNotAllowedException", "Requested method is not allowed, please refer to API document."));
   }
   reply->send(error_response(404, "ResourceNotFoundException", "Requested resource is not found, please refer to API document."));

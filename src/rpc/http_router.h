@@ -1,10 +1,12 @@
 #pragma once
 // The table of routes: which handler answers a request, and the OpenAPI description, made of the same table.
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "frontend/access_keys.h"
 #include "rpc/http_message.h"
 
 namespace penstock::rpc {
@@ -16,24 +18,42 @@ struct HttpRoute {
   std::vector<std::string> query;  // names of the parameters that it reads
   // Called from any thread; must not block.
   std::function<void(const HttpRequest&, const std::shared_ptr<HttpReply>&)> handle;
+  frontend::KeySet keys = frontend::kManagementKey;  // that open it, where keys are asked for: guarded() says another for a whole table
 };
+
+// The same routes, opened by these keys.
+[[nodiscard]] std::vector<HttpRoute> guarded(std::vector<HttpRoute> routes, frontend::KeySet keys);
 
 // Threads: constant after construction; handle() from any thread.
 class HttpRouter {
  public:
-  // Adds GET /api-description and OPTIONS /, which answer openapi().
+  // Adds GET /api-description and OPTIONS /, which answer openapi() and take every key of the routes but the API key.
   HttpRouter(std::string title, std::vector<HttpRoute> routes);
 
   // Answers 404 for a path that no route has, 405 for a method that its routes do not have, 400 for a broken escape.
   void handle(HttpRequest request, const std::shared_ptr<HttpReply>& reply) const;
+
+  // The keys that open what such a request reaches; of a path or method that no route has, those of all that it might have meant.
+  [[nodiscard]] frontend::KeySet keys(const std::string& method, const std::string& path) const;
 
   [[nodiscard]] const std::vector<HttpRoute>& routes() const { return routes_; }
   // OpenAPI 3.0.1 as JSON.
   [[nodiscard]] std::string openapi() const;
 
  private:
+  // What handle() and keys() go by, so that they cannot disagree.
+  struct Found {
+    const HttpRoute* route = nullptr;
+    bool path_known = false;
+    bool broken = false;              // a % escape
+    frontend::KeySet keys = 0;
+    std::map<std::string, std::string> parameters;
+  };
+  [[nodiscard]] Found find(const std::string& method, const std::string& path) const;
+
   const std::string title_;
   std::vector<HttpRoute> routes_;
+  frontend::KeySet all_keys_ = 0;
 };
 
 }  // namespace penstock::rpc

@@ -1,9 +1,11 @@
 #include "rpc/http_server.h"
 
+#include <boost/asio/basic_socket_acceptor.hpp>
 #include <boost/asio/bind_executor.hpp>
+#include <boost/asio/generic/stream_protocol.hpp>
 #include <boost/asio/io_context.hpp>
-#include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/post.hpp>
+#include <boost/asio/ssl/context.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/strand.hpp>
 
@@ -12,47 +14,47 @@
 #include <vector>
 
 #include "base/log.h"
-#include "rpc/grpc_server.h"
 #include "rpc/http_session.h"
+#include "rpc/listen_socket.h"
 
 namespace penstock::rpc {
 namespace {
 
 namespace asio = boost::asio;
 using ErrorCode = boost::system::error_code;
-using tcp = asio::ip::tcp;
+using Socket = asio::generic::stream_protocol::socket;
 
 constexpr int kThreads = 2;
+
+// TLS 1.2 and later.
+std::shared_ptr<asio::ssl::context> make_tls_context(const TlsFiles& files) {
+  const auto context = std::make_shared<asio::ssl::context>(asio::ssl::context::tls_server);
+  context->set_options(asio::ssl::context::no_tlsv1 | asio::ssl::context::no_tlsv1_1 | asio::ssl::context::no_compression |
+                       asio::ssl::context::single_dh_use);
+  context->use_certificate_chain(asio::buffer(files.certificates));
+  context->use_private_key(asio::buffer(files.private_key), asio::ssl::context::pem);
+  constexpr unsigned char kName[] = "penstock";  // sessions that are resumed stay with this kind of server
+  (void)::SSL_CTX_set_session_id_context(context->native_handle(), kName, sizeof kName - 1);
+  if (files.client_authorities.empty()) return context;
+  context->set_verify_mode(asio::ssl::verify_peer | asio::ssl::verify_fail_if_no_peer_cert);
+  context->add_certificate_authority(asio::buffer(files.client_authorities));
+  return context;
+}
 
 }  // namespace
 
 class HttpServer::Impl {
  public:
-  Impl(const HttpServerOptions& options, HttpRouter router)
-      : shared_(std::make_shared<HttpShared>(options, std::move(router))), acceptor_(asio::make_strand(context_)), pause_(context_) {}
-  ~Impl() { shutdown(Deadline::after(milliseconds(0))); }
-
-  std::optional<Error> listen() {
-    const HttpServerOptions& options = shared_->options;
-    ErrorCode failed;
-    tcp::resolver resolver(context_);
-    const auto found = resolver.resolve(options.host, std::to_string(options.port), tcp::resolver::passive, failed);
-    if (!failed) {
-      const tcp::endpoint endpoint = found.begin()->endpoint();
-      acceptor_.open(endpoint.protocol(), failed);
-      if (!failed) acceptor_.set_option(asio::socket_base::reuse_address(true), failed);
-      if (!failed) acceptor_.bind(endpoint, failed);
-      if (!failed) acceptor_.listen(asio::socket_base::max_listen_connections, failed);
-    }
-    if (failed) {
-      return error(Code::kUnavailable, "cannot listen on {} (HTTP): {}; end the program that has it, or choose another with --set {}=http://HOST:PORT",
-                   join_address(options.host, options.port), failed.message(), options.port_key);
-    }
-    address_ = "http://" + join_address(options.host, acceptor_.local_endpoint().port());
+  Impl(const HttpServerOptions& options, HttpRouter router, ListenSocket socket, std::shared_ptr<asio::ssl::context> tls)
+      : shared_(std::make_shared<HttpShared>(options, std::move(router), std::move(tls))),
+        socket_(std::move(socket)),
+        acceptor_(asio::make_strand(context_), {socket_.family(), 0}, socket_.release()),
+        pause_(context_),
+        address_(socket_.address().text()) {
     accept();
     for (int i = 0; i < kThreads; ++i) threads_.emplace_back([this] { context_.run(); });
-    return std::nullopt;
   }
+  ~Impl() { shutdown(Deadline::after(milliseconds(0))); }
 
   [[nodiscard]] const std::string& address() const { return address_; }
 
@@ -71,7 +73,7 @@ class HttpServer::Impl {
 
  private:
   void accept() {
-    acceptor_.async_accept([this](ErrorCode failed, tcp::socket socket) {
+    acceptor_.async_accept([this](ErrorCode failed, Socket socket) {
       if (failed == asio::error::operation_aborted || !acceptor_.is_open()) return;
       if (failed) {
         // No file descriptors, most likely: give those that end a moment.
@@ -90,9 +92,10 @@ class HttpServer::Impl {
 
   asio::io_context context_{kThreads};  // first: what is pending in it when it goes are the connections, which use the rest
   const std::shared_ptr<HttpShared> shared_;
-  tcp::acceptor acceptor_;
+  ListenSocket socket_;
+  asio::basic_socket_acceptor<asio::generic::stream_protocol> acceptor_;
   asio::steady_timer pause_;
-  std::string address_;
+  const std::string address_;
   std::vector<std::thread> threads_;
 };
 
@@ -100,8 +103,19 @@ HttpServer::HttpServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 HttpServer::~HttpServer() = default;
 
 Result<std::unique_ptr<HttpServer>> HttpServer::start(const HttpServerOptions& options, HttpRouter router) {
-  auto impl = std::make_unique<Impl>(options, std::move(router));
-  if (auto failure = impl->listen()) return *failure;
+  std::shared_ptr<asio::ssl::context> tls;
+  if (options.address.tls) {
+    PENSTOCK_CHECK(options.tls.has_value(), "{}", options.address.text());
+    try {
+      tls = make_tls_context(*options.tls);
+    } catch (const boost::system::system_error& refused) {
+      return error(Code::kInvalidArgument, "{}: OpenSSL refuses certificate_file, private_key_file or client_ca_file: {}", options.address.text(),
+                   refused.what());
+    }
+  }
+  auto socket = ListenSocket::open(options.address, options.address_key);
+  if (!socket) return socket.error();
+  auto impl = std::make_unique<Impl>(options, std::move(router), std::move(*socket), std::move(tls));
   return std::unique_ptr<HttpServer>(new HttpServer(std::move(impl)));
 }
 

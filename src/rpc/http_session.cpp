@@ -1,24 +1,30 @@
 #include "rpc/http_session.h"
 
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
 
 #include <boost/asio/dispatch.hpp>
-#include <boost/asio/generic/stream_protocol.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
+#include <boost/asio/steady_timer.hpp>
 #include <boost/asio/strand.hpp>
 #include <boost/asio/write.hpp>
 #include <boost/beast/core.hpp>
 #include <boost/beast/http.hpp>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <iterator>
 #include <optional>
 #include <utility>
+#include <vector>
 
+#include "base/log.h"
 #include "base/mutex.h"
 #include "base/uuid.h"
+#include "rpc/http_stream_reactor.h"
 #include "rpc/outbound_queue.h"
 
 namespace penstock::rpc {
@@ -27,11 +33,12 @@ namespace {
 namespace asio = boost::asio;
 namespace beast = boost::beast;
 namespace http = boost::beast::http;
-using Socket = asio::generic::stream_protocol::socket;  // of TCP or of a unix socket
-using Stream = beast::basic_stream<asio::generic::stream_protocol>;
+using Socket = HttpStream::Socket;
 
 constexpr seconds kLinger{2};
 constexpr size_t kMaxDropped = 16 << 20;  // bytes
+constexpr size_t kReadAhead = 64 << 10;  // bytes
+constexpr milliseconds kLookAgain{250};
 
 using Request = http::request<http::string_body>;
 
@@ -51,6 +58,31 @@ const char* ambiguity(const http::request_header<>& header) {
   if (count(http::field::host) > 1) return "Host is given twice";
   if (count(http::field::host) == 0 && header.version() == 11) return "Host is missing";
   return nullptr;
+}
+
+// Who is counted together when tokens are wrong: an IPv4 address, the network of an IPv6 address (64 bits), all of a unix socket.
+std::string peer_name(int socket) {
+  sockaddr_storage address{};
+  socklen_t length = sizeof address;
+  char text[INET6_ADDRSTRLEN] = "";
+  if (::getpeername(socket, reinterpret_cast<sockaddr*>(&address), &length) != 0) return "an unknown address";
+  if (address.ss_family == AF_INET) {
+    (void)::inet_ntop(AF_INET, &reinterpret_cast<sockaddr_in&>(address).sin_addr, text, sizeof text);
+    return text;
+  }
+  if (address.ss_family != AF_INET6) return "the unix socket";
+  in6_addr ip = reinterpret_cast<sockaddr_in6&>(address).sin6_addr;
+  if (IN6_IS_ADDR_V4MAPPED(&ip)) return ::inet_ntop(AF_INET, &ip.s6_addr[12], text, sizeof text);
+  std::fill(ip.s6_addr + 8, ip.s6_addr + 16, 0);
+  return fmt::format("{}/64", ::inet_ntop(AF_INET6, &ip, text, sizeof text));
+}
+
+// TorchServe's answer to a wrong token: 400, not 401.
+HttpResponse token_refusal(const Error& refused) {
+  if (refused.code() == Code::kPermissionDenied) return error_response(400, "InvalidKeyException", refused.message());
+  HttpResponse response = error_response(429, "InvalidKeyException", refused.message());
+  response.headers.emplace_back("Retry-After", "60");
+  return response;
 }
 
 // Our form of a request; the error says what is wrong with its target.
@@ -81,7 +113,12 @@ Result<HttpRequest> from_wire(Request& message) {
 // Threads: what is not HttpReply runs on the connection's strand; HttpReply's methods from any thread.
 class Session final : public HttpReply, public std::enable_shared_from_this<Session> {
  public:
-  Session(Socket socket, std::shared_ptr<HttpShared> shared) : shared_(std::move(shared)), stream_(std::move(socket)) {
+  Session(Socket socket, std::shared_ptr<HttpShared> shared)
+      : shared_(std::move(shared)),
+        stream_(std::move(socket)),
+        look_again_(stream_.get_executor()),
+        peer_(peer_name(stream_.socket().native_handle())),
+        buffer_(shared_->options.max_header_bytes + kReadAhead) {
     shared_->connections.fetch_add(1);
   }
   ~Session() override {
@@ -90,10 +127,11 @@ class Session final : public HttpReply, public std::enable_shared_from_this<Sess
   }
 
   void start() {
-    asio::dispatch(stream_.get_executor(), [self = shared_from_this()] { self->read_header(); });
+    asio::dispatch(stream_.get_executor(), [self = shared_from_this()] { self->shared_->tls ? self->expect_tls() : self->read_header(); });
   }
   void refuse_busy() {
     asio::dispatch(stream_.get_executor(), [self = shared_from_this()] {
+      if (self->shared_->tls) return self->linger();  // what is not TLS would only puzzle
       self->refuse(error_response(503, "ServiceUnavailableException", "too many connections; try again later"));
     });
   }
@@ -130,12 +168,27 @@ class Session final : public HttpReply, public std::enable_shared_from_this<Sess
     std::string text;
   };
 
+  // A client that speaks plain HTTP to a TLS port is told so.
+  void expect_tls() {
+    expires_after(shared_->options.header_timeout);
+    beast::async_detect_ssl(stream_.plain(), buffer_, [self = shared_from_this()](beast::error_code failed, bool tls) {
+      if (failed) return self->linger();
+      if (!tls) return self->refuse(error_response(403, "BadRequestException", "this port takes HTTPS requests only; use https://"));
+      self->stream_.handshake(*self->shared_->tls, self->buffer_, [self](beast::error_code refused) {
+        if (!refused) return self->read_header();
+        spdlog::debug("TLS: no handshake with {}: {}", self->peer_, refused.message());
+        self->linger();
+      });
+    });
+  }
+
   void read_header() {
     request_id_ = make_uuid();
     parser_.emplace();
+    cors_.clear();
     parser_->header_limit(static_cast<std::uint32_t>(shared_->options.max_header_bytes));
     parser_->body_limit(shared_->options.max_request_bytes);
-    stream_.expires_after(shared_->options.header_timeout);
+    expires_after(shared_->options.header_timeout);
     http::async_read_header(stream_, buffer_, *parser_, [self = shared_from_this()](beast::error_code failed, size_t) { self->on_header(failed); });
   }
 
@@ -144,14 +197,37 @@ class Session final : public HttpReply, public std::enable_shared_from_this<Sess
     const auto& header = parser_->get();
     http_1_1_ = header.version() == 11;
     if (const char* why = ambiguity(header)) return refuse(error_response(400, "BadRequestException", why));
+    cors_ = cors_headers(shared_->options.cors, std::string(header[http::field::origin]));
+    if (is_preflight(header)) return answer_preflight();
+    if (const auto refused = check_token(header)) return refuse(token_refusal(*refused));
     if (const auto length = parser_->content_length(); length && *length > shared_->options.max_request_bytes) {
       return on_bad_request(http::error::body_limit);
     }
-    stream_.expires_after(shared_->options.body_timeout);
+    expires_after(shared_->options.body_timeout);
     if (!beast::iequals(header[http::field::expect], "100-continue")) return read_body();
     asio::async_write(stream_, asio::buffer("HTTP/1.1 100 Continue\r\n\r\n", 25), [self = shared_from_this()](beast::error_code broken, size_t) {
       if (!broken) self->read_body();
     });
+  }
+
+  // A browser asks whether a page may send its request. It sends no token with that, and learns nothing but the rules.
+  bool is_preflight(const http::request_header<>& header) const {
+    return !cors_.empty() && header.method() == http::verb::options && header.find(http::field::access_control_request_method) != header.end();
+  }
+  void answer_preflight() {
+    keep_alive_ = false;  // there may be a body, which nobody reads
+    write({204, "", "", {}});
+  }
+
+  // Why this request may not pass. Two tokens are none: who looks at the first and who looks at the last would disagree.
+  std::optional<Error> check_token(const http::request_header<>& header) {
+    frontend::AccessKeys* access_keys = shared_->options.access_keys;
+    if (!access_keys) return std::nullopt;
+    const auto [first, last] = header.equal_range(http::field::authorization);
+    const std::string authorization = std::distance(first, last) == 1 ? std::string(first->value()) : "";
+    const std::string target(header.target());
+    const auto keys = shared_->router.keys(std::string(header.method_string()), target.substr(0, target.find('?')));
+    return access_keys->check(keys, authorization, peer_);
   }
 
   void read_body() {
@@ -165,7 +241,7 @@ class Session final : public HttpReply, public std::enable_shared_from_this<Sess
     auto request = from_wire(message);
     if (!request) return refuse(error_response(400, "BadRequestException", request.error().message()));
     request->id = request_id_;
-    stream_.expires_never();  // the router's handlers have limits of their own
+    stream_.plain().expires_never();  // the router's handlers have limits of their own
     shared_->busy.fetch_add(1);
     chunks_ = std::make_shared<OutboundQueue<Chunk>>(shared_->options.max_waiting_chunks);
     {
@@ -206,6 +282,7 @@ class Session final : public HttpReply, public std::enable_shared_from_this<Sess
     message.set(http::field::pragma, "no-cache");
     message.set(http::field::cache_control, "no-cache; no-store, must-revalidate, private");
     message.set(http::field::expires, "Thu, 01 Jan 1970 00:00:00 UTC");
+    for (const auto& [name, value] : cors_) message.set(name, value);
     for (const auto& [name, value] : response.headers) message.set(name, value);
     message.keep_alive(keep_alive_);
   }
@@ -215,7 +292,7 @@ class Session final : public HttpReply, public std::enable_shared_from_this<Sess
     set_headers(*response_, response);
     response_->body() = std::move(response.body);
     response_->prepare_payload();
-    stream_.expires_after(shared_->options.write_timeout);
+    expires_after(shared_->options.write_timeout);
     http::async_write(stream_, *response_, [self = shared_from_this()](beast::error_code failed, size_t) { self->after_answer(failed); });
   }
 
@@ -233,7 +310,7 @@ class Session final : public HttpReply, public std::enable_shared_from_this<Sess
   }
 
   void write_chunk() {
-    stream_.expires_after(shared_->options.write_timeout);
+    expires_after(shared_->options.write_timeout);
     const auto written = [self = shared_from_this(), chunks = chunks_](beast::error_code failed, size_t) {
       if (failed) self->on_gone();
       self->act(chunks->written(!failed));
@@ -243,7 +320,7 @@ class Session final : public HttpReply, public std::enable_shared_from_this<Sess
   }
 
   void write_end() {
-    stream_.expires_after(shared_->options.write_timeout);
+    expires_after(shared_->options.write_timeout);
     end_text_.clear();
     if (const auto& failure = chunks_->outcome()) {
       keep_alive_ = false;
@@ -284,9 +361,22 @@ class Session final : public HttpReply, public std::enable_shared_from_this<Sess
     }
     char byte = 0;
     const ssize_t count = ::recv(stream_.socket().native_handle(), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
-    if (count > 0) return;  // the next request is there already; it is read when this one is answered
+    if (count > 0) return look_again();
     if (count < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)) return watch_for_end();
     on_gone();
+  }
+
+  // The next request is there already; it is read when this one is answered. Inside TLS it may as well be the client's farewell, which nothing
+  // but the end of the connection tells apart.
+  void look_again() {
+    if (!stream_.is_tls()) return;
+    if (stream_.client_ended()) return on_gone();
+    watching_ = true;
+    look_again_.expires_after(kLookAgain);
+    look_again_.async_wait([self = shared_from_this()](beast::error_code failed) {
+      self->watching_ = false;
+      if (!failed) self->look_at_client();
+    });
   }
 
   void on_gone() EXCLUDES(mutex_) {
@@ -300,24 +390,34 @@ class Session final : public HttpReply, public std::enable_shared_from_this<Sess
     if (gone) gone();
   }
 
-  // What the client still sends is read and dropped for a moment: closing at once would make its system throw our answer away.
   void close() {
+    if (!stream_.is_tls()) return linger();
+    expires_after(kLinger);
+    stream_.farewell([self = shared_from_this()](beast::error_code) { self->linger(); });
+  }
+
+  // What the client still sends is read and dropped for a moment: closing at once would make its system throw our answer away.
+  void linger() {
     beast::error_code ignored;
     stream_.socket().shutdown(Socket::shutdown_send, ignored);
-    stream_.expires_after(kLinger);
+    expires_after(kLinger);
     drop_rest(kMaxDropped);
   }
 
   void drop_rest(size_t most) {
-    stream_.async_read_some(asio::buffer(dropped_), [self = shared_from_this(), most](beast::error_code failed, size_t count) {
-      if (failed || count >= most) self->stream_.close();
+    stream_.plain().async_read_some(asio::buffer(dropped_), [self = shared_from_this(), most](beast::error_code failed, size_t count) {
+      if (failed || count >= most) self->stream_.plain().close();
       else self->drop_rest(most - count);
     });
   }
 
+  void expires_after(milliseconds time) { stream_.plain().expires_after(time); }
+
   const std::shared_ptr<HttpShared> shared_;
-  Stream stream_;
-  beast::flat_buffer buffer_;
+  HttpStream stream_;
+  asio::steady_timer look_again_;
+  const std::string peer_;
+  beast::flat_buffer buffer_;  // bounded: the end of a chunk's line or of the trailers might never come
   std::optional<http::request_parser<http::string_body>> parser_;
   std::optional<http::response<http::string_body>> response_;
   std::optional<http::response<http::empty_body>> head_;
@@ -325,6 +425,7 @@ class Session final : public HttpReply, public std::enable_shared_from_this<Sess
   std::shared_ptr<OutboundQueue<Chunk>> chunks_;  // of the request that is answered; the next one gets a new one
   std::string end_text_;
   std::string request_id_ = make_uuid();  // of the request that is read or answered
+  std::vector<std::pair<std::string, std::string>> cors_;  // of the answer to this request
   std::array<char, 4096> dropped_;
   std::atomic<bool> http_1_1_{true};
   bool keep_alive_ = true;

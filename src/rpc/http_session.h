@@ -9,15 +9,20 @@
 
 namespace boost::asio {
 class io_context;
+namespace ssl {
+class context;
 }
+}  // namespace boost::asio
 
 namespace penstock::rpc {
 
 // What all connections of a server share.
 struct HttpShared {
-  HttpShared(const HttpServerOptions& server_options, HttpRouter server_router) : options(server_options), router(std::move(server_router)) {}
+  HttpShared(const HttpServerOptions& server_options, HttpRouter server_router, std::shared_ptr<boost::asio::ssl::context> tls_context)
+      : options(server_options), router(std::move(server_router)), tls(std::move(tls_context)) {}
   const HttpServerOptions options;
   const HttpRouter router;
+  const std::shared_ptr<boost::asio::ssl::context> tls;  // null: plain HTTP
   std::atomic<int> connections{0};
   std::atomic<int> busy{0};  // requests whose answer has not ended
 };

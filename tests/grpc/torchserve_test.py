@@ -28,7 +28,7 @@ class TorchServe:
         (self.folder / "tmp").mkdir()
         self.config = self.folder / "config.properties"
         free = [pair for pair in FREE_PORTS if pair != "--set"]
-        self.config.write_text("\n".join([*free, "grpc_inference_port=0", *settings]) + "\n")
+        self.config.write_text("\n".join([*free, "grpc_inference_port=0", "disable_token_authorization=true", *settings]) + "\n")
         self.environment = dict(os.environ, TMPDIR=str(self.folder / "tmp"), PYTHONUNBUFFERED="1")
         self.environment.pop("LOG_LOCATION", None)
         if FAKE_WORKER:
