@@ -254,6 +254,26 @@ TEST_F(EngineTest, OneTwoAndThreeStagesGiveTheTokensOfAPlainLoopForTwentyPrompts
   }
 }
 
+TEST_F(EngineTest, SpecialTokensOfAConversationCountThoseOfATextDoNotAndIdsAreUsedAsTheyAre) {
+  with_engine(1, [&](PipelineEngine& engine) {
+    const auto prompt_tokens = [&](text::GenerationRequest request) {
+      const auto sink = std::make_shared<Collector>();
+      EXPECT_TRUE(engine.submit(request, sink).ok());
+      return sink->wait().usage.prompt_tokens;
+    };
+    auto request = greedy("ab<|end|>", 1);
+    EXPECT_EQ(prompt_tokens(request), 9);
+    request.is_chat = true;
+    EXPECT_EQ(prompt_tokens(request), 3);
+    request.prompt_ids = {97, 98, 256, 97};
+    EXPECT_EQ(prompt_tokens(request), 4);
+    request.prompt_ids = {97, 1 << 20};
+    const auto refused = engine.submit(request, std::make_shared<Collector>());
+    ASSERT_FALSE(refused.ok());
+    EXPECT_EQ(refused.error().message().substr(0, 8), "prompt: ");
+  });
+}
+
 TEST_F(EngineTest, TheSameSeedGivesTheSameTextWhateverElseRuns) {
   auto request = greedy("seeded", 20);
   request.sampling.temperature = 1;

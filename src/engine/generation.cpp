@@ -5,7 +5,7 @@
 namespace penstock::engine {
 
 Generation::Generation(const text::Tokenizer& tokenizer, const text::GenerationRequest& request, int prompt_tokens, std::shared_ptr<EventSink> sink)
-    : end_id_(tokenizer.end_id()),
+    : end_id_(request.sampling.ignore_eos ? -1 : tokenizer.end_id()),
       sink_(std::move(sink)),
       decoder_(tokenizer, text::SpecialTokens::kSkip, /*at_start=*/false),
       stops_(request.sampling.stop) {

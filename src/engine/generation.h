@@ -27,7 +27,7 @@ class Generation {
  private:
   [[nodiscard]] bool push(std::string text, int32_t token, double step_ms, std::optional<FinishReason> end);
 
-  const int32_t end_id_;
+  const int32_t end_id_;  // -1: no token ends the text
   const std::shared_ptr<EventSink> sink_;
   text::StreamDecoder decoder_;
   text::StopStrings stops_;

@@ -1,5 +1,6 @@
 #include "engine/pipeline_engine.h"
 
+#include <algorithm>
 #include <random>
 
 #include "base/log.h"
@@ -42,10 +43,13 @@ EngineInfo PipelineEngine::info() const {
 Result<SequenceInput> PipelineEngine::prepare(const text::GenerationRequest& request) const {
   SequenceInput input;
   try {
-    input.prompt = tokenizer_.encode(request.prompt, {.add_special_tokens = true});
+    if (!request.prompt_ids.empty()) input.prompt = request.prompt_ids;
+    else input.prompt = tokenizer_.encode(request.prompt, {.add_special_tokens = !request.is_chat, .parse_special_tokens = request.is_chat});
   } catch (const Error& e) {
     return error(e.code(), "prompt: {}", e.message());
   }
+  const auto out = std::find_if(input.prompt.begin(), input.prompt.end(), [&](int32_t id) { return id < 0 || id >= runner_.config().vocab_size; });
+  if (out != input.prompt.end()) return error(Code::kInvalidArgument, "prompt: expected token ids from 0 to {}, found {}", runner_.config().vocab_size - 1, *out);
   const int limit = runner_.max_sequence_tokens();
   if (input.prompt.empty()) return error(Code::kInvalidArgument, "prompt: is empty; expected at least one token");
   if (static_cast<int>(input.prompt.size()) >= limit) {

@@ -16,6 +16,8 @@ namespace pb = penstock::worker::v1;
 
 void fill(pb::GenerateRequest& message, const text::GenerationRequest& request) {
   message.set_prompt(request.prompt);
+  message.mutable_prompt_ids()->Assign(request.prompt_ids.begin(), request.prompt_ids.end());
+  message.set_is_chat(request.is_chat);
   pb::Sampling& sampling = *message.mutable_sampling();
   sampling.set_max_tokens(request.sampling.max_tokens);
   sampling.set_temperature(request.sampling.temperature);
@@ -23,6 +25,7 @@ void fill(pb::GenerateRequest& message, const text::GenerationRequest& request) 
   sampling.set_top_p(request.sampling.top_p);
   if (request.sampling.seed) sampling.set_seed(*request.sampling.seed);
   for (const std::string& stop : request.sampling.stop) sampling.add_stop(stop);
+  sampling.set_ignore_eos(request.sampling.ignore_eos);
 }
 
 void fill(pb::PredictRequest& message, const handler::Request& request) {
@@ -81,6 +84,8 @@ Error to_error(const pb::End& end) { return to_error(grpc::Status(static_cast<gr
 text::GenerationRequest from_proto(const pb::GenerateRequest& request) {
   text::GenerationRequest result;
   result.prompt = request.prompt();
+  result.prompt_ids.assign(request.prompt_ids().begin(), request.prompt_ids().end());
+  result.is_chat = request.is_chat();
   const pb::Sampling& sampling = request.sampling();
   result.sampling.max_tokens = sampling.max_tokens();
   result.sampling.temperature = sampling.temperature();
@@ -88,6 +93,7 @@ text::GenerationRequest from_proto(const pb::GenerateRequest& request) {
   result.sampling.top_p = sampling.top_p();
   if (sampling.has_seed()) result.sampling.seed = sampling.seed();
   result.sampling.stop.assign(sampling.stop().begin(), sampling.stop().end());
+  result.sampling.ignore_eos = sampling.ignore_eos();
   return result;
 }
 

@@ -162,6 +162,9 @@ class WorkerServiceTest : public testing::Test {
     request.sampling.temperature = 0.5;
     request.sampling.seed = 9;
     request.sampling.stop = {"\n"};
+    request.sampling.ignore_eos = true;
+    request.prompt_ids = {7, 8};
+    request.is_chat = true;
     return client->start(request, receiver);
   }
   TempDir dir_;
@@ -203,6 +206,9 @@ TEST_F(WorkerServiceTest, ARequestAndItsEventsCrossUnchanged) {
   EXPECT_EQ(request.sampling.temperature, 0.5);
   EXPECT_EQ(request.sampling.seed, 9u);
   EXPECT_EQ(request.sampling.stop, std::vector<std::string>{"\n"});
+  EXPECT_TRUE(request.sampling.ignore_eos);
+  EXPECT_EQ(request.prompt_ids, (std::vector<int32_t>{7, 8}));
+  EXPECT_TRUE(request.is_chat);
   EXPECT_TRUE(sink->push(piece("a")));
   EXPECT_TRUE(sink->push(piece("b")));
   EXPECT_TRUE(sink->push(last("c", engine::FinishReason::kLength)));

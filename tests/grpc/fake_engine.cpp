@@ -32,6 +32,7 @@ engine::EngineInfo FakeEngine::info() const { return {"FakeForCausalLM", options
 
 Result<engine::RequestId> FakeEngine::submit(const text::GenerationRequest& request, std::shared_ptr<engine::EventSink> sink) {
   auto words = split_words(request.prompt);
+  for (const int32_t id : request.prompt_ids) words.push_back(std::to_string(id));
   if (static_cast<int>(words.size()) >= options_.max_sequence_tokens) {
     return error(Code::kInvalidArgument, "prompt: {} tokens; expected fewer than {}", words.size(), options_.max_sequence_tokens);
   }

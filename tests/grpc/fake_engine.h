@@ -19,7 +19,7 @@ struct FakeEngineOptions {
   bool spread = false;             // the requests of a step are served one after the other over its time, not all at its end
 };
 
-// A prompt that begins with one of these words is played by its rule:
+// Token ids are words, too. A prompt that begins with one of these words is played by its rule:
 //   [hang]   nothing is ever sent          [big]    every piece is 16 KiB
 //   [crash]  the process aborts            [error]  the generation ends with an INTERNAL error
 //   [clock]  every piece is the monotonic clock in nanoseconds; ends are not printed
