@@ -15,6 +15,7 @@
 #include "rpc/http_access_keys.h"
 #include "rpc/http_inference.h"
 #include "rpc/http_management.h"
+#include "rpc/http_openai.h"
 #include "worker_program.h"
 
 namespace penstock {
@@ -28,6 +29,9 @@ constexpr seconds kDrainWorkers{5};
 // Management calls over HTTP that run at once, and that wait.
 constexpr int kHttpCalls = 8;
 constexpr size_t kHttpCallsWaiting = 64;
+// Conversations that are made prompts at once, and that wait for it.
+constexpr int kTextCalls = 2;
+constexpr size_t kTextCallsWaiting = 1024;
 
 std::optional<frontend::ModelStore> open_store(const config::ServerConfig& config) {
   if (config.model_store.empty()) return std::nullopt;
@@ -80,7 +84,8 @@ FrontDoor::FrontDoor(FrontDoorOptions options)
       registry_({config_, devices_, cores_, worker_programs(), fs::absolute(options_.log_folder), sockets_.path(), &make_client,
                  [this](const std::string& model) { on_serving_changed(model); }}),
       management_(registry_, store_, config_),
-      http_calls_(kHttpCalls, kHttpCallsWaiting) {
+      http_calls_(kHttpCalls, kHttpCallsWaiting),
+      text_calls_(kTextCalls, kTextCallsWaiting) {
   warn_of_open_doors(config_, access_keys_ != nullptr);
   for (const frontend::ModelFolder& folder : folders_) {
     const auto failure = add_model(folder);
@@ -152,7 +157,9 @@ void FrontDoor::start_listeners() {
 
 // One listener for each address: equal addresses serve both tables.
 void FrontDoor::start_http() {
-  auto inference = rpc::guarded(rpc::inference_routes(registry_, static_cast<size_t>(config_.max_response_size)), frontend::kInferenceKey);
+  const auto max_response = static_cast<size_t>(config_.max_response_size);
+  auto inference = rpc::guarded(rpc::inference_routes(registry_, max_response), frontend::kInferenceKey);
+  std::ranges::move(rpc::guarded(rpc::openai_routes(registry_, text_calls_, max_response), frontend::kInferenceKey), std::back_inserter(inference));
   auto management = rpc::guarded(rpc::management_routes(management_, http_calls_), frontend::kManagementKey);
   if (access_keys_) std::ranges::move(rpc::access_key_routes(*access_keys_, http_calls_), std::back_inserter(management));
   rpc::HttpServerOptions options = http_options(config_, access_keys_.get(), tls_);
