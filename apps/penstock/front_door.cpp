@@ -81,8 +81,9 @@ FrontDoor::FrontDoor(FrontDoorOptions options)
       tls_(read_tls(config_)),
       devices_(usable_devices(config_)),
       cores_(cluster::core_names()),
+      observability_(config_, options_.log_folder, options_.log_files),
       registry_({config_, devices_, cores_, worker_programs(), fs::absolute(options_.log_folder), sockets_.path(), &make_client,
-                 [this](const std::string& model) { on_serving_changed(model); }}),
+                 [this](const std::string& model) { on_serving_changed(model); }, &observability_.metrics(), observability_.spans()}),
       management_(registry_, store_, config_),
       http_calls_(kHttpCalls, kHttpCallsWaiting),
       text_calls_(kTextCalls, kTextCallsWaiting) {
@@ -126,6 +127,7 @@ std::optional<Error> FrontDoor::add_model(const frontend::ModelFolder& folder) {
 void FrontDoor::run() {
   start_listeners();
   start_http();
+  http_metrics_ = observability_.listen(registry_, http_options(config_, nullptr, tls_));
   if (access_keys_) access_keys_->publish();
   start_models();
   const auto failure = options_.wait_for_models ? wait_loaded() : std::nullopt;
@@ -141,6 +143,7 @@ void FrontDoor::run() {
 void FrontDoor::start_listeners() {
   rpc::GrpcServerOptions options = grpc_options(config_, access_keys_.get(), tls_);
   options.keys = frontend::kInferenceKey;
+  options.watcher = &observability_.requests();
   options.host = config_.grpc_inference_address;
   options.port = config_.grpc_inference_port;
   options.connection_age = config_.grpc_inference_age;
@@ -163,6 +166,7 @@ void FrontDoor::start_http() {
   auto management = rpc::guarded(rpc::management_routes(management_, http_calls_), frontend::kManagementKey);
   if (access_keys_) std::ranges::move(rpc::access_key_routes(*access_keys_, http_calls_), std::back_inserter(management));
   rpc::HttpServerOptions options = http_options(config_, access_keys_.get(), tls_);
+  options.watcher = &observability_.requests();
   options.address = config_.inference_address;
   const bool one = config_.inference_address == config_.management_address && (config_.inference_address.port != 0 || !options.address.unix_path.empty());
   if (one) std::ranges::move(management, std::back_inserter(inference));
@@ -200,6 +204,7 @@ void FrontDoor::print_started() const {
   fmt::print("  management  {}  (gRPC: TorchServe management, health, reflection)\n", management_server_->address());
   fmt::print("  HTTP        {}  (TorchServe inference)\n  HTTP        {}  (TorchServe management)\n", http_inference_->address(),
              (http_management_ ? http_management_ : http_inference_)->address());
+  if (http_metrics_) fmt::print("  metrics     {}/metrics\n", http_metrics_->address());
   if (!models.empty()) {
     fmt::print("  try         penstock generate --address {} --model {} --prompt \"Once upon a time\"\n", inference_->address(),
                models[0]->name());
@@ -232,6 +237,7 @@ void FrontDoor::shut_down() {
   management_server_->shutdown(closed);
   http_inference_->shutdown(closed);
   if (http_management_) http_management_->shutdown(closed);
+  if (http_metrics_) http_metrics_->shutdown(closed);
   health_ = nullptr;
   spdlog::info("stopped");
 }

@@ -16,6 +16,7 @@
 #include "frontend/management.h"
 #include "frontend/model_registry.h"
 #include "frontend/model_store.h"
+#include "observability.h"
 #include "rpc/call_pool.h"
 #include "rpc/grpc_server.h"
 #include "rpc/http_server.h"
@@ -28,6 +29,7 @@ struct FrontDoorOptions {
   std::string log_folder = "logs";
   // false, as TorchServe does it: says that it has started before models are loaded, goes on without those that cannot be, and may have none.
   bool wait_for_models = true;
+  bool log_files = false;             // TorchServe's log files, in LOG_LOCATION or log_folder
   std::string how_to_stop;            // for the start's message; empty = Ctrl-C, or kill
   std::function<void()> on_started;   // after that message
   bool keys_by_default = false;  // access keys are asked for unless the configuration says otherwise
@@ -63,6 +65,7 @@ class FrontDoor {
   const std::optional<rpc::TlsFiles> tls_;
   cluster::DeviceAssignment devices_;
   cluster::DeviceAssignment cores_;
+  Observability observability_;
   std::unique_ptr<rpc::HttpServer> http_inference_;   // before the registry: late answers of its jobs go to them
   std::unique_ptr<rpc::HttpServer> http_management_;  // null: the other one serves both
   frontend::ModelRegistry registry_;
@@ -71,6 +74,7 @@ class FrontDoor {
   rpc::CallPool http_calls_;  // management calls over HTTP
   rpc::CallPool text_calls_;  // conversations and tokens over HTTP
   // After the registry: calls that run use it.
+  std::unique_ptr<rpc::HttpServer> http_metrics_;  // null: not asked for
   std::unique_ptr<rpc::GrpcServer> inference_;
   std::unique_ptr<rpc::GrpcServer> management_server_;
   std::atomic<rpc::GrpcServer*> health_{nullptr};  // inference_, while it may be told of changes

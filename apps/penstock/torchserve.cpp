@@ -117,6 +117,7 @@ FrontDoorOptions front_door_options(Flags flags) {
   options.log_folder = config::process_environment()("LOG_LOCATION").value_or("logs");
   options.wait_for_models = false;
   options.keys_by_default = true;
+  options.log_files = true;
   options.how_to_stop = "torchserve --stop";
   return options;
 }

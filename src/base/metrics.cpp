@@ -10,7 +10,6 @@
 namespace penstock {
 namespace {
 
-// Whole numbers keep a ".0", as Java prints them.
 void append_number(std::string& text, double value) {
   if (std::isnan(value)) text += "NaN";
   else if (std::isinf(value)) text += value > 0 ? "+Inf" : "-Inf";
@@ -27,13 +26,13 @@ void append_escaped(std::string& text, std::string_view value, bool in_quotes) {
   }
 }
 
-std::string number(double value) {
+}  // namespace
+
+std::string metric_number(double value) {
   std::string text;
   append_number(text, value);
   return text;
 }
-
-}  // namespace
 
 void Histogram::observe(double value) {
   const auto bucket = std::lower_bound(bounds_.begin(), bounds_.end(), value) - bounds_.begin();
@@ -97,7 +96,7 @@ void write_value(MetricText& text, const Labels& names, const Labels& values, co
   const auto& bounds = histogram.bounds();
   for (size_t i = 0; i <= bounds.size(); ++i) {
     count += histogram.count_in(i);
-    le.back() = i < bounds.size() ? number(bounds[i]) : "+Inf";
+    le.back() = i < bounds.size() ? metric_number(bounds[i]) : "+Inf";
     text.sample(with_le, le, static_cast<double>(count), "_bucket");
   }
   text.sample(names, values, static_cast<double>(count), "_count");

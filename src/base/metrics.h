@@ -52,6 +52,9 @@ class Histogram {
   std::atomic<double> sum_{0};
 };
 
+// "8.0", "0.25", "+Inf": whole numbers keep a ".0", as Java prints them.
+[[nodiscard]] std::string metric_number(double value);
+
 using Labels = std::vector<std::string>;
 
 // Writes the text: `Name{label="value",} 8.0`, with a comma after the last label, as Java's client writes it and tools of its users expect.

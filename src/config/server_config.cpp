@@ -100,7 +100,8 @@ class Loader {
       config_.models = std::move(*models);
     }
     for (const auto& [key, text, target] : {std::tuple("inference_address", &raw_.inference_address, &config_.inference_address),
-                                            std::tuple("management_address", &raw_.management_address, &config_.management_address)}) {
+                                            std::tuple("management_address", &raw_.management_address, &config_.management_address),
+                                            std::tuple("metrics_address", &raw_.metrics_address, &config_.metrics_address)}) {
       if (text->empty()) continue;
       auto address = parse_http_address(*text);
       if (!address) return fail(address.error().code(), key, "{}", address.error().message());
@@ -159,6 +160,7 @@ class Loader {
   // What was asked to be encrypted or guarded must not be open.
   [[nodiscard]] std::optional<Error> check_tls() const {
     for (const auto& [key, asks] : {std::pair("inference_address", config_.inference_address.tls), std::pair("management_address", config_.management_address.tls),
+                                    std::pair("metrics_address", config_.metrics_address.tls),
                                     std::pair("enable_grpc_ssl", config_.enable_grpc_ssl)}) {
       if (!asks || (!config_.certificate_file.empty() && !config_.private_key_file.empty())) continue;
       return fail(Code::kInvalidArgument, key, "TLS needs certificate_file and private_key_file, both PEM; for a try make them with\n  openssl req -x509 "

@@ -27,9 +27,25 @@ struct ModelEntry {
   ModelSettings settings;
 };
 
+// What becomes of metrics besides being counted. GET /metrics answers in every mode, unlike TorchServe's, whose default shows nothing there.
+enum class MetricsMode {
+  kLog,         // each request's and each system figure is also a line of ts_metrics.log or model_metrics.log, if there are log files
+  kPrometheus,  // no such lines
+  kLegacy,      // lines; GET /metrics shows TorchServe's three ts_* counters only
+};
+
+// How access_log.log is written.
+enum class AccessLog {
+  kAuto,        // as kTorchServe, if there are log files
+  kTorchServe,  // with kJson: asks for log files
+  kJson,
+  kOff,
+};
+
 struct ServerConfig {
   HttpAddress inference_address{"127.0.0.1", 8080};
   HttpAddress management_address{"127.0.0.1", 8081};
+  HttpAddress metrics_address{"127.0.0.1", 8082};
   std::string grpc_inference_address = "127.0.0.1";         // host only
   int grpc_inference_port = 7070;                           // 0 = any free one
   ConnectionAge grpc_inference_age;
@@ -51,7 +67,7 @@ struct ServerConfig {
   seconds http_header_timeout{30};                          // for a whole header, for a TLS handshake, and for an idle connection
   seconds http_body_timeout{60};                            // for a whole body
 
-  [[nodiscard]] bool uses_tls() const { return enable_grpc_ssl || inference_address.tls || management_address.tls; }
+  [[nodiscard]] bool uses_tls() const { return enable_grpc_ssl || inference_address.tls || management_address.tls || metrics_address.tls; }
 
   std::string model_store;                                  // folder of model folders; empty = none; relative to the file's folder
   bool load_all_models = false;                             // load_models=all
@@ -68,6 +84,14 @@ struct ServerConfig {
   int max_request_size = 6553500;                           // bytes
   int max_response_size = 6553500;                          // bytes
   int default_workers_per_model = 0;                        // 0 = one
+
+  bool enable_metrics_api = true;                           // GET /metrics at metrics_address
+  MetricsMode metrics_mode = MetricsMode::kLog;
+  bool disable_system_metrics = false;                      // processors, memory, disk, GPUs
+  seconds metric_time_interval{60};                         // between two looks at these
+
+  AccessLog access_log = AccessLog::kAuto;
+  std::string otlp_endpoint;                                // http://HOST:PORT of a collector of spans; empty = as OTEL_EXPORTER_OTLP_* say
 
   std::vector<std::string> notes;                           // keys that were given and do nothing, and why: one line each, to be logged
 };

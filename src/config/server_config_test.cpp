@@ -94,6 +94,30 @@ TEST_F(ServerConfigTest, ReadsTlsAndCors) {
   EXPECT_FALSE(load("").value().uses_tls());
 }
 
+TEST_F(ServerConfigTest, MetricsAreShownUnlessToldOtherwise) {
+  const ServerConfig standard = load("").value();
+  EXPECT_TRUE(standard.enable_metrics_api);
+  EXPECT_EQ(standard.metrics_address.port, 8082);
+  EXPECT_EQ(standard.metrics_mode, MetricsMode::kLog);
+  const ServerConfig config = load("metrics_address=http://0.0.0.0:99\nenable_metrics_api=false\nmetrics_mode=legacy\nmetric_time_interval=5\n"
+                                   "disable_system_metrics=true\n").value();
+  EXPECT_EQ(config.metrics_address.port, 99);
+  EXPECT_FALSE(config.enable_metrics_api);
+  EXPECT_EQ(config.metrics_mode, MetricsMode::kLegacy);
+  EXPECT_EQ(config.metric_time_interval, seconds(5));
+  EXPECT_TRUE(config.disable_system_metrics);
+  EXPECT_THAT(refusal("metrics_mode=loud\n"), HasSubstr("key 'metrics_mode': expected"));
+  EXPECT_THAT(refusal("metric_time_interval=0\n"), HasSubstr("expected an integer >= 1"));
+}
+
+TEST_F(ServerConfigTest, LogsAndTracesHaveKeysOfOurs) {
+  EXPECT_EQ(load("").value().access_log, AccessLog::kAuto);
+  const ServerConfig config = load("access_log=json\notlp_endpoint=http://127.0.0.1:4318\n").value();
+  EXPECT_EQ(config.access_log, AccessLog::kJson);
+  EXPECT_EQ(config.otlp_endpoint, "http://127.0.0.1:4318");
+  EXPECT_THAT(refusal("access_log=xml\n"), HasSubstr("key 'access_log': expected"));
+}
+
 TEST_F(ServerConfigTest, LoadsAllModelsWhenToldSo) {
   EXPECT_TRUE(load("load_models=all\n").value().load_all_models);
   EXPECT_TRUE(load("load_models=\n").value().load_models.empty());
@@ -101,9 +125,9 @@ TEST_F(ServerConfigTest, LoadsAllModelsWhenToldSo) {
 
 TEST_F(ServerConfigTest, SaysOfEveryKeyThatDoesNothingWhy) {
   const ServerConfig config =
-      load("# c\nworkflow_store=w\nmetrics_address=http://0.0.0.0:8080\nvmargs=-Xmx1g\nnumber_of_netty_threads=4\n").value();
+      load("# c\nworkflow_store=w\nmetrics_config=m.yaml\nvmargs=-Xmx1g\nnumber_of_netty_threads=4\n").value();
   EXPECT_THAT(config.notes, ElementsAre(EndsWith("config.properties:2: workflow_store: not supported yet: workflows"),
-                                        EndsWith("config.properties:3: metrics_address: not supported yet"),
+                                        HasSubstr("config.properties:3: metrics_config: not applicable"),
                                         EndsWith("config.properties:4: vmargs: not applicable: a setting of TorchServe's Java program"),
                                         HasSubstr("config.properties:5: number_of_netty_threads: not applicable: a setting of Netty")));
   EXPECT_THAT(refusal("number_of_netty_threads=four\n"), EndsWith("expected an integer >= 0, found 'four'")) << "its type is checked all the same";

@@ -19,7 +19,6 @@ struct IdleKey {
 };
 
 constexpr IdleKey kIdleKeys[] = {
-    {IdleKey::kText, "metrics_address", kLater},
     {IdleKey::kText, "model_snapshot", kLater},
     {IdleKey::kText, "workflow_store", "not supported yet: workflows"},
     {IdleKey::kBoolean, "ts_open_inference_protocol", kLater},
@@ -27,11 +26,7 @@ constexpr IdleKey kIdleKeys[] = {
     {IdleKey::kText, "ts_header_key_sequence_start", kLater},
     {IdleKey::kText, "ts_header_key_sequence_end", kLater},
     {IdleKey::kText, "blacklist_env_vars", "not supported yet: workers inherit the whole environment"},
-    {IdleKey::kBoolean, "enable_metrics_api", kLater},
-    {IdleKey::kText, "metrics_mode", kLater},
-    {IdleKey::kText, "metrics_config", kLater},
-    {IdleKey::kInteger, "metric_time_interval", kLater},
-    {IdleKey::kBoolean, "disable_system_metrics", kLater},
+    {IdleKey::kText, "metrics_config", "not applicable: the front door's metrics have fixed names and are always counted"},
 
     {IdleKey::kText, "keystore", "not applicable: Java's key store"},
     {IdleKey::kText, "keystore_pass", "not applicable: Java's key store"},
@@ -76,6 +71,15 @@ std::vector<Field> server_fields(ServerConfig& c, RawServerConfig& raw) {
   std::vector<Field> fields = {
       text_field("inference_address", raw.inference_address, ""),
       text_field("management_address", raw.management_address, ""),
+      text_field("metrics_address", raw.metrics_address, ""),
+      boolean_field("enable_metrics_api", c.enable_metrics_api, ""),
+      choice_field<MetricsMode>("metrics_mode", c.metrics_mode,
+                                {{"log", MetricsMode::kLog}, {"prometheus", MetricsMode::kPrometheus}, {"legacy", MetricsMode::kLegacy}}, ""),
+      seconds_field("metric_time_interval", c.metric_time_interval, {1}, ""),
+      boolean_field("disable_system_metrics", c.disable_system_metrics, ""),
+      choice_field<AccessLog>("access_log", c.access_log,
+                              {{"auto", AccessLog::kAuto}, {"torchserve", AccessLog::kTorchServe}, {"json", AccessLog::kJson}, {"off", AccessLog::kOff}}, ""),
+      text_field("otlp_endpoint", c.otlp_endpoint, ""),
       text_field("grpc_inference_address", c.grpc_inference_address, ""),
       integer_field("grpc_inference_port", c.grpc_inference_port, {0, 65535}, ""),
       integer_field("grpc_inference_max_connection_age_ms", c.grpc_inference_age.max_ms, {1}, ""),

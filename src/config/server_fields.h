@@ -12,6 +12,7 @@ namespace penstock::config {
 struct RawServerConfig {
   std::string inference_address;
   std::string management_address;
+  std::string metrics_address;
   std::string load_models;
   std::string models;
   std::string allowed_urls;

@@ -13,7 +13,9 @@ namespace penstock::frontend {
 class Job final : public RequestObserver, public std::enable_shared_from_this<Job> {
  public:
   Job(JobQueue& queue, Payload payload, JobOptions options, std::shared_ptr<RequestObserver> observer)
-      : queue_(queue), payload_(std::move(payload)), options_(std::move(options)), observer_(std::move(observer)) {}
+      : queue_(queue), payload_(std::move(payload)), options_(std::move(options)), observer_(std::move(observer)) {
+    if (options_.trace.recorded) worker_span_ = new_span_id();
+  }
 
   bool on_event(const WorkerEvent& event) override;
   void on_done(const std::optional<Error>& failure) override;
@@ -28,11 +30,15 @@ class Job final : public RequestObserver, public std::enable_shared_from_this<Jo
   const Payload payload_;
   const JobOptions options_;
   const std::shared_ptr<RequestObserver> observer_;
+  SpanId worker_span_{};  // of its time at a worker, if spans are recorded
   const Clock::time_point submitted_ = Clock::now();
   std::atomic<Clock::time_point> last_progress_{Clock::now()};
   std::atomic<bool> ended_{false};  // mirrors state_ for on_event(), which takes no lock
 
+  bool has_message_ = false;        // on_event()'s, one call at a time
+
   State state_ = State::kWaiting;
+  std::optional<Clock::time_point> started_;  // when a worker got it
   int group_ = -1;
   int epoch_ = 0;
   JobQueue::Worker* worker_ = nullptr;  // valid while its call is open

@@ -9,7 +9,12 @@ namespace penstock::frontend {
 
 bool Job::on_event(const WorkerEvent& event) {
   if (ended_.load(std::memory_order_acquire)) return false;
-  touch();
+  const auto now = Clock::now();
+  const auto last = last_progress_.exchange(now, std::memory_order_relaxed);
+  if (ModelMeter* meter = queue_.options_.reporter.meter.get()) {
+    if (std::exchange(has_message_, true)) meter->message(options_.protocol, now - last);
+    else meter->first_message(options_.protocol, now - submitted_);
+  }
   if (observer_->on_event(event)) return true;
   queue_.end(*this, Error(Code::kCancelled, "the reader is gone or too slow"));
   return false;
@@ -37,22 +42,31 @@ JobQueue::~JobQueue() {
 
 Result<std::shared_ptr<Job>> JobQueue::submit(Payload payload, JobOptions options, std::shared_ptr<RequestObserver> observer) {
   auto job = std::make_shared<Job>(*this, std::move(payload), std::move(options), std::move(observer));
-  {
-    MutexLock lock(mutex_);
-    if (refusing_) return *refusing_;
-    if (auto reason = hopeless()) return *reason;
-    if (waiting_.size() >= options_.max_waiting) {
-      return error(Code::kResourceExhausted, "model '{}': the queue is full, {} requests wait (jobQueueSize {}); try again later",
-                   options_.model, waiting_.size(), options_.max_waiting);
-    }
-    if (options_.needs_free_worker && num_free_places() <= waiting_.size()) {
-      return error(Code::kResourceExhausted, "model '{}': no worker is free (useJobTicket); try again later", options_.model);
-    }
-    waiting_.push_back(job);
-    changed_.notify_all();
+  const JobReporter& reporter = options_.reporter;
+  if (reporter.meter) reporter.meter->submitted();
+  if (const auto refused = enqueue(job)) {
+    reporter.ended({job->options_, job->worker_span_, job->submitted_, std::nullopt, refused});
+    return *refused;
   }
   dispatch();
   return job;
+}
+
+// Why it is refused; nullopt: it waits.
+std::optional<Error> JobQueue::enqueue(const std::shared_ptr<Job>& job) {
+  MutexLock lock(mutex_);
+  if (refusing_) return *refusing_;
+  if (auto reason = hopeless()) return *reason;
+  if (waiting_.size() >= options_.max_waiting) {
+    return error(Code::kResourceExhausted, "model '{}': the queue is full, {} requests wait (jobQueueSize {}); try again later",
+                 options_.model, waiting_.size(), options_.max_waiting);
+  }
+  if (options_.needs_free_worker && num_free_places() <= waiting_.size()) {
+    return error(Code::kResourceExhausted, "model '{}': no worker is free (useJobTicket); try again later", options_.model);
+  }
+  waiting_.push_back(job);
+  changed_.notify_all();
+  return std::nullopt;
 }
 
 void JobQueue::cancel(Job& job) { end(job, Error(Code::kCancelled, "the client has cancelled the request")); }
@@ -164,7 +178,11 @@ size_t JobQueue::num_running() const {
 // Starts waiting jobs while a group has room.
 void JobQueue::dispatch() {
   while (auto job = take_startable()) {
+    const auto started = *job->started_;
     auto call = job->worker_->client->start(job->payload_, job);
+    if (ModelMeter* meter = options_.reporter.meter.get()) {
+      meter->started(job->options_.protocol, started - job->submitted_, Clock::now() - started);
+    }
     bool ended_meanwhile = false;
     {
       MutexLock lock(mutex_);
@@ -188,6 +206,7 @@ std::shared_ptr<Job> JobQueue::take_startable() {
   job->epoch_ = group.epoch;
   job->worker_ = group.worker;
   job->touch();
+  job->started_ = job->last_progress_.load(std::memory_order_relaxed);
   running_.insert(job);
   group.running += 1;
   group.worker->open_calls += 1;
@@ -241,6 +260,7 @@ std::optional<Error> JobQueue::hopeless() const {
 // Ends a job once; later calls do nothing.
 void JobQueue::end(Job& job, const std::optional<Error>& outcome) {
   std::shared_ptr<WorkerCall> call;
+  std::optional<Clock::time_point> started;
   const auto self = job.shared_from_this();
   {
     MutexLock lock(mutex_);
@@ -255,9 +275,11 @@ void JobQueue::end(Job& job, const std::optional<Error>& outcome) {
     job.state_ = Job::State::kEnded;
     job.ended_.store(true, std::memory_order_release);
     call = std::move(job.call_);
+    started = job.started_;
     changed_.notify_all();
   }
   if (call) call->cancel();  // harmless when the call is what ended the job
+  options_.reporter.ended({job.options_, job.worker_span_, job.submitted_, started, outcome});
   job.observer_->on_done(outcome);
   dispatch();
 }

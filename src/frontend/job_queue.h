@@ -13,6 +13,8 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/mutex.h"
+#include "frontend/job_options.h"
+#include "frontend/job_report.h"
 #include "frontend/worker_client.h"
 
 namespace penstock::frontend {
@@ -26,10 +28,8 @@ struct JobQueueOptions {
   milliseconds client_timeout{0};        // longest life of a job (clientTimeoutInMills); 0 = no limit
   bool needs_free_worker = false;        // useJobTicket: a job is refused unless a worker can take it at once
   milliseconds cause_timeout{1000};      // how long a job that lost its worker waits for the watcher's word on why
+  JobReporter reporter;                  // told of every job
 };
-
-// What is known of a job besides what the model sees of it (its payload).
-struct JobOptions {};
 
 // Hands jobs to the worker group with the fewest running ones; a job that finds no group ready, or all of them busy, waits.
 //
@@ -92,6 +92,7 @@ class JobQueue {
     std::optional<Error> cause;            // of the last loss
   };
 
+  [[nodiscard]] std::optional<Error> enqueue(const std::shared_ptr<Job>& job) EXCLUDES(mutex_);
   void dispatch() EXCLUDES(mutex_);
   std::shared_ptr<Job> take_startable() EXCLUDES(mutex_);
   void end(Job& job, const std::optional<Error>& outcome) EXCLUDES(mutex_);

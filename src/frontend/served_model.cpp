@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "frontend/serving_metrics.h"
 
 namespace penstock::frontend {
 namespace {
@@ -13,7 +14,8 @@ namespace {
 // What groups get to end their processes in when nothing is left to drain.
 constexpr seconds kStopTime{5};
 
-JobQueueOptions job_options(const ModelSpec& spec, const config::ServerConfig& server) {
+JobQueueOptions job_options(const ModelSpec& spec, const ServingContext& context) {
+  const config::ServerConfig& server = context.config;
   const config::ModelConfig& config = spec.config;
   JobQueueOptions options;
   options.model = spec.name;
@@ -21,8 +23,12 @@ JobQueueOptions job_options(const ModelSpec& spec, const config::ServerConfig& s
   options.client_timeout = config.client_timeout;
   options.needs_free_worker = config.use_job_ticket;
   options.response_timeout = config.response_timeout.value_or(server.default_response_timeout);
+  options.reporter = {spec.name, spec.version, context.metrics ? context.metrics->meter(spec.name, spec.version) : nullptr, context.spans};
   return options;
 }
+
+// As TorchServe names its workers, by a port from 9000 on.
+std::string worker_name(const ModelSpec& spec, int group) { return fmt::format("W-{}-{}_{}", 9000 + group, spec.name, spec.version); }
 
 std::string log_name(const ModelSpec& spec, int group) {
   return spec.version == kDefaultVersion ? fmt::format("{}-{}", spec.name, group) : fmt::format("{}:{}-{}", spec.name, spec.version, group);
@@ -39,7 +45,7 @@ Result<std::shared_ptr<ServedModel>> ServedModel::create(ModelSpec spec, const S
 }
 
 ServedModel::ServedModel(ModelSpec spec, const ServingContext& context, std::optional<WorkerRange> range, WorkerCommand command)
-    : spec_(std::move(spec)), context_(context), command_(std::move(command)), jobs_(job_options(spec_, context.config)) {
+    : spec_(std::move(spec)), context_(context), command_(std::move(command)), jobs_(job_options(spec_, context)) {
   const config::ModelConfig& config = spec_.config;
   const int min = config.min_workers > 0 ? config.min_workers : std::max(1, context.config.default_workers_per_model);
   range_ = range.value_or(WorkerRange{min, std::max(min, config.max_workers)});
@@ -286,6 +292,7 @@ std::vector<WorkerStatus> ServedModel::workers() const {
 
 void ServedModel::on_group_ready(int group, std::shared_ptr<WorkerClient> client, const WorkerInfo& info) {
   jobs_.group_ready(group, std::move(client), info.max_concurrent);
+  if (context_.metrics) context_.metrics->worker_loaded(worker_name(spec_, group), info.load_time);
   {
     MutexLock lock(mutex_);
     Slot& slot = slots_.at(group);

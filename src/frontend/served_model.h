@@ -24,6 +24,8 @@
 
 namespace penstock::frontend {
 
+class ServingMetrics;
+
 // What all models of a server share. The references outlive the models.
 struct ServingContext {
   const config::ServerConfig& config;
@@ -36,6 +38,8 @@ struct ServingContext {
   std::function<std::shared_ptr<WorkerClient>(const ModelSpec& spec, size_t num_devices, const std::filesystem::path& socket)> make_client;
   // Told when a model, or one of its versions, begins or ceases to answer, comes or goes. From any thread.
   std::function<void(const std::string& model)> on_serving_changed;
+  ServingMetrics* metrics = nullptr;     // null: nobody counts
+  SpanExporter* spans = nullptr;         // null: nobody traces
   milliseconds backoff_unit{1000};       // of the delays between a worker's restarts; tests take less
 };
 

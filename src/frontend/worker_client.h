@@ -22,6 +22,7 @@ struct WorkerInfo {
   int max_sequence_tokens = 0;   // 0: it takes bytes
   int max_concurrent = 0;        // requests that the group runs at once
   int num_stages = 0;
+  milliseconds load_time{0};     // from the start of its processes; filled in by its group
 };
 
 // How a generation ended, in its last event.

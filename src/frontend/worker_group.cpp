@@ -180,9 +180,11 @@ std::optional<Error> WorkerGroup::serve(cluster::RankGroup& ranks, const std::sh
 
 Result<WorkerInfo> WorkerGroup::load(cluster::RankGroup& ranks, WorkerClient& client) {
   const Deadline deadline = Deadline::after(options_.startup_timeout);
+  const auto began = Clock::now();
   while (!stop_by()) {
     if (const auto exit = ranks.wait_any(Deadline::after(milliseconds(10)), told_.fd())) return describe_exit(ranks, *exit, "while it loaded the model");
     auto info = client.wait_ready(Deadline::after(kLookUp));
+    if (info) info->load_time = std::chrono::duration_cast<milliseconds>(Clock::now() - began);
     if (info) return info;
     const Code code = info.error().code();
     if (code != Code::kDeadlineExceeded && code != Code::kUnavailable) {

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "rpc/call_pool.h"
+#include "rpc/call_record.h"
 #include "rpc/status_map.h"
 #include "torchserve/management.grpc.pb.h"
 
@@ -24,6 +25,7 @@ using Reactor = grpc::ServerUnaryReactor;
 // Loading a model takes minutes, so a few calls may wait at once; more than that is a mistake of the client.
 constexpr int kThreads = 8;
 constexpr size_t kMaxWaiting = 64;
+constexpr const char* kService = "org.pytorch.serve.grpc.management.ManagementAPIsService";
 
 // In TorchServe's messages a number that is 0 or less is not given.
 std::optional<int> given(int number) { return number > 0 ? std::optional(number) : std::nullopt; }
@@ -57,36 +59,39 @@ frontend::ScaleRequest from_proto(const pb::ScaleWorkerRequest& message) {
 
 class ManagementService final : public pb::ManagementAPIsService::CallbackService {
  public:
-  explicit ManagementService(frontend::Management& management) : management_(management), pool_(kThreads, kMaxWaiting) {}
+  ManagementService(frontend::Management& management, frontend::RequestWatcher* watcher)
+      : management_(management), watcher_(watcher), pool_(kThreads, kMaxWaiting) {}
 
   Reactor* DescribeModel(Context* context, const pb::DescribeModelRequest* request, pb::ManagementResponse* response) override {
-    return run(*context, *response, [this, request] {
+    return run(*context, *response, "DescribeModel", [this, request] {
       return management_.describe(request->model_name(), request->model_version(), request->customized());
     });
   }
   Reactor* ListModels(Context* context, const pb::ListModelsRequest* request, pb::ManagementResponse* response) override {
-    return run(*context, *response, [this, request] { return management_.list(request->limit(), request->next_page_token()); });
+    return run(*context, *response, "ListModels", [this, request] { return management_.list(request->limit(), request->next_page_token()); });
   }
   Reactor* RegisterModel(Context* context, const pb::RegisterModelRequest* request, pb::ManagementResponse* response) override {
-    return run(*context, *response, [this, request] { return management_.register_model(from_proto(*request)); });
+    return run(*context, *response, "RegisterModel", [this, request] { return management_.register_model(from_proto(*request)); });
   }
   Reactor* ScaleWorker(Context* context, const pb::ScaleWorkerRequest* request, pb::ManagementResponse* response) override {
-    return run(*context, *response, [this, request] { return management_.scale(from_proto(*request)); });
+    return run(*context, *response, "ScaleWorker", [this, request] { return management_.scale(from_proto(*request)); });
   }
   Reactor* SetDefault(Context* context, const pb::SetDefaultRequest* request, pb::ManagementResponse* response) override {
-    return run(*context, *response, [this, request] { return management_.set_default(request->model_name(), request->model_version()); });
+    return run(*context, *response, "SetDefault", [this, request] { return management_.set_default(request->model_name(), request->model_version()); });
   }
   Reactor* UnregisterModel(Context* context, const pb::UnregisterModelRequest* request, pb::ManagementResponse* response) override {
-    return run(*context, *response, [this, request] { return management_.unregister(request->model_name(), request->model_version()); });
+    return run(*context, *response, "UnregisterModel", [this, request] { return management_.unregister(request->model_name(), request->model_version()); });
   }
 
  private:
   // Request and response live until Finish. A client that goes does not stop what it has started.
-  Reactor* run(Context& context, pb::ManagementResponse& response, std::function<ManagementAnswer()> call) {
+  Reactor* run(Context& context, pb::ManagementResponse& response, const char* method, std::function<ManagementAnswer()> call) {
     Reactor* reactor = context.DefaultReactor();
-    const bool taken = pool_.run([reactor, &response, call = std::move(call)] { reactor->Finish(answer(call, response)); });
+    const auto record = std::make_shared<CallRecord>(context, watcher_, kService, method);
+    const bool taken = pool_.run([reactor, record, &response, call = std::move(call)] { reactor->Finish(record->end(answer(call, response))); });
     if (!taken) {
-      reactor->Finish(to_status(error(Code::kResourceExhausted, "{} management calls wait already; try again later", kMaxWaiting)));
+      const Error full = error(Code::kResourceExhausted, "{} management calls wait already; try again later", kMaxWaiting);
+      reactor->Finish(record->end(to_status(full)));
     }
     return reactor;
   }
@@ -105,13 +110,14 @@ class ManagementService final : public pb::ManagementAPIsService::CallbackServic
   }
 
   frontend::Management& management_;
+  frontend::RequestWatcher* const watcher_;
   CallPool pool_;
 };
 
 }  // namespace
 
-std::unique_ptr<grpc::Service> make_management_service(frontend::Management& management) {
-  return std::make_unique<ManagementService>(management);
+std::unique_ptr<grpc::Service> make_management_service(frontend::Management& management, frontend::RequestWatcher* watcher) {
+  return std::make_unique<ManagementService>(management, watcher);
 }
 
 }  // namespace penstock::rpc

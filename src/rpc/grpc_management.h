@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "frontend/management.h"
+#include "frontend/request_watcher.h"
 
 namespace grpc {
 class Service;
@@ -10,7 +11,7 @@ class Service;
 
 namespace penstock::rpc {
 
-// All of its calls, on a pool of threads of its own. `management` must outlive the service.
-[[nodiscard]] std::unique_ptr<grpc::Service> make_management_service(frontend::Management& management);
+// All of its calls, on a pool of threads of its own. `management` and `watcher` (null: nobody is told) must outlive the service.
+[[nodiscard]] std::unique_ptr<grpc::Service> make_management_service(frontend::Management& management, frontend::RequestWatcher* watcher);
 
 }  // namespace penstock::rpc

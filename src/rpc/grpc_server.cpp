@@ -120,7 +120,7 @@ Result<std::unique_ptr<GrpcServer>> GrpcServer::start(const GrpcServerOptions& o
 }
 
 Result<std::unique_ptr<GrpcServer>> GrpcServer::start_inference(const GrpcServerOptions& options, const frontend::ModelRegistry& registry) {
-  auto service = make_inference_service(registry, options.max_waiting_messages, static_cast<size_t>(options.max_response_bytes));
+  auto service = make_inference_service(registry, options.max_waiting_messages, static_cast<size_t>(options.max_response_bytes), options.watcher);
   auto impl = std::make_unique<Impl>(std::move(service), "org.pytorch.serve.grpc.inference.InferenceAPIsService");
   auto server = start(options, std::move(impl));
   if (server) {
@@ -130,7 +130,7 @@ Result<std::unique_ptr<GrpcServer>> GrpcServer::start_inference(const GrpcServer
 }
 
 Result<std::unique_ptr<GrpcServer>> GrpcServer::start_management(const GrpcServerOptions& options, frontend::Management& management) {
-  return start(options, std::make_unique<Impl>(make_management_service(management),
+  return start(options, std::make_unique<Impl>(make_management_service(management, options.watcher),
                                                "org.pytorch.serve.grpc.management.ManagementAPIsService"));
 }
 

@@ -10,6 +10,7 @@
 #include "frontend/management.h"
 #include "frontend/model_registry.h"
 #include "frontend/access_keys.h"
+#include "frontend/request_watcher.h"
 #include "rpc/tls_files.h"
 
 namespace penstock::rpc {
@@ -24,6 +25,7 @@ struct GrpcServerOptions {
   frontend::AccessKeys* access_keys = nullptr;  // null: every call is let in; must outlive the server
   frontend::KeySet keys = frontend::kManagementKey;  // that open this port
   std::optional<TlsFiles> tls;         // absent: plain text
+  frontend::RequestWatcher* watcher = nullptr;  // told of every ended call; null: nobody; must outlive the server
   size_t max_waiting_messages = 1024;  // of one stream; a client that lags further is cut off with RESOURCE_EXHAUSTED
 };
 

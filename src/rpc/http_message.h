@@ -10,18 +10,21 @@
 #include <vector>
 
 #include "base/error.h"
+#include "frontend/trace_context.h"
 #include "handler/request.h"
 
 namespace penstock::rpc {
 
 struct HttpRequest {
-  std::string id;                                 // a UUID; the answer bears it as x-request-id
+  std::string id;                                 // the client's own x-request-id, or a UUID; the answer bears it
   std::string method;                             // "GET"
+  std::string target;                             // as sent: path and query
   std::string path;                               // without the query, still encoded
   std::map<std::string, std::string> query;       // decoded; of a name that comes twice, the last
   std::map<std::string, std::string> parameters;  // from the route's pattern: {model_name}
   handler::Headers headers;                       // as they came
   std::string body;
+  frontend::RequestTrace trace;
 };
 
 struct HttpResponse {

@@ -9,6 +9,7 @@
 #include "config/http_address.h"
 #include "frontend/access_keys.h"
 #include "rpc/http_cors.h"
+#include "frontend/request_watcher.h"
 #include "rpc/http_router.h"
 #include "rpc/tls_files.h"
 
@@ -27,6 +28,7 @@ struct HttpServerOptions {
   milliseconds write_timeout{60000};     // for one write
   CorsRules cors;
   frontend::AccessKeys* access_keys = nullptr;  // null: every route is open; must outlive the server
+  frontend::RequestWatcher* watcher = nullptr;  // told of every answered request; null: nobody; must outlive the server
 };
 
 // Threads:  every method from any thread; two threads of its own run all connections and call the router's handlers.

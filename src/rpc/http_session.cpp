@@ -6,6 +6,7 @@
 
 #include <boost/asio/dispatch.hpp>
 #include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/strand.hpp>
@@ -16,6 +17,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstring>
 #include <iterator>
 #include <optional>
 #include <utility>
@@ -24,6 +26,8 @@
 #include "base/log.h"
 #include "base/mutex.h"
 #include "base/uuid.h"
+#include "frontend/request_watcher.h"
+#include "rpc/grpc_server.h"
 #include "rpc/http_stream_reactor.h"
 #include "rpc/outbound_queue.h"
 
@@ -41,6 +45,47 @@ constexpr size_t kReadAhead = 64 << 10;  // bytes
 constexpr milliseconds kLookAgain{250};
 
 using Request = http::request<http::string_body>;
+
+constexpr int kClientGone = 499;  // what logs say of a request that had no answer
+
+// What is remembered of a request for whoever watches.
+struct Noted {
+  Clock::time_point began = Clock::now();
+  std::string method = "-", target = "-";  // not read yet
+  const char* version = "HTTP/1.1";
+  std::string request_id;
+  frontend::RequestTrace trace;
+  int status = kClientGone;
+};
+
+// "127.0.0.1:1234".
+std::string peer_address(Socket& socket) {
+  beast::error_code failed;
+  const auto endpoint = socket.remote_endpoint(failed);
+  if (failed) return "unknown";
+  if (endpoint.protocol().family() == AF_UNIX) return "unix";
+  asio::ip::tcp::endpoint tcp;
+  tcp.resize(endpoint.size());
+  std::memcpy(tcp.data(), endpoint.data(), endpoint.size());
+  return join_address(tcp.address().to_string(), tcp.port());
+}
+
+Noted note(const http::request_header<>& header, bool spans) {
+  const auto field = [&](const char* name) { return std::string_view(header[name].data(), header[name].size()); };
+  Noted noted;
+  noted.method = std::string(header.method_string());
+  noted.target = std::string(header.target());
+  if (header.version() == 10) noted.version = "HTTP/1.0";
+  const std::string_view id = field("x-request-id");
+  noted.request_id = frontend::sane_request_id(id) ? std::string(id) : make_uuid();
+  const auto [first, last] = header.equal_range("traceparent");
+  std::string state;
+  const auto [first_state, last_state] = header.equal_range("tracestate");
+  for (auto it = first_state; it != last_state; ++it) state += (state.empty() ? "" : ",") + std::string(it->value());
+  noted.trace = frontend::begin_trace(
+      frontend::read_trace(field("traceparent"), static_cast<size_t>(std::distance(first, last)), state), spans);
+  return noted;
+}
 
 // Why two parsers might disagree about where this request ends, or whom it is for; nullptr: they cannot.
 const char* ambiguity(const http::request_header<>& header) {
@@ -92,6 +137,7 @@ Result<HttpRequest> from_wire(Request& message) {
   std::string_view target(message.target().data(), message.target().size());
   if (!target.starts_with('/')) return Error(Code::kInvalidArgument, "the request's target does not begin with '/'");
   const size_t mark = target.find('?');
+  request.target = target;
   request.path = target.substr(0, mark);
   std::string_view query = mark == std::string_view::npos ? "" : target.substr(mark + 1);
   while (!query.empty()) {
@@ -118,11 +164,13 @@ class Session final : public HttpReply, public std::enable_shared_from_this<Sess
         stream_(std::move(socket)),
         look_again_(stream_.get_executor()),
         peer_(peer_name(stream_.socket().native_handle())),
+        peer_endpoint_(peer_address(stream_.socket())),
         buffer_(shared_->options.max_header_bytes + kReadAhead) {
     shared_->connections.fetch_add(1);
   }
   ~Session() override {
     finish_request();
+    tell_watcher();
     shared_->connections.fetch_sub(1);
   }
 
@@ -183,7 +231,6 @@ class Session final : public HttpReply, public std::enable_shared_from_this<Sess
   }
 
   void read_header() {
-    request_id_ = make_uuid();
     parser_.emplace();
     cors_.clear();
     parser_->header_limit(static_cast<std::uint32_t>(shared_->options.max_header_bytes));
@@ -195,6 +242,7 @@ class Session final : public HttpReply, public std::enable_shared_from_this<Sess
   void on_header(beast::error_code failed) {
     if (failed) return on_bad_request(failed);
     const auto& header = parser_->get();
+    noted_ = note(header, shared_->options.watcher && shared_->options.watcher->records_spans());
     http_1_1_ = header.version() == 11;
     if (const char* why = ambiguity(header)) return refuse(error_response(400, "BadRequestException", why));
     cors_ = cors_headers(shared_->options.cors, std::string(header[http::field::origin]));
@@ -240,7 +288,8 @@ class Session final : public HttpReply, public std::enable_shared_from_this<Sess
     keep_alive_ = message.keep_alive();
     auto request = from_wire(message);
     if (!request) return refuse(error_response(400, "BadRequestException", request.error().message()));
-    request->id = request_id_;
+    request->id = noted_->request_id;
+    request->trace = noted_->trace;
     stream_.plain().expires_never();  // the router's handlers have limits of their own
     shared_->busy.fetch_add(1);
     chunks_ = std::make_shared<OutboundQueue<Chunk>>(shared_->options.max_waiting_chunks);
@@ -269,6 +318,7 @@ class Session final : public HttpReply, public std::enable_shared_from_this<Sess
   // Answers what was not read to its end, and closes: where the next request would begin is unknown.
   void refuse(HttpResponse response) {
     keep_alive_ = false;
+    if (!noted_) noted_.emplace();
     write(std::move(response));
   }
 
@@ -278,7 +328,10 @@ class Session final : public HttpReply, public std::enable_shared_from_this<Sess
     message.version(http_1_1_ ? 11 : 10);
     message.result(static_cast<unsigned>(response.status));
     if (!response.content_type.empty()) message.set(http::field::content_type, response.content_type);
-    message.set("x-request-id", request_id_);
+    if (noted_->request_id.empty()) noted_->request_id = make_uuid();
+    noted_->status = response.status;
+    message.set("x-request-id", noted_->request_id);
+    if (noted_->trace.recorded) message.set("traceresponse", frontend::traceparent(*noted_->trace.context));
     message.set(http::field::pragma, "no-cache");
     message.set(http::field::cache_control, "no-cache; no-store, must-revalidate, private");
     message.set(http::field::expires, "Thu, 01 Jan 1970 00:00:00 UTC");
@@ -333,6 +386,7 @@ class Session final : public HttpReply, public std::enable_shared_from_this<Sess
 
   void after_answer(beast::error_code failed) {
     finish_request();
+    tell_watcher();
     if (failed || !keep_alive_) return close();
     read_header();
   }
@@ -343,6 +397,24 @@ class Session final : public HttpReply, public std::enable_shared_from_this<Sess
     MutexLock lock(mutex_);
     if (std::exchange(answering_, false)) shared_->busy.fetch_sub(1);
     dropped = std::exchange(gone_, nullptr);
+  }
+
+  // Once for each request whose header was read, or that was refused before.
+  void tell_watcher() {
+    if (shared_->options.watcher && noted_) {
+      frontend::AnsweredRequest request;
+      request.protocol = frontend::Protocol::kHttp;
+      request.peer = peer_endpoint_;
+      request.method = noted_->method;
+      request.target = noted_->target;
+      request.version = noted_->version;
+      request.status = noted_->status;
+      request.took = Clock::now() - noted_->began;
+      request.request_id = noted_->request_id;
+      request.trace = &noted_->trace;
+      shared_->options.watcher->answered(request);
+    }
+    noted_.reset();
   }
 
   // While a request is answered nothing is read, so its client's end has to be looked for.
@@ -416,7 +488,9 @@ class Session final : public HttpReply, public std::enable_shared_from_this<Sess
   const std::shared_ptr<HttpShared> shared_;
   HttpStream stream_;
   asio::steady_timer look_again_;
-  const std::string peer_;
+  const std::string peer_;          // for the count of wrong tokens
+  const std::string peer_endpoint_;  // for logs
+  std::optional<Noted> noted_;       // of the request that is read or answered
   beast::flat_buffer buffer_;  // bounded: the end of a chunk's line or of the trailers might never come
   std::optional<http::request_parser<http::string_body>> parser_;
   std::optional<http::response<http::string_body>> response_;
@@ -424,7 +498,6 @@ class Session final : public HttpReply, public std::enable_shared_from_this<Sess
   std::optional<http::response_serializer<http::empty_body>> head_writer_;
   std::shared_ptr<OutboundQueue<Chunk>> chunks_;  // of the request that is answered; the next one gets a new one
   std::string end_text_;
-  std::string request_id_ = make_uuid();  // of the request that is read or answered
   std::vector<std::pair<std::string, std::string>> cors_;  // of the answer to this request
   std::array<char, 4096> dropped_;
   std::atomic<bool> http_1_1_{true};

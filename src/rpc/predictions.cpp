@@ -26,8 +26,11 @@ namespace pb = org::pytorch::serve::grpc::inference;
 // Gathers a job's text or bytes and ends the call with them. Shared: the job may hold it longer than the call lives.
 class WholeText final : public frontend::RequestObserver {
  public:
-  WholeText(grpc::CallbackServerContext& context, grpc::ServerUnaryReactor& reactor, pb::PredictionResponse& response, size_t limit)
-      : context_(context), reactor_(reactor), response_(response), limit_(limit) {}
+  WholeText(grpc::CallbackServerContext& context, grpc::ServerUnaryReactor& reactor, pb::PredictionResponse& response, size_t limit,
+            CallRecord record)
+      : context_(context), reactor_(reactor), response_(response), limit_(limit), record_(std::move(record)) {}
+
+  [[nodiscard]] frontend::JobOptions job_options() const { return record_.job_options(); }
 
   bool on_event(const frontend::WorkerEvent& event) override EXCLUDES(mutex_) {
     MutexLock lock(mutex_);
@@ -55,7 +58,7 @@ class WholeText final : public frontend::RequestObserver {
         if (usage_) add_trailing_usage(context_, *usage_);
       }
     }
-    reactor_.Finish(outcome ? to_status(*outcome) : grpc::Status::OK);
+    reactor_.Finish(record_.end(outcome ? to_status(*outcome) : grpc::Status::OK));
   }
 
  private:
@@ -63,6 +66,7 @@ class WholeText final : public frontend::RequestObserver {
   grpc::ServerUnaryReactor& reactor_;  // with context_ and response_: touched only by the one on_done() that finds finished_ false
   pb::PredictionResponse& response_;
   const size_t limit_;
+  CallRecord record_;  // as reactor_
   Mutex mutex_;
   std::string text_ GUARDED_BY(mutex_);
   FailedAnswer failed_ GUARDED_BY(mutex_);
@@ -74,8 +78,8 @@ class WholeText final : public frontend::RequestObserver {
 class PredictionsReactor final : public grpc::ServerUnaryReactor {
  public:
   PredictionsReactor(grpc::CallbackServerContext& context, const pb::PredictionsRequest& message, pb::PredictionResponse& response,
-                     const frontend::ModelRegistry& registry, size_t max_response_bytes)
-      : text_(std::make_shared<WholeText>(context, *this, response, max_response_bytes)) {
+                     const frontend::ModelRegistry& registry, size_t max_response_bytes, CallRecord record)
+      : text_(std::make_shared<WholeText>(context, *this, response, max_response_bytes, std::move(record))) {
     if (const auto refused = start(message, registry)) text_->on_done(*refused);
   }
 
@@ -91,7 +95,7 @@ class PredictionsReactor final : public grpc::ServerUnaryReactor {
     auto call = parse_predictions_request(message, registry);
     if (!call) return call.error();
     model_ = std::move(call->model);
-    auto job = model_->jobs().submit(std::move(call->payload), {}, text_);
+    auto job = model_->jobs().submit(std::move(call->payload), text_->job_options(), text_);
     if (!job) return job.error();
     job_ = *job;
     return std::nullopt;
@@ -105,8 +109,8 @@ class PredictionsReactor final : public grpc::ServerUnaryReactor {
 
 grpc::ServerUnaryReactor* start_predictions(grpc::CallbackServerContext& context, const pb::PredictionsRequest& message,
                                             pb::PredictionResponse& response, const frontend::ModelRegistry& registry,
-                                            size_t max_response_bytes) {
-  return new PredictionsReactor(context, message, response, registry, max_response_bytes);
+                                            size_t max_response_bytes, CallRecord record) {
+  return new PredictionsReactor(context, message, response, registry, max_response_bytes, std::move(record));
 }
 
 }  // namespace penstock::rpc

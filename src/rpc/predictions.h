@@ -2,6 +2,8 @@
 // The reactor of Predictions. Internal to rpc/: the types of gRPC are declared, not included.
 #include <cstddef>
 
+#include "rpc/call_record.h"
+
 namespace grpc {
 class CallbackServerContext;
 class ServerUnaryReactor;
@@ -23,6 +25,6 @@ namespace penstock::rpc {
 [[nodiscard]] grpc::ServerUnaryReactor* start_predictions(grpc::CallbackServerContext& context,
                                                           const org::pytorch::serve::grpc::inference::PredictionsRequest& message,
                                                           org::pytorch::serve::grpc::inference::PredictionResponse& response,
-                                                          const frontend::ModelRegistry& registry, size_t max_response_bytes);
+                                                          const frontend::ModelRegistry& registry, size_t max_response_bytes, CallRecord record);
 
 }  // namespace penstock::rpc

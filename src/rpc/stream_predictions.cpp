@@ -26,8 +26,11 @@ namespace pb = org::pytorch::serve::grpc::inference;
 // The reactor and the context are touched only when the queue says so, and then the call cannot have ended (outbound_queue.h).
 class StreamBridge final : public frontend::RequestObserver {
  public:
-  StreamBridge(grpc::CallbackServerContext& context, grpc::ServerWriteReactor<pb::PredictionResponse>& reactor, size_t max_waiting)
-      : context_(context), reactor_(reactor), queue_(max_waiting) {}
+  StreamBridge(grpc::CallbackServerContext& context, grpc::ServerWriteReactor<pb::PredictionResponse>& reactor, size_t max_waiting,
+               CallRecord record)
+      : context_(context), reactor_(reactor), queue_(max_waiting), record_(std::move(record)) {}
+
+  [[nodiscard]] frontend::JobOptions job_options() const { return record_.job_options(); }
 
   bool on_event(const frontend::WorkerEvent& event) override {
     if (event.finished) finished_ = event.finished;
@@ -48,16 +51,17 @@ class StreamBridge final : public frontend::RequestObserver {
     if (next == Next::kWrite) reactor_.StartWrite(&queue_.current());
     if (next != Next::kFinish) return;
     if (queue_.outcome()) {
-      reactor_.Finish(to_status(*queue_.outcome()));
+      reactor_.Finish(record_.end(to_status(*queue_.outcome())));
       return;
     }
     if (finished_) add_trailing_usage(context_, *finished_);
-    reactor_.Finish(grpc::Status::OK);
+    reactor_.Finish(record_.end(grpc::Status::OK));
   }
 
   grpc::CallbackServerContext& context_;
   grpc::ServerWriteReactor<pb::PredictionResponse>& reactor_;
   OutboundQueue<pb::PredictionResponse> queue_;
+  CallRecord record_;
   FailedAnswer failed_;  // read when the job has ended as it should: then every event has come
   std::optional<frontend::FinishedInfo> finished_;  // written before the close() that lets act() read it
 };
@@ -65,8 +69,8 @@ class StreamBridge final : public frontend::RequestObserver {
 class StreamPredictionsReactor final : public grpc::ServerWriteReactor<pb::PredictionResponse> {
  public:
   StreamPredictionsReactor(grpc::CallbackServerContext& context, const pb::PredictionsRequest& message,
-                           const frontend::ModelRegistry& registry, size_t max_waiting)
-      : bridge_(std::make_shared<StreamBridge>(context, *this, max_waiting)) {
+                           const frontend::ModelRegistry& registry, size_t max_waiting, CallRecord record)
+      : bridge_(std::make_shared<StreamBridge>(context, *this, max_waiting, std::move(record))) {
     if (const auto refused = start(message, registry)) bridge_->on_done(*refused);
   }
 
@@ -87,7 +91,7 @@ class StreamPredictionsReactor final : public grpc::ServerWriteReactor<pb::Predi
     auto call = parse_predictions_request(message, registry);
     if (!call) return call.error();
     model_ = std::move(call->model);
-    auto job = model_->jobs().submit(std::move(call->payload), {}, bridge_);
+    auto job = model_->jobs().submit(std::move(call->payload), bridge_->job_options(), bridge_);
     if (!job) return job.error();
     job_ = *job;
     return std::nullopt;
@@ -105,8 +109,8 @@ class StreamPredictionsReactor final : public grpc::ServerWriteReactor<pb::Predi
 grpc::ServerWriteReactor<pb::PredictionResponse>* start_stream_predictions(grpc::CallbackServerContext& context,
                                                                            const pb::PredictionsRequest& message,
                                                                            const frontend::ModelRegistry& registry,
-                                                                           size_t max_waiting_messages) {
-  return new StreamPredictionsReactor(context, message, registry, max_waiting_messages);
+                                                                           size_t max_waiting_messages, CallRecord record) {
+  return new StreamPredictionsReactor(context, message, registry, max_waiting_messages, std::move(record));
 }
 
 }  // namespace penstock::rpc

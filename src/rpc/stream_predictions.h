@@ -2,6 +2,8 @@
 // The reactor of StreamPredictions. Internal to rpc/: the types of gRPC are declared, not included.
 #include <cstddef>
 
+#include "rpc/call_record.h"
+
 namespace grpc {
 class CallbackServerContext;
 template <class Response>
@@ -23,6 +25,6 @@ namespace penstock::rpc {
 // penstock-finish-reason, penstock-prompt-tokens and penstock-completion-tokens. The reactor deletes itself after its call.
 [[nodiscard]] grpc::ServerWriteReactor<org::pytorch::serve::grpc::inference::PredictionResponse>* start_stream_predictions(
     grpc::CallbackServerContext& context, const org::pytorch::serve::grpc::inference::PredictionsRequest& message,
-    const frontend::ModelRegistry& registry, size_t max_waiting_messages);
+    const frontend::ModelRegistry& registry, size_t max_waiting_messages, CallRecord record);
 
 }  // namespace penstock::rpc

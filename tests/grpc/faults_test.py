@@ -312,7 +312,7 @@ class ModelStoreTest(unittest.TestCase):
         make_model(server.folder / "store" / "extra")
         (server.folder / "config.properties").write_text(
             "model_store=store\nload_models=all\ngrpc_inference_port=0\ngrpc_management_port=0\n"
-            "inference_address=http://127.0.0.1:0\nmanagement_address=http://127.0.0.1:0\njob_queue_size=7\n")
+            "inference_address=http://127.0.0.1:0\nmanagement_address=http://127.0.0.1:0\nmetrics_address=http://127.0.0.1:0\njob_queue_size=7\n")
         environment = dict(os.environ, **({"PENSTOCK_WORKER": FAKE_WORKER} if FAKE_WORKER else {}))
         server.process.stdout.close()
         server.process = subprocess.Popen([BIN / "penstock", "serve", "--ts-config", "config.properties", "--log-dir", "logs"],

@@ -23,7 +23,7 @@ TEST_MODEL = os.environ.get("PENSTOCK_TEST_MODEL")
 
 # Every listener but the one under test takes any free port.
 FREE_PORTS = ("--set", "grpc_management_port=0", "--set", "inference_address=http://127.0.0.1:0",
-              "--set", "management_address=http://127.0.0.1:0")
+              "--set", "management_address=http://127.0.0.1:0", "--set", "metrics_address=http://127.0.0.1:0")
 
 # The longest generation that is asked for. A real model may allow less; then what it allows is served.
 LONG = int(os.environ.get("PENSTOCK_TEST_LONG_TOKENS", "3000" if FAKE_WORKER else "200"))
@@ -156,6 +156,8 @@ class Server:
         self.client = Client(self.address)
         self.http_address, self.http_management_address = (
             found.removeprefix("http://") for found in re.findall(r"HTTP\s+(\S+)", self.stdout))
+        metrics = re.search(r"metrics\s+http://([^/\s]+)", self.stdout)
+        self.metrics_address = metrics.group(1) if metrics else None
         self.management_address = re.search(r"management\s+(\S+)", self.stdout).group(1)
 
     @property

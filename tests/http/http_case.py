@@ -38,6 +38,21 @@ class HttpServerTest(ManagementServerTest):
     def admin(self, method, target, body=None, headers=()):
         return self.call(self.server.http_management_address, method, target, body, headers)
 
+    def metrics(self, query=""):
+        return self.call(self.server.metrics_address, "GET", "/metrics" + query)
+
+    def samples(self, query=""):
+        """{"Name{labels}": value}; what is neither a sample nor a comment fails."""
+        found = {}
+        for line in self.metrics(query).text.splitlines():
+            if line.startswith("# "):
+                self.assertRegex(line, r"^# (HELP \w+ .|TYPE \w+ (counter|gauge|histogram)$)")
+                continue
+            self.assertRegex(line, r'^\w+(\{(\w+="[^"]*",)+\})? [0-9.e+-]+$')
+            name, value = line.rsplit(" ", 1)
+            found[name] = float(value)
+        return found
+
     def connect(self, address=None):
         host, port = (address or self.server.http_address).rsplit(":", 1)
         return socket.create_connection((host, int(port)), timeout=20)

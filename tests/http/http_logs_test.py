@@ -1,0 +1,108 @@
+"""Log files where TorchServe has them, in its forms."""
+import json
+import os
+import pathlib
+import re
+import tempfile
+import unittest
+
+import grpc
+from http_case import HttpServerTest
+from penstock_server import request, wait_until
+
+TIME = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d,\d{3}"
+
+
+class LogCase(HttpServerTest):
+    """Base: a server whose log files lie in a folder of the class."""
+
+    @classmethod
+    def setUpClass(cls):
+        folder = tempfile.TemporaryDirectory(prefix="penstock-logs-")
+        cls.addClassCleanup(folder.cleanup)
+        cls.logs = pathlib.Path(folder.name) / "logs"
+        cls.prepare()
+        cls.environment = {"LOG_LOCATION": str(cls.logs), "METRICS_LOCATION": str(cls.logs / "metrics")}
+        super().setUpClass()
+
+    @classmethod
+    def prepare(cls):
+        pass
+
+    def lines(self, name):
+        file = self.logs / name
+        return file.read_text().splitlines() if file.exists() else []
+
+    def line_of(self, name, pattern):
+        """The first line that has the pattern, as soon as it is there."""
+        found = []
+        wait_until(lambda: found.extend(line for line in self.lines(name) if re.search(pattern, line)) or found,
+                   what=f"a line of {name} with {pattern}")
+        return found[0]
+
+
+class LogFilesServerTest(LogCase):
+    def test_requests_are_in_the_access_log(self):
+        self.infer("POST", "/predictions/tiny?a=%22b", json.dumps({"prompt": "a", "max_tokens": 2}))
+        line = self.line_of("access_log.log", "/predictions/tiny")
+        self.assertRegex(line, TIME + r' - /127\.0\.0\.1:\d+ "POST /predictions/tiny\?a=%22b HTTP/1\.1" 200 \d+$')
+        self.client.predict(request(prompt="a", max_tokens=2))
+        method = "/org.pytorch.serve.grpc.inference.InferenceAPIsService/Predictions"
+        self.assertRegex(self.line_of("access_log.log", method), TIME + rf' - /127\.0\.0\.1:\d+ "gRPC {method} HTTP/2\.0" 0 \d+$')
+
+    def test_failures_are_there_with_their_codes(self):
+        self.infer("POST", "/predictions/nobody", "a")
+        self.assertRegex(self.line_of("access_log.log", "/predictions/nobody"), r'HTTP/1\.1" 404 \d+$')
+        with self.assertRaises(grpc.RpcError):
+            self.client.stream_text(request(model="nobody", prompt="a"))
+        self.assertRegex(self.line_of("access_log.log", "StreamPredictions"), r'HTTP/2\.0" 5 \d+$')
+
+    def test_the_servers_own_log_is_a_file_too(self):
+        self.assertRegex(self.line_of("ts_log.log", "is ready"), TIME + r" \[INFO \] \d+ penstock\.serve - model 'tiny': worker group 0 is ready")
+
+    def test_metrics_are_lines(self):
+        self.client.predict(request(prompt="a", max_tokens=2))
+        self.line_of("metrics/ts_metrics.log", TIME + r" - MemoryUsed\.Megabytes:[\d.]+\|#Level:Host\|#hostname:[^,]+,timestamp:\d+$")
+        self.line_of("metrics/ts_metrics.log", r"Requests2XX\.Count:1\.0\|#Level:Host\|#hostname:")
+        self.line_of("metrics/ts_metrics.log", r"QueueTime\.Milliseconds:[\d.e-]+\|#Level:Host\|")
+        self.line_of("metrics/model_metrics.log", TIME + r" - PredictionTime\.ms:[\d.]+\|#ModelName:tiny,Level:Model\|"
+                     r"#hostname:[^,]+,requestID:[^,]+,timestamp:\d+$")
+
+    def test_a_sane_request_id_is_kept(self):
+        reply = self.infer("POST", "/predictions/tiny", json.dumps({"prompt": "a", "max_tokens": 2}), {"x-request-id": "gateway:42"})
+        self.assertEqual(reply.headers["x-request-id"], "gateway:42")
+        self.line_of("metrics/model_metrics.log", "requestID:gateway:42,")
+        for bad in ("a b", "x" * 129, 'a"b'):
+            self.assertRegex(self.infer("GET", "/ping", headers={"x-request-id": bad}).headers["x-request-id"], r"^[0-9a-f-]{36}$")
+
+
+class JsonLogServerTest(LogCase):
+    arguments = ("--set", "access_log=json", "--set", "metrics_mode=prometheus")
+
+    def test_the_access_log_may_be_json(self):
+        self.infer("POST", "/predictions/tiny", json.dumps({"prompt": "a", "max_tokens": 2}), {"x-request-id": "id-1"})
+        entry = json.loads(self.line_of("access_log.log", "/predictions/tiny"))
+        self.assertEqual([entry[key] for key in ("protocol", "method", "path", "status", "request_id")],
+                         ["http", "POST", "/predictions/tiny", 200, "id-1"])
+        self.assertGreater(entry["ms"], 0)
+        self.assertRegex(entry["peer"], r"^127\.0\.0\.1:\d+$")
+        self.assertEqual(self.lines("metrics/model_metrics.log"), [], "metrics_mode=prometheus writes no lines")
+
+
+class FullDiskServerTest(LogCase):
+    @classmethod
+    def prepare(cls):
+        (cls.logs / "metrics").mkdir(parents=True)
+        for name in ("access_log.log", "ts_log.log", "metrics/ts_metrics.log", "metrics/model_metrics.log"):
+            os.symlink("/dev/full", cls.logs / name)
+
+    def test_a_full_disk_never_stops_serving(self):
+        for _ in range(20):
+            self.assertEqual(self.infer("POST", "/predictions/tiny", json.dumps({"prompt": "a", "max_tokens": 2})).status, 200)
+            self.client.predict(request(prompt="a", max_tokens=2))
+        wait_until(lambda: self.samples()["penstock_log_lines_lost_total"] >= 40, what="lost lines are counted")
+        self.assertIn("its lines are lost until it can be written", self.server.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()
