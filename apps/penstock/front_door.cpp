@@ -16,6 +16,7 @@
 #include "rpc/http_inference.h"
 #include "rpc/http_management.h"
 #include "rpc/http_openai.h"
+#include "rpc/ts_worker_client.h"
 #include "worker_program.h"
 
 namespace penstock {
@@ -56,8 +57,15 @@ std::string devices_text(const frontend::ServedModel& model) {
 
 frontend::WorkerPrograms worker_programs() { return {worker_program(), cluster::executable_folder() / "penstock-handler"}; }
 
-std::shared_ptr<frontend::WorkerClient> make_client(const frontend::ModelSpec&, size_t, const fs::path& socket) {
-  return rpc::make_grpc_worker_client(socket);
+std::shared_ptr<frontend::WorkerClient> make_client(const frontend::ModelSpec& spec, size_t num_devices, const fs::path& socket) {
+  if (spec.handler_kind != frontend::HandlerKind::kPython) return rpc::make_grpc_worker_client(socket);
+  rpc::TsLoad load;
+  load.model = spec.name;
+  load.folder = spec.config.handler.model_path.string();
+  load.batch_size = spec.config.batch_size.value_or(1);
+  load.handler = spec.handler;
+  load.gpu = num_devices > 0 ? 0 : -1;  // the worker sees no others
+  return rpc::make_ts_worker_client(socket, std::move(load), milliseconds(spec.config.max_batch_delay_ms.value_or(100)));
 }
 
 void print_models(const std::vector<std::shared_ptr<frontend::ServedModel>>& models) {

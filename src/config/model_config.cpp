@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "config/fields.h"
+#include "config/foreign_config.h"
 #include "config/yaml_reader.h"
 
 namespace penstock::config {
@@ -58,7 +59,7 @@ std::vector<Field> idle_fields(IdleValues& idle_values) {
       noted(integer_field("sequenceTimeoutMSec", idle_values.integer, {0}, ""), kSequences),
       noted(integer_field("maxSequenceJobQueueSize", idle_values.integer, {1}, ""), kSequences),
       noted(integer_field("maxNumSequence", idle_values.integer, {1}, ""), kSequences),
-      noted(boolean_field("useVenv", idle_values.boolean, ""), kPython),
+      noted(boolean_field("useVenv", idle_values.boolean, ""), "not supported yet: a Python environment for each model"),
       noted(text_field("torchrun.rdzv-backend", idle_values.text, ""), kTorchrun),
       noted(text_field("torchrun.rdzv-endpoint", idle_values.text, ""), "not supported yet: a worker group on several machines"),
       noted(text_field("torchrun.rdzv-conf", idle_values.text, ""), kTorchrun),
@@ -209,14 +210,28 @@ void ModelConfig::override_with(const ModelSettings& stronger) {
   if (stronger.startup_timeout) startup_timeout = stronger.startup_timeout;
 }
 
-Result<ModelConfig> load_model_config(const std::filesystem::path& path) {
+namespace {
+
+bool is_handlers(const RawValue& value) { return value.key == "handler" || value.key.starts_with("handler."); }
+
+// `foreign`: keys that are not ours are somebody else's.
+Result<ModelConfig> load(const std::filesystem::path& path, bool foreign) {
   const std::string file = path.string();
   Result<std::vector<RawValue>> values = read_yaml(path);
   if (!values) return values.error();
   ModelConfig config;
   RawModelConfig raw;
-  Result<Filled> filled = fill(fields_of(config, raw), *values, file);
+  const std::vector<Field> fields = fields_of(config, raw);
+  if (foreign) {
+    std::erase_if(*values, [&](const RawValue& value) {
+      const std::string top = value.key.substr(0, value.key.find('.'));
+      const auto is_known = [&](const Field& field) { return field.key == top || field.key.starts_with(top + "."); };
+      return is_handlers(value) || std::none_of(fields.begin(), fields.end(), is_known);
+    });
+  }
+  Result<Filled> filled = fill(fields, *values, file);
   if (!filled) return filled.error();
+  if (foreign) std::erase_if(filled->notes, [](const std::string& note) { return note.ends_with(kPython); });  // here they are applicable
   if (auto problem = Check(config, *filled, file).run()) return *problem;
 
   if (filled->lines.contains("responseTimeout")) config.response_timeout = raw.response_timeout;
@@ -231,6 +246,16 @@ Result<ModelConfig> load_model_config(const std::filesystem::path& path) {
     config.notes.push_back(place(file, filled->lines.at("maxWorkers")) +
                            "maxWorkers: above minWorkers, not supported yet: workers are added by the management API only");
   }
+  return config;
+}
+
+}  // namespace
+
+Result<ModelConfig> load_model_config(const std::filesystem::path& path) { return load(path, /*foreign=*/false); }
+
+Result<ModelConfig> load_foreign_model_config(const std::filesystem::path& folder, const std::filesystem::path& file) {
+  auto config = file.empty() ? Result<ModelConfig>(ModelConfig{}) : load(file, /*foreign=*/true);
+  if (config) config->handler.model_path = std::filesystem::absolute(folder).lexically_normal();
   return config;
 }
 

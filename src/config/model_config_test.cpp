@@ -1,5 +1,7 @@
 #include "config/model_config.h"
 
+#include "config/foreign_config.h"
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -132,6 +134,16 @@ TEST_F(ModelConfigTest, TheHandlerIsAMapOrAName) {
   EXPECT_EQ(load("handler: {name: torchscript, max_concurrent: 2}\n").value().handler.name, "torchscript");
   EXPECT_EQ(load("handler: {max_concurrent: 2}\n").value().handler.name, "");
   EXPECT_THAT(refusal("handler: [a, b]\n"), EndsWith(":1: key 'handler': expected a map, or the handler's name, found a list"));
+}
+
+TEST_F(ModelConfigTest, KeysOfSomebodyElsesHandlerAreLeftToIt) {
+  write_file_atomic(file_, "mine: {a: [1]}\nhandler: {anything: [{}], profile: 3}\nminWorkers: 2\npippy: {chunks: 1}\n");
+  const ModelConfig config = load_foreign_model_config(folder_.path(), file_).value();
+  EXPECT_EQ(config.min_workers, 2);
+  EXPECT_EQ(config.handler.model_path, folder_.path());
+  EXPECT_EQ(load_foreign_model_config(folder_.path(), "").value().min_workers, 0);
+  write_file_atomic(file_, "minWorkers: many\n");
+  EXPECT_THAT(load_foreign_model_config(folder_.path(), file_).error().message(), testing::HasSubstr("key 'minWorkers'"));
 }
 
 TEST_F(ModelConfigTest, NamesTheNearestKey) {

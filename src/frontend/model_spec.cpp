@@ -4,6 +4,7 @@
 #include <system_error>
 
 #include "base/file.h"
+#include "config/foreign_config.h"
 
 namespace penstock::frontend {
 namespace {
@@ -54,6 +55,18 @@ Result<Manifest> parse_manifest(const std::string& text) {
   return manifest;
 }
 
+// A Python handler reads the same file, which may hold what only it knows.
+Result<config::ModelConfig> read_config(const fs::path& folder, const Manifest& manifest, const std::string& handler) {
+  const std::string& name = handler.empty() ? manifest.handler : handler;
+  if (!name.empty() && handler_kind(name) == HandlerKind::kPython) {
+    std::error_code ignored;
+    const fs::path file = folder / (manifest.config_file.empty() ? "model-config.yaml" : manifest.config_file);
+    const bool is_there = !manifest.config_file.empty() || fs::exists(file, ignored);
+    return config::load_foreign_model_config(folder, is_there ? file : fs::path());
+  }
+  return manifest.config_file.empty() ? config::load_model_folder_config(folder) : config::load_model_config(folder / manifest.config_file);
+}
+
 std::string default_handler(const ModelSpec& spec) {
   std::error_code ignored;
   const fs::path& folder = spec.config.handler.model_path;
@@ -83,8 +96,7 @@ std::optional<Error> check_model_version(std::string_view version) {
 Result<ModelSpec> read_model_spec(const ModelFolder& folder, std::span<const config::ModelEntry> entries, const std::string& handler) {
   auto manifest = read_manifest(folder.folder);
   if (!manifest) return manifest.error();
-  auto config = manifest->config_file.empty() ? config::load_model_folder_config(folder.folder)
-                                              : config::load_model_config(folder.folder / manifest->config_file);
+  auto config = read_config(folder.folder, *manifest, handler);
   if (!config) return config.error();
   ModelSpec spec;
   spec.name = folder.name;

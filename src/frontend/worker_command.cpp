@@ -3,9 +3,12 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <optional>
 #include <string_view>
 #include <system_error>
 #include <utility>
+
+#include "config/environment.h"
 
 namespace penstock::frontend {
 namespace {
@@ -50,8 +53,8 @@ Result<WorkerCommand> torchscript_command(const ModelSpec& spec, const fs::path&
   const std::string name = spec.serialized_file.empty() ? "model.pt" : spec.serialized_file;
   const auto file = file_inside(spec.config.handler.model_path, name, fmt::format("model '{}': the torch.jit file", spec.name));
   if (!file) return file.error();
-  return plain({program.string(), "torchscript", "--model", file.value().string(),
-                "--batch-size", std::to_string(spec.config.batch_size.value_or(1)),
+  return plain({program.string(), "torchscript", "--model", file.value().string(), "--batch-size",
+                std::to_string(spec.config.batch_size.value_or(1)),
                 "--max-batch-delay-ms", std::to_string(spec.config.max_batch_delay_ms.value_or(kDefaultBatchDelayMs))});
 }
 
@@ -61,6 +64,28 @@ Result<WorkerCommand> library_command(const ModelSpec& spec, const fs::path& pro
   if (!library) return library.error();
   return plain({program.string(), "--library", library.value().string(), "--model", folder.string(), "--name", spec.name,
                 "--max-concurrent", std::to_string(spec.config.handler.max_concurrent)});
+}
+
+// TorchServe's own worker, with a clear word where its package is missing. Exit code 2: it will never work.
+constexpr const char* kPythonStarter = R"(
+import os, runpy, sys
+try:
+    import ts
+except ImportError:
+    sys.stderr.write("this model's handler is Python, and there is no package 'ts' for it: pip install torchserve, or add it to PYTHONPATH\n")
+    sys.exit(2)
+sys.argv += ["--metrics-config", os.path.join(os.path.dirname(ts.__file__), "configs", "metrics.yaml")]
+runpy.run_module("ts.model_service_worker", run_name="__main__", alter_sys=True)
+)";
+
+// The handler lies in the model's folder, or in the package.
+WorkerCommand python_command(const ModelSpec& spec) {
+  const auto inherited = config::process_environment()("PYTHONPATH");
+  std::string path = spec.config.handler.model_path.string();
+  if (inherited && !inherited->empty()) path += ":" + *inherited;
+  return {{"python3", "-c", kPythonStarter, "--sock-type", "unix"},
+          "--sock-name",
+          {"PYTHONPATH=" + path, "PYTHONUNBUFFERED=1", "TS_DECODE_INPUT_REQUEST=true", "TS_IPEX_ENABLE=false", "TS_IPEX_GPU_ENABLE=false"}};
 }
 
 }  // namespace
@@ -79,10 +104,6 @@ Result<fs::path> file_inside(const fs::path& folder, const std::string& name, co
 }
 
 Result<WorkerCommand> worker_command(const ModelSpec& spec, const WorkerPrograms& programs) {
-  if (spec.handler_kind == HandlerKind::kPython) {
-    return error(Code::kUnimplemented, "model '{}': handler '{}': Python handlers are not supported yet; expected 'llm', 'torchscript', "
-                 "NAME.so or none", spec.name, spec.handler.substr(0, 200));
-  }
   if (spec.handler_kind != HandlerKind::kText && spec.config.num_stages() > 1) {
     return error(Code::kInvalidArgument, "model '{}': parallelLevel {}: handler '{}' runs in one process", spec.name, spec.config.num_stages(),
                  spec.handler.substr(0, 200));
@@ -91,6 +112,7 @@ Result<WorkerCommand> worker_command(const ModelSpec& spec, const WorkerPrograms
     if (auto missing = check_program(programs.library, "it belongs beside penstock: build the target penstock-handler")) return *missing;
     return library_command(spec, programs.library);
   }
+  if (spec.handler_kind == HandlerKind::kPython) return python_command(spec);
   const char* remedy = "build it (PENSTOCK_TORCH=ON), or name it by the environment variable PENSTOCK_WORKER";
   if (auto missing = check_program(programs.compute, remedy)) return *missing;
   return spec.handler_kind == HandlerKind::kText ? text_command(spec, programs.compute) : torchscript_command(spec, programs.compute);

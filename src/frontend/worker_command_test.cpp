@@ -67,6 +67,14 @@ TEST_F(WorkerCommandTest, ALibraryLiesInTheModelsFolder) {
   EXPECT_THAT(refusal(), HasSubstr("build the target penstock-handler"));
 }
 
+TEST_F(WorkerCommandTest, PythonRunsTorchServesWorkerWithTheFolderOnItsPath) {
+  use("service.py");
+  const WorkerCommand command = worker_command(spec, programs).value();
+  EXPECT_EQ(command.arguments[0], "python3");
+  EXPECT_EQ(command.socket_option, "--sock-name");
+  EXPECT_THAT(command.environment[0], testing::StartsWith("PYTHONPATH=" + dir.path().string()));
+}
+
 TEST_F(WorkerCommandTest, TorchscriptRunsInOneProcess) {
   use("torchscript");
   spec.config.parallel_level = 2;

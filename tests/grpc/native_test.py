@@ -17,7 +17,8 @@ def inputs(data, model="tiny"):
     return wire.PredictionsRequest(model_name=model, input={"data": data.encode()})
 
 
-class NativeServerTest(ManagementServerTest):
+@unittest.skipUnless("PENSTOCK_HANDLERS" in os.environ, "needs the handlers of the build")
+class NativeHandlerTest(ManagementServerTest):
     models = ()
     store = (("moods", None), ("words", None), ("old", None), ("none", None), ("outside", None), ("missing", None))
     config = "handler: {max_concurrent: 4}\n"
@@ -36,9 +37,6 @@ class NativeServerTest(ManagementServerTest):
         self.register(folder, name or folder, handler="handler.so")
         self.addCleanup(lambda: self.unregister(name or folder))
 
-
-@unittest.skipUnless("PENSTOCK_HANDLERS" in os.environ, "needs the handlers of the build")
-class NativeHandlerTest(NativeServerTest):
     def test_the_example_streams_each_word_when_it_is_made(self):
         self.serve("words")
         self.assertEqual(self.client.stream_text(inputs("a b c", "words")), ["a ", "b ", "c "])

@@ -1,0 +1,8 @@
+"""What streaming handlers of TorchServe import."""
+from ts import wire
+
+
+def send_intermediate_predict_response(ret, req_id_map, message, code, context=None):
+    for index in req_id_map:
+        context.set_response_header(index, "ts_stream_next", "true")
+    context.connection.sendall(wire.response(code, message, req_id_map, ret, context))
