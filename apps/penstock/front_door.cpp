@@ -90,8 +90,9 @@ FrontDoor::FrontDoor(FrontDoorOptions options)
       devices_(usable_devices(config_)),
       cores_(cluster::core_names()),
       observability_(config_, options_.log_folder, options_.log_files),
-      registry_({config_, devices_, cores_, worker_programs(), fs::absolute(options_.log_folder), sockets_.path(), &make_client,
-                 [this](const std::string& model) { on_serving_changed(model); }, &observability_.metrics(), observability_.spans()}),
+      registry_({config_, devices_, cores_, worker_programs(), config::variables_matching(config_.blacklist_env_vars),
+                 fs::absolute(options_.log_folder), sockets_.path(), &make_client, [this](const std::string& model) { on_serving_changed(model); },
+                 &observability_.metrics(), observability_.spans()}),
       management_(registry_, store_, config_),
       http_calls_(kHttpCalls, kHttpCallsWaiting),
       text_calls_(kTextCalls, kTextCallsWaiting) {
@@ -188,6 +189,7 @@ void FrontDoor::start_http() {
 
 void FrontDoor::start_models() {
   for (const auto& model : registry_.models()) model->start();
+  caretaker_.emplace(registry_);
   if (registry_.models().empty()) inference_->set_serving("", true);
 }
 
@@ -223,11 +225,13 @@ void FrontDoor::print_started() const {
   std::fflush(stdout);
 }
 
-// Health first, so that load balancers turn away; then requests, workers, and the ports.
+// Health and ping first, so that load balancers turn away; then requests, workers, and the ports.
 void FrontDoor::shut_down() {
   spdlog::info("stopping: running requests may take {} s; a second signal ends them at once", kDrainJobs.count());
+  registry_.begin_shutdown();
   inference_->stop_serving();
   management_server_->stop_serving();
+  caretaker_.reset();
   const int hurry_at = 2;
   const Deadline deadline = Deadline::after(kDrainJobs);
   for (const auto& model : registry_.models()) {

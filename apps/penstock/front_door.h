@@ -13,6 +13,7 @@
 #include "cluster/device_assignment.h"
 #include "config/server_config.h"
 #include "frontend/access_keys.h"
+#include "frontend/caretaker.h"
 #include "frontend/management.h"
 #include "frontend/model_registry.h"
 #include "frontend/model_store.h"
@@ -70,6 +71,7 @@ class FrontDoor {
   std::unique_ptr<rpc::HttpServer> http_management_;  // null: the other one serves both
   frontend::ModelRegistry registry_;
   frontend::Management management_;
+  std::optional<frontend::Caretaker> caretaker_;
   Mutex health_mutex_;  // two models that change at once: the last word about "" must come from who saw both
   rpc::CallPool http_calls_;  // management calls over HTTP
   rpc::CallPool text_calls_;  // conversations and tokens over HTTP

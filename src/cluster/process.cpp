@@ -112,11 +112,12 @@ Result<std::string> find_program(const std::string& name) {
   return error(Code::kNotFound, "cannot start '{}': no such program in PATH", name);
 }
 
-// The inherited environment with the overrides in place of variables of the same names; the last of several overrides counts.
-std::vector<std::string> merged_environment(const std::vector<std::string>& overrides) {
+// The inherited environment without `unset`, and with the overrides in place of variables of the same names; the last of several overrides counts.
+std::vector<std::string> merged_environment(const std::vector<std::string>& unset, const std::vector<std::string>& overrides) {
   std::map<std::string, std::string> merged;
   const auto put = [&](const std::string& variable) { merged[variable.substr(0, variable.find('='))] = variable; };
   for (char** variable = environ; *variable != nullptr; ++variable) put(*variable);
+  for (const std::string& name : unset) merged.erase(name);
   for (const std::string& variable : overrides) put(variable);
   std::vector<std::string> variables;
   for (auto& [name, variable] : merged) variables.push_back(std::move(variable));
@@ -206,7 +207,7 @@ Result<std::unique_ptr<ChildProcess>> ChildProcess::spawn(ProcessOptions options
   ChildPlan plan;
   plan.program = *program;
   plan.argv = std::move(options.argv);
-  plan.env = merged_environment(options.env);
+  plan.env = merged_environment(options.unset, options.env);
   plan.working_folder = options.working_folder.string();
   plan.kill_with_parent = options.kill_with_parent;
   plan.new_process_group = options.new_process_group;

@@ -28,6 +28,7 @@ struct ExitStatus {
 struct ProcessOptions {
   std::vector<std::string> argv;               // argv[0]: a path, or a name to look up in PATH
   std::vector<std::string> env;                // "NAME=value", added to the inherited environment or overriding it
+  std::vector<std::string> unset;              // names of variables that are not inherited
   std::optional<std::filesystem::path> log_file;  // stdout and stderr are appended there; absent = inherited
   std::filesystem::path working_folder;        // empty = inherited
   std::vector<int> cores;                      // it and its threads run on these only; empty = where this process may run

@@ -1,6 +1,10 @@
 #include "config/environment.h"
 
+#include <unistd.h>
+
 #include <cstdlib>
+#include <regex>
+#include <string_view>
 #include <utility>
 
 namespace penstock::config {
@@ -19,6 +23,18 @@ Environment fixed_environment(std::map<std::string, std::string> variables) {
     if (found == variables.end()) return std::nullopt;
     return found->second;
   };
+}
+
+std::vector<std::string> variables_matching(const std::string& expression) {
+  std::vector<std::string> names;
+  if (expression.empty()) return names;
+  const std::regex matches(expression);
+  for (char** variable = environ; *variable != nullptr; ++variable) {
+    const std::string_view text = *variable;
+    std::string name(text.substr(0, text.find('=')));
+    if (std::regex_match(name, matches)) names.push_back(std::move(name));
+  }
+  return names;
 }
 
 }  // namespace penstock::config

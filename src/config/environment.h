@@ -4,6 +4,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <vector>
 
 namespace penstock::config {
 
@@ -14,5 +15,9 @@ using Environment = std::function<std::optional<std::string>(const std::string& 
 [[nodiscard]] Environment process_environment();
 // A fixed one, for tests.
 [[nodiscard]] Environment fixed_environment(std::map<std::string, std::string> variables);
+
+// Names of the process's own variables that the regular expression matches in full; an empty one matches none.
+// REQUIRES: the expression was checked.
+[[nodiscard]] std::vector<std::string> variables_matching(const std::string& expression);
 
 }  // namespace penstock::config

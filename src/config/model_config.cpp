@@ -77,6 +77,8 @@ struct RawModelConfig {
   int batch_size = 0;
   int max_batch_delay_ms = 0;
   int client_timeout_ms = 0;
+  int scale_up_ms = 2000;
+  int scale_down_ms = 60000;
   std::string model_path;
   IdleValues idle;
 };
@@ -95,6 +97,8 @@ std::vector<Field> fields_of(ModelConfig& c, RawModelConfig& raw) {
   std::vector<Field> fields = {
       integer_field("minWorkers", c.min_workers, {0, 1024}, ""),
       integer_field("maxWorkers", c.max_workers, {0, 1024}, ""),
+      integer_field("scaleUpAfterMSec", raw.scale_up_ms, {0, 3'600'000}, ""),
+      integer_field("scaleDownAfterMSec", raw.scale_down_ms, {0, 86'400'000}, ""),
       integer_field("batchSize", raw.batch_size, {1}, ""),
       integer_field("maxBatchDelay", raw.max_batch_delay_ms, {0}, ""),
       seconds_field("responseTimeout", raw.response_timeout, {1}, ""),
@@ -241,11 +245,9 @@ Result<ModelConfig> load(const std::filesystem::path& path, bool foreign) {
   const std::filesystem::path folder = std::filesystem::absolute(path).parent_path();
   config.handler.model_path = raw.model_path.empty() ? folder : (folder / raw.model_path).lexically_normal();
   config.client_timeout = milliseconds(raw.client_timeout_ms);
+  config.scale_up_after = milliseconds(raw.scale_up_ms);
+  config.scale_down_after = milliseconds(raw.scale_down_ms);
   config.notes = std::move(filled->notes);
-  if (config.max_workers > std::max(1, config.min_workers)) {
-    config.notes.push_back(place(file, filled->lines.at("maxWorkers")) +
-                           "maxWorkers: above minWorkers, not supported yet: workers are added by the management API only");
-  }
   return config;
 }
 

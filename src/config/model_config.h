@@ -42,6 +42,8 @@ struct ModelSettings {
 struct ModelConfig {
   int min_workers = 0;               // 0 = not given: the server's default_workers_per_model
   int max_workers = 0;               // 0 = not given: as min_workers
+  milliseconds scale_up_after{2000};   // scaleUpAfterMSec: requests have waited for so long: a worker more
+  milliseconds scale_down_after{60000};  // scaleDownAfterMSec: one worker would not have been missed for so long: one less
   std::optional<int> batch_size;     // absent = 1; requests that one call of the handler takes; not for `llm`, which makes batches anew at every token
   std::optional<int> max_batch_delay_ms;  // absent = 100; how long a batch waits to be full
   std::optional<seconds> response_timeout;  // absent = the server's default_response_timeout

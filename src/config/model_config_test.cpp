@@ -153,13 +153,20 @@ TEST_F(ModelConfigTest, NamesTheNearestKey) {
   EXPECT_THAT(refusal("batchSize: many\n"), EndsWith(":1: key 'batchSize': expected an integer >= 1, found 'many'"));
 }
 
+TEST_F(ModelConfigTest, SaysWhenWorkersComeAndGo) {
+  const ModelConfig config = load("maxWorkers: 4\nscaleUpAfterMSec: 500\nscaleDownAfterMSec: 7000\n").value();
+  EXPECT_EQ(config.scale_up_after, milliseconds(500));
+  EXPECT_EQ(config.scale_down_after, milliseconds(7000));
+  EXPECT_TRUE(config.notes.empty());
+}
+
 TEST_F(ModelConfigTest, SaysOfEveryKeyThatDoesNothingWhy) {
   const ModelConfig config =
-      load("continuousBatching: true\npippy:\n  chunks: 4\n  input_names: [a]\nsequenceBatching: true\nmaxWorkers: 4\n").value();
+      load("continuousBatching: true\npippy:\n  chunks: 4\n  input_names: [a]\nsequenceBatching: true\n").value();
   EXPECT_THAT(config.notes,
               ElementsAre(EndsWith(":1: continuousBatching: not applicable: batches are always made anew at every token"),
                           EndsWith(":2: pippy: not applicable: a setting of Python handlers"),
-                          EndsWith(":5: sequenceBatching: not supported yet: sequences"), testing::HasSubstr(":6: maxWorkers: above minWorkers")));
+                          EndsWith(":5: sequenceBatching: not supported yet: sequences")));
   EXPECT_THAT(refusal("useVenv: 1\n"), EndsWith("key 'useVenv': expected true or false, found '1'")) << "its type is checked all the same";
 }
 

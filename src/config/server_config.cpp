@@ -154,6 +154,11 @@ class Loader {
         return fail(Code::kInvalidArgument, "allowed_urls", "'{}' is not a regular expression", expression);
       }
     }
+    try {
+      (void)std::regex(config_.blacklist_env_vars);
+    } catch (const std::regex_error&) {
+      return fail(Code::kInvalidArgument, "blacklist_env_vars", "'{}' is not a regular expression", config_.blacklist_env_vars);
+    }
     return std::nullopt;
   }
 

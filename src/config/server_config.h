@@ -83,6 +83,7 @@ struct ServerConfig {
   std::optional<int> number_of_gpu;                         // at most so many GPUs are used; absent = all
   int max_request_size = 6553500;                           // bytes
   int max_response_size = 6553500;                          // bytes
+  std::string blacklist_env_vars;                           // regular expression; variables whose names it matches in full are hidden from workers
   int default_workers_per_model = 0;                        // 0 = one
 
   bool enable_metrics_api = true;                           // GET /metrics at metrics_address

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstdlib>
+
 #include "base/file.h"
 #include "base/temp_dir.h"
 
@@ -59,6 +61,15 @@ TEST_F(ServerConfigTest, ReadsWhatItHonours) {
   EXPECT_EQ(config.max_request_size, 10);
   EXPECT_EQ(config.max_response_size, 11);
   EXPECT_EQ(config.default_workers_per_model, 2);
+}
+
+TEST_F(ServerConfigTest, HiddenVariablesAreARegularExpression) {
+  EXPECT_EQ(load("blacklist_env_vars=AWS_.*|SECRET\n").value().blacklist_env_vars, "AWS_.*|SECRET");
+  EXPECT_THAT(refusal("blacklist_env_vars=(\n"), HasSubstr("key 'blacklist_env_vars': '(' is not a regular expression"));
+  ::setenv("PENSTOCK_TEST_ONE", "1", 1);
+  ::setenv("PENSTOCK_TEST_ONE_MORE", "1", 1);
+  EXPECT_THAT(variables_matching("PENSTOCK_TEST_ON[E]"), ElementsAre("PENSTOCK_TEST_ONE")) << "names match in full";
+  EXPECT_THAT(variables_matching(""), testing::IsEmpty());
 }
 
 TEST_F(ServerConfigTest, TakesHttpAddressesApart) {

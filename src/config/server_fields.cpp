@@ -25,7 +25,6 @@ constexpr IdleKey kIdleKeys[] = {
     {IdleKey::kText, "ts_header_key_sequence_id", kLater},
     {IdleKey::kText, "ts_header_key_sequence_start", kLater},
     {IdleKey::kText, "ts_header_key_sequence_end", kLater},
-    {IdleKey::kText, "blacklist_env_vars", "not supported yet: workers inherit the whole environment"},
     {IdleKey::kText, "metrics_config", "not applicable: the front door's metrics have fixed names and are always counted"},
 
     {IdleKey::kText, "keystore", "not applicable: Java's key store"},
@@ -101,6 +100,7 @@ std::vector<Field> server_fields(ServerConfig& c, RawServerConfig& raw) {
       integer_field("max_request_size", c.max_request_size, {1}, ""),
       integer_field("max_response_size", c.max_response_size, {1}, ""),
       integer_field("default_workers_per_model", c.default_workers_per_model, {0}, ""),
+      text_field("blacklist_env_vars", c.blacklist_env_vars, ""),
       boolean_field("enable_grpc_ssl", c.enable_grpc_ssl, ""),
       text_field("certificate_file", c.certificate_file, ""),
       text_field("private_key_file", c.private_key_file, ""),

@@ -24,6 +24,11 @@ class Job final : public RequestObserver, public std::enable_shared_from_this<Jo
   friend class JobQueue;
   enum class State { kWaiting, kRunning, kEnded };
 
+  void set_ended() {
+    state_ = State::kEnded;
+    ended_.store(true, std::memory_order_release);
+  }
+  // A sign of life of the worker, or the start of waiting for one.
   void touch() { last_progress_.store(Clock::now(), std::memory_order_relaxed); }
 
   JobQueue& queue_;

@@ -11,6 +11,7 @@ bool Job::on_event(const WorkerEvent& event) {
   if (ended_.load(std::memory_order_acquire)) return false;
   const auto now = Clock::now();
   const auto last = last_progress_.exchange(now, std::memory_order_relaxed);
+  worker_->last_heard.store(now, std::memory_order_relaxed);  // set before the call was started; stays while it is open
   if (ModelMeter* meter = queue_.options_.reporter.meter.get()) {
     if (std::exchange(has_message_, true)) meter->message(options_.protocol, now - last);
     else meter->first_message(options_.protocol, now - submitted_);
@@ -25,7 +26,7 @@ void Job::on_done(const std::optional<Error>& failure) {
   queue_.call_ended(*this, failure);
 }
 
-JobQueue::JobQueue(JobQueueOptions options) : options_(std::move(options)) {
+JobQueue::JobQueue(JobQueueOptions options) : options_(std::move(options)), waiting_(options_.max_waiting) {
   timeout_watcher_ = std::thread([this] { watch_timeouts(); });
 }
 
@@ -41,30 +42,44 @@ JobQueue::~JobQueue() {
 }
 
 Result<std::shared_ptr<Job>> JobQueue::submit(Payload payload, JobOptions options, std::shared_ptr<RequestObserver> observer) {
+  if (options.deadline.passed()) return error(Code::kDeadlineExceeded, "model '{}': the call's deadline has passed", options_.model);
   auto job = std::make_shared<Job>(*this, std::move(payload), std::move(options), std::move(observer));
   const JobReporter& reporter = options_.reporter;
   if (reporter.meter) reporter.meter->submitted();
-  if (const auto refused = enqueue(job)) {
+  std::shared_ptr<Job> displaced;
+  if (const auto refused = enqueue(job, displaced)) {
     reporter.ended({job->options_, job->worker_span_, job->submitted_, std::nullopt, refused});
     return *refused;
+  }
+  if (displaced) {
+    const Error why = error(Code::kResourceExhausted,
+                            "model '{}': the queue is full (jobQueueSize {}), and the request made room for one of higher priority, or of a client "
+                            "that has fewer; try again later",
+                            options_.model, options_.max_waiting);
+    reporter.ended({displaced->options_, displaced->worker_span_, displaced->submitted_, std::nullopt, why});
+    displaced->observer_->on_done(why);
   }
   dispatch();
   return job;
 }
 
-// Why it is refused; nullopt: it waits.
-std::optional<Error> JobQueue::enqueue(const std::shared_ptr<Job>& job) {
+// Why it is refused; nullopt: it waits, perhaps in the place of another.
+std::optional<Error> JobQueue::enqueue(const std::shared_ptr<Job>& job, std::shared_ptr<Job>& displaced) {
   MutexLock lock(mutex_);
   if (refusing_) return *refusing_;
   if (auto reason = hopeless()) return *reason;
-  if (waiting_.size() >= options_.max_waiting) {
-    return error(Code::kResourceExhausted, "model '{}': the queue is full, {} requests wait (jobQueueSize {}); try again later",
-                 options_.model, waiting_.size(), options_.max_waiting);
-  }
   if (options_.needs_free_worker && num_free_places() <= waiting_.size()) {
     return error(Code::kResourceExhausted, "model '{}': no worker is free (useJobTicket); try again later", options_.model);
   }
-  waiting_.push_back(job);
+  auto joined = waiting_.join(job, job->options_.priority, job->options_.client);
+  if (!joined.accepted) {
+    return error(Code::kResourceExhausted, "model '{}': the queue is full, {} requests wait (jobQueueSize {}); try again later",
+                 options_.model, waiting_.size(), options_.max_waiting);
+  }
+  if (joined.displaced) {
+    displaced = std::move(*joined.displaced);
+    displaced->set_ended();
+  }
   changed_.notify_all();
   return std::nullopt;
 }
@@ -84,7 +99,7 @@ void JobQueue::leave_group(int group) {
     MutexLock lock(mutex_);
     groups_.at(group).leaving = true;
     why = hopeless();
-    if (why) lost.assign(waiting_.begin(), waiting_.end());
+    if (why) lost = waiting_.all();
   }
   for (const auto& job : lost) end(*job, why);
 }
@@ -109,7 +124,8 @@ void JobQueue::group_ready(int group, std::shared_ptr<WorkerClient> client, int 
   {
     MutexLock lock(mutex_);
     Group& slot = groups_.at(group);
-    workers_.push_back(std::make_unique<Worker>(Worker{std::move(client)}));
+    workers_.push_back(std::make_unique<Worker>());
+    workers_.back()->client = std::move(client);
     slot.worker = workers_.back().get();
     slot.epoch += 1;
     slot.max_concurrent = std::max(1, max_concurrent);
@@ -127,7 +143,7 @@ void JobQueue::group_lost(int group, const Error& cause, bool for_good) {
     slot.cause = cause;
     slot.gone_for_good = for_good;
     lost = jobs_of(group);
-    if (hopeless()) lost.insert(lost.end(), waiting_.begin(), waiting_.end());
+    if (hopeless()) waiting_.for_each([&](const auto& job) { lost.push_back(job); });
     changed_.notify_all();  // the client may have to be destroyed
   }
   for (const auto& job : lost) end(*job, cause);
@@ -159,10 +175,15 @@ void JobQueue::close(const Error& why) {
   {
     MutexLock lock(mutex_);
     if (!refusing_) refusing_ = why;
-    all.assign(waiting_.begin(), waiting_.end());
+    all = waiting_.all();
     all.insert(all.end(), running_.begin(), running_.end());
   }
   for (const auto& job : all) end(*job, why);
+}
+
+std::vector<int> JobQueue::take_stuck() {
+  MutexLock lock(mutex_);
+  return std::exchange(stuck_, {});
 }
 
 size_t JobQueue::num_waiting() const {
@@ -199,8 +220,7 @@ std::shared_ptr<Job> JobQueue::take_startable() {
   auto* free = free_group();
   if (!free) return nullptr;
   auto& [number, group] = *free;
-  auto job = std::move(waiting_.front());
-  waiting_.pop_front();
+  auto job = *waiting_.next();
   job->state_ = Job::State::kRunning;
   job->group_ = number;
   job->epoch_ = group.epoch;
@@ -266,14 +286,13 @@ void JobQueue::end(Job& job, const std::optional<Error>& outcome) {
     MutexLock lock(mutex_);
     if (job.state_ == Job::State::kEnded) return;
     if (job.state_ == Job::State::kWaiting) {
-      waiting_.erase(std::find(waiting_.begin(), waiting_.end(), self));
+      waiting_.leave(self, job.options_.priority, job.options_.client);
     } else {
       running_.erase(self);
       const auto group = groups_.find(job.group_);
       if (group != groups_.end() && group->second.epoch == job.epoch_) group->second.running -= 1;
     }
-    job.state_ = Job::State::kEnded;
-    job.ended_.store(true, std::memory_order_release);
+    job.set_ended();
     call = std::move(job.call_);
     started = job.started_;
     changed_.notify_all();
@@ -303,6 +322,9 @@ void JobQueue::call_ended(Job& job, const std::optional<Error>& failure) {
   }
   if (!wait_for_cause) end(job, outcome);
   MutexLock lock(mutex_);
+  // Its own word, not the end of a connection or our cancelling.
+  const bool answered = !failure || (failure->code() != Code::kCancelled && failure->code() != Code::kUnavailable);
+  if (answered) job.worker_->last_heard.store(Clock::now(), std::memory_order_relaxed);
   job.worker_->open_calls -= 1;
   changed_.notify_all();
 }
@@ -310,7 +332,8 @@ void JobQueue::call_ended(Job& job, const std::optional<Error>& failure) {
 Clock::time_point JobQueue::expiry(const Job& job) const {
   if (job.lost_) return job.lost_->second;
   const auto silent_until = job.last_progress_.load(std::memory_order_relaxed) + options_.response_timeout;
-  return options_.client_timeout > milliseconds(0) ? std::min(silent_until, job.submitted_ + options_.client_timeout) : silent_until;
+  const auto until = std::min(silent_until, job.options_.deadline.when());
+  return options_.client_timeout > milliseconds(0) ? std::min(until, job.submitted_ + options_.client_timeout) : until;
 }
 
 Error JobQueue::expired(const Job& job) const {
@@ -319,6 +342,10 @@ Error JobQueue::expired(const Job& job) const {
     return error(Code::kDeadlineExceeded, "model '{}': the request has not ended within {} ms (clientTimeoutInMills)", options_.model,
                  options_.client_timeout.count());
   }
+  if (job.options_.deadline.passed()) {
+    const char* where = job.state_ == Job::State::kWaiting ? "while it waited for a worker" : "while it ran";
+    return error(Code::kDeadlineExceeded, "model '{}': the call's deadline has passed {}", options_.model, where);
+  }
   const double limit = to_seconds(options_.response_timeout);
   if (job.state_ == Job::State::kWaiting) {
     return error(Code::kDeadlineExceeded, "model '{}': no worker was free for {} s (responseTimeout); try again later", options_.model, limit);
@@ -326,6 +353,21 @@ Error JobQueue::expired(const Job& job) const {
   return error(Code::kDeadlineExceeded,
                "model '{}': its worker sent nothing for {} s (responseTimeout); the request was cancelled, the worker goes on",
                options_.model, limit);
+}
+
+// Whether this job, which has expired, shows that its group is silent for good. A single slow answer does not.
+bool JobQueue::shows_stuck_group(const Job& job) {
+  const bool silent = job.state_ == Job::State::kRunning && !job.lost_ &&
+                      Clock::now() - job.last_progress_.load(std::memory_order_relaxed) >= options_.response_timeout;
+  const auto group = groups_.find(job.group_);
+  if (!silent || group == groups_.end() || !group->second.worker || group->second.epoch != job.epoch_) return false;
+  Worker& worker = *group->second.worker;
+  const auto heard = worker.last_heard.load(std::memory_order_relaxed);
+  const bool silent_before = worker.silent_since && heard < *worker.silent_since;
+  if (silent_before && *job.started_ < *worker.silent_since) return false;  // of the same time as the first
+  worker.silent_since.reset();
+  if (!silent_before && heard < *job.started_) worker.silent_since = Clock::now();
+  return silent_before;
 }
 
 void JobQueue::watch_timeouts() {
@@ -338,12 +380,13 @@ void JobQueue::watch_timeouts() {
       retired = take_retired();
       const auto now = Clock::now();
       auto next = Clock::time_point::max();
-      const auto look_at = [&](const std::shared_ptr<Job>& job) {
+      const auto look_at = [&](const std::shared_ptr<Job>& job) REQUIRES(mutex_) {
         const auto when = expiry(*job);
         if (when <= now) overdue.emplace_back(job, expired(*job));
         else next = std::min(next, when);
+        if (when <= now && shows_stuck_group(*job)) stuck_.push_back(job->group_);
       };
-      std::for_each(waiting_.begin(), waiting_.end(), look_at);
+      waiting_.for_each(look_at);
       std::for_each(running_.begin(), running_.end(), look_at);
       // Events only move a job's expiry back, so waking at the earliest one known misses none.
       if (overdue.empty() && retired.empty()) changed_.wait(mutex_, Deadline::at(next));

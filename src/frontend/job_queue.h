@@ -1,7 +1,6 @@
 #pragma once
 // The requests to one model: waiting for a worker group, running on one, and how each of them ends.
 #include <atomic>
-#include <deque>
 #include <map>
 #include <memory>
 #include <optional>
@@ -15,6 +14,7 @@
 #include "base/mutex.h"
 #include "frontend/job_options.h"
 #include "frontend/job_report.h"
+#include "frontend/waiting_line.h"
 #include "frontend/worker_client.h"
 
 namespace penstock::frontend {
@@ -31,11 +31,11 @@ struct JobQueueOptions {
   JobReporter reporter;                  // told of every job
 };
 
-// Hands jobs to the worker group with the fewest running ones; a job that finds no group ready, or all of them busy, waits.
+// Hands jobs to the worker group with the fewest running ones; a job that finds no group ready, or all of them busy, waits (waiting_line.h).
 //
 // Threads:  every method from any thread; one thread of its own watches the timeouts. Observers are called without any lock held.
-// Errors:   each job ends exactly once: OK; kUnavailable naming the rank that was lost; kDeadlineExceeded after response_timeout;
-//           kCancelled; or the worker's own error.
+// Errors:   each job ends exactly once: OK; kUnavailable naming the rank that was lost; kDeadlineExceeded after response_timeout or at its
+//           deadline; kResourceExhausted when it makes room for another; kCancelled; or the worker's own error.
 // Lifetime: the destructor ends all jobs and waits until the workers' calls have ended, which cancelled calls always do. A lost
 //           worker's client is kept until its calls have ended, and destroyed by the queue's own thread (worker_client.h says why).
 class JobQueue {
@@ -45,7 +45,8 @@ class JobQueue {
   JobQueue(const JobQueue&) = delete;
   JobQueue& operator=(const JobQueue&) = delete;
 
-  // Errors: kResourceExhausted when too many wait, or no worker is free and one must be; kUnavailable without a group that will take it, or after stop_intake().
+  // Errors: kDeadlineExceeded when its deadline has passed; kResourceExhausted when too many wait, or no worker is free and one must be;
+  // kUnavailable without a group that will take it, or after stop_intake().
   [[nodiscard]] Result<std::shared_ptr<Job>> submit(Payload payload, JobOptions options, std::shared_ptr<RequestObserver> observer)
       EXCLUDES(mutex_);
   // The client has gone. Its observer still gets on_done(kCancelled). Harmless after the end.
@@ -72,6 +73,10 @@ class JobQueue {
   // Refuses new jobs and ends all others with `why`.
   void close(const Error& why) EXCLUDES(mutex_);
 
+  // Groups that stay silent, each told once: two requests, the second begun after the first was given up, have got no word within
+  // response_timeout, and nothing else has come from the worker meanwhile.
+  [[nodiscard]] std::vector<int> take_stuck() EXCLUDES(mutex_);
+
   [[nodiscard]] size_t num_waiting() const EXCLUDES(mutex_);
   [[nodiscard]] size_t num_running() const EXCLUDES(mutex_);
 
@@ -81,6 +86,8 @@ class JobQueue {
   struct Worker {
     std::shared_ptr<WorkerClient> client;
     int open_calls = 0;                    // whose on_done() has not come
+    std::atomic<Clock::time_point> last_heard{Clock::time_point::min()};
+    std::optional<Clock::time_point> silent_since = {};  // when a request that got no word was given up; nothing has come since
   };
   struct Group {
     Worker* worker = nullptr;              // one of workers_; null: not ready
@@ -92,7 +99,7 @@ class JobQueue {
     std::optional<Error> cause;            // of the last loss
   };
 
-  [[nodiscard]] std::optional<Error> enqueue(const std::shared_ptr<Job>& job) EXCLUDES(mutex_);
+  [[nodiscard]] std::optional<Error> enqueue(const std::shared_ptr<Job>& job, std::shared_ptr<Job>& displaced) EXCLUDES(mutex_);
   void dispatch() EXCLUDES(mutex_);
   std::shared_ptr<Job> take_startable() EXCLUDES(mutex_);
   void end(Job& job, const std::optional<Error>& outcome) EXCLUDES(mutex_);
@@ -105,16 +112,18 @@ class JobQueue {
   [[nodiscard]] size_t num_free_places() const REQUIRES(mutex_);
   [[nodiscard]] Clock::time_point expiry(const Job& job) const;
   [[nodiscard]] Error expired(const Job& job) const;
+  [[nodiscard]] bool shows_stuck_group(const Job& expired) REQUIRES(mutex_);
   void watch_timeouts() EXCLUDES(mutex_);
 
   const JobQueueOptions options_;
   mutable Mutex mutex_;
   CondVar changed_;  // a job was added or has ended, a call has ended, or the queue is being destroyed
   std::map<int, Group> groups_ GUARDED_BY(mutex_);
-  std::deque<std::shared_ptr<Job>> waiting_ GUARDED_BY(mutex_);
+  WaitingLine<std::shared_ptr<Job>> waiting_ GUARDED_BY(mutex_);
   std::unordered_set<std::shared_ptr<Job>> running_ GUARDED_BY(mutex_);
   std::optional<Error> refusing_ GUARDED_BY(mutex_);
   std::vector<std::unique_ptr<Worker>> workers_ GUARDED_BY(mutex_);  // those of groups_, and lost ones with open calls
+  std::vector<int> stuck_ GUARDED_BY(mutex_);
   bool stopping_ GUARDED_BY(mutex_) = false;
   std::thread timeout_watcher_;  // last: it uses the members above
 };

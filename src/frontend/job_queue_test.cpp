@@ -38,11 +38,11 @@ class JobQueueTest : public testing::Test {
     std::shared_ptr<Job> job;
     std::optional<Error> refused;
   };
-  Client submit(const std::string& prompt = "hello") {
+  Client submit(const std::string& prompt = "hello", const JobOptions& job_options = {}) {
     Client client;
     text::GenerationRequest request;
     request.prompt = prompt;
-    auto job = queue.submit(request, {}, client.observer);
+    auto job = queue.submit(request, job_options, client.observer);
     if (job) client.job = *job;
     else client.refused = job.error();
     return client;
@@ -222,6 +222,67 @@ TEST_F(ShortTimeouts, ASilentWorkerCostsTheCallAndTheCallIsCancelled) {
 
 TEST_F(ShortTimeouts, WaitingForAWorkerHasTheSameLimit) {
   EXPECT_THAT(submit().observer->outcome(), HasSubstr("no worker was free for 0.03 s (responseTimeout)"));
+}
+
+TEST_F(JobQueueTest, ClientsTakeTurnsAndHigherPrioritiesGoFirst) {
+  submit("first", {.client = "a"});
+  submit("second", {.client = "a"});
+  submit("third", {.client = "b"});  // the queue of two is full: the client with fewer gets the place
+  ready(0);
+  EXPECT_EQ(call(0, 0)->prompt(), "first");
+  submit("urgent", {.priority = Priority::kHigh, .client = "a"});
+  call(0, 0)->end(std::nullopt);
+  EXPECT_EQ(call(0, 1)->prompt(), "urgent");
+  call(0, 1)->end(std::nullopt);
+  EXPECT_EQ(call(0, 2)->prompt(), "third");
+}
+
+TEST_F(JobQueueTest, AJobThatMakesRoomForAnotherIsToldSo) {
+  submit("first", {.client = "a"});
+  const Client second = submit("second", {.client = "a"});
+  EXPECT_FALSE(submit("third", {.client = "b"}).refused);
+  EXPECT_THAT(second.observer->outcome(), StartsWith("resource exhausted: model 'tiny': the queue is full (jobQueueSize 2), and the request made room"));
+  queue.cancel(*second.job);
+  EXPECT_EQ(second.observer->times_done(), 1);
+  EXPECT_EQ(queue.num_waiting(), 2u);
+}
+
+TEST_F(JobQueueTest, TheCallersDeadlineEndsAJobThatWaitsAndOneThatRuns) {
+  EXPECT_EQ(submit("late", {.deadline = Deadline::after(milliseconds(-1))}).refused->code(), Code::kDeadlineExceeded);
+  const Client waiting = submit("waits", {.deadline = Deadline::after(milliseconds(20))});
+  EXPECT_EQ(waiting.observer->outcome(), "deadline exceeded: model 'tiny': the call's deadline has passed while it waited for a worker");
+  ready(0);
+  EXPECT_TRUE(workers[0]->calls().empty());
+  const Client running = submit("runs", {.deadline = Deadline::after(milliseconds(200))});
+  EXPECT_EQ(running.observer->outcome(), "deadline exceeded: model 'tiny': the call's deadline has passed while it ran");
+  EXPECT_TRUE(call(0, 0)->cancelled);
+}
+
+class SilentWorker : public JobQueueTest {
+ protected:
+  static JobQueueOptions options() {
+    JobQueueOptions options = JobQueueTest::options();
+    options.response_timeout = milliseconds(300);
+    return options;
+  }
+  SilentWorker() : JobQueueTest(options()) { ready(0); }
+};
+
+TEST_F(SilentWorker, OneThatLeavesTwoRequestsInARowWithoutAWordIsStuck) {
+  EXPECT_THAT(submit().observer->outcome(), HasSubstr("responseTimeout"));
+  EXPECT_THAT(queue.take_stuck(), testing::IsEmpty()) << "one slow answer is none";
+  EXPECT_THAT(submit().observer->outcome(), HasSubstr("responseTimeout"));
+  EXPECT_THAT(queue.take_stuck(), testing::ElementsAre(0));
+  EXPECT_THAT(queue.take_stuck(), testing::IsEmpty()) << "it is told once";
+}
+
+TEST_F(SilentWorker, AWordInBetweenBeginsAnew) {
+  EXPECT_THAT(submit().observer->outcome(), HasSubstr("responseTimeout"));
+  const Client answered = submit();
+  call(0, 1)->end(std::nullopt);
+  EXPECT_EQ(answered.observer->outcome(), "ok");
+  EXPECT_THAT(submit().observer->outcome(), HasSubstr("responseTimeout"));
+  EXPECT_THAT(queue.take_stuck(), testing::IsEmpty());
 }
 
 class ClientTimeout : public JobQueueTest {

@@ -156,11 +156,13 @@ bool ModelRegistry::serving(const std::string& name) const {
 }
 
 bool ModelRegistry::all_serving() const {
+  if (going_) return false;
   const auto all = models();
   return std::all_of(all.begin(), all.end(), [](const auto& model) { return model->range().min == 0 || model->serving(); });
 }
 
 bool ModelRegistry::all_healthy() const {
+  if (going_) return false;
   const auto all = models();
   return std::all_of(all.begin(), all.end(), [](const auto& model) { return model->healthy(); });
 }

@@ -1,5 +1,6 @@
 #pragma once
 // The models of a server, by name and version.
+#include <atomic>
 #include <map>
 #include <memory>
 #include <string>
@@ -44,6 +45,9 @@ class ModelRegistry {
   // Errors: as find(); kFailedPrecondition for the default version while there are others.
   [[nodiscard]] std::optional<Error> remove(std::string_view name, std::string_view version, Deadline drain) EXCLUDES(mutex_);
 
+  // From now on all_serving() and all_healthy() are false, whatever the models do: the server is going.
+  void begin_shutdown() { going_ = true; }
+
   // The default version answers now.
   [[nodiscard]] bool serving(const std::string& name) const EXCLUDES(mutex_);
   // Every version that should have workers answers now (health) or will again by itself (Ping).
@@ -61,6 +65,7 @@ class ModelRegistry {
   void bury() EXCLUDES(mutex_);
 
   const ServingContext context_;
+  std::atomic<bool> going_{false};
   mutable Mutex mutex_;
   int num_made_ GUARDED_BY(mutex_) = 0;  // names socket folders
   std::map<std::string, Entry, std::less<>> entries_ GUARDED_BY(mutex_);

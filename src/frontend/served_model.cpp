@@ -77,6 +77,7 @@ std::shared_ptr<WorkerGroup> ServedModel::make_group(int number, const GroupReso
   options.startup_timeout = startup_timeout();
   options.max_retry = config.max_retry_timeout;
   options.backoff_unit = context_.backoff_unit;
+  options.hidden_variables = context_.hidden_variables;
   GroupListener& listener = *this;  // a private base: nobody else may report for the groups
   const auto make_client = [this, count = held.devices.size()](const std::filesystem::path& socket) { return context_.make_client(spec_, count, socket); };
   return std::make_shared<WorkerGroup>(std::move(options), make_client, listener);
@@ -125,12 +126,13 @@ void ServedModel::start() {
 
 std::optional<Error> ServedModel::scale(WorkerRange range, Deadline drain) {
   MutexLock one_at_a_time(scaling_);
+  if (stopped_) return error(Code::kUnavailable, "model '{}' is being taken away", name());
   forget_ended();
   const int staying = num_staying();
   if (range.min > staying) {
     if (auto failure = add_groups(range.min - staying)) return failure;
   } else {
-    dismiss(staying - range.min, drain);
+    dismiss(std::max(0, staying - range.max), drain);
   }
   {
     MutexLock lock(mutex_);
@@ -138,6 +140,63 @@ std::optional<Error> ServedModel::scale(WorkerRange range, Deadline drain) {
   }
   start();
   return std::nullopt;
+}
+
+void ServedModel::look_after() {
+  MutexLock one_at_a_time(scaling_);
+  if (stopped_) return;
+  restart_silent_groups();
+  follow_load();
+}
+
+void ServedModel::restart_silent_groups() {
+  for (const int number : jobs_.take_stuck()) {
+    std::shared_ptr<WorkerGroup> group;
+    {
+      MutexLock lock(mutex_);
+      const auto slot = slots_.find(number);
+      if (slot != slots_.end()) group = slot->second.group;
+    }
+    if (!group) continue;
+    group->restart(error(Code::kUnavailable, "model '{}': worker group {} has left two requests in a row without a word for {} s each (responseTimeout)",
+                         name(), number, response_timeout().count()));
+  }
+}
+
+void ServedModel::follow_load() {
+  const WorkerRange bounds = range();
+  const LoadSample load = load_sample();
+  const int wanted = planner_.plan(load, {bounds.min, bounds.max, spec_.config.scale_up_after, spec_.config.scale_down_after}, Clock::now());
+  if (wanted > load.groups) {
+    spdlog::info("model '{}': {} requests have waited for {} ms: from {} to {} worker group(s), of {} at most", name(), load.waiting,
+                 spec_.config.scale_up_after.count(), load.groups, wanted, bounds.max);
+    if (const auto failure = add_groups(wanted - load.groups)) spdlog::warn("{}; it is tried again while requests wait", failure->message());
+    start();
+  } else if (wanted < load.groups) {
+    spdlog::info("model '{}': a worker group was not needed for {} ms: from {} to {} group(s), of {} at least", name(),
+                 spec_.config.scale_down_after.count(), load.groups, wanted, bounds.min);
+    dismiss(load.groups - wanted, Deadline::after(context_.config.unregister_model_timeout));
+  }
+}
+
+LoadSample ServedModel::load_sample() const {
+  LoadSample load;
+  load.waiting = jobs_.num_waiting();
+  load.running = jobs_.num_running();
+  std::vector<std::shared_ptr<WorkerGroup>> staying;
+  {
+    MutexLock lock(mutex_);
+    for (const auto& [number, slot] : slots_) {
+      if (!slot.leaving) staying.push_back(slot.group);
+    }
+    if (info_) load.places_per_group = info_->max_concurrent;
+  }
+  load.groups = static_cast<int>(staying.size());
+  for (const auto& group : staying) {
+    const GroupState state = group->state();
+    if (state == GroupState::kStarting || state == GroupState::kBackoff) load.pending += 1;
+  }
+  return load;
 }
 
 // Those that serve go last, and of equals the newest go first.
@@ -238,6 +297,10 @@ void ServedModel::retire(Deadline drain, const Error& why) {
 }
 
 void ServedModel::stop(Deadline drain) {
+  {
+    MutexLock no_more_groups(scaling_);
+    stopped_ = true;
+  }
   jobs_.close(Error(Code::kUnavailable, "the model is being taken away, or the server stopped"));
   const auto all = groups();  // they stop side by side: one that drains slowly does not cost the others their time
   for (const auto& group : all) group->request_stop(drain);

@@ -19,6 +19,7 @@
 #include "frontend/group_resources.h"
 #include "frontend/job_queue.h"
 #include "frontend/model_spec.h"
+#include "frontend/scale_planner.h"
 #include "frontend/worker_command.h"
 #include "frontend/worker_group.h"
 
@@ -32,6 +33,7 @@ struct ServingContext {
   cluster::DeviceAssignment& devices;    // GPUs
   cluster::DeviceAssignment& cores;
   WorkerPrograms programs;
+  std::vector<std::string> hidden_variables;  // that workers do not inherit
   std::filesystem::path log_folder;      // worker logs: LOG_FOLDER/MODEL-GROUP/rank-R.log, MODEL:VERSION-GROUP for versions but 1.0
   std::filesystem::path socket_folder;   // private
   // The client of a worker that listens, or will listen, on `socket`, and got so many devices.
@@ -45,10 +47,10 @@ struct ServingContext {
 
 enum class LoadState { kLoading, kLoaded, kFailed };
 
-// How many worker groups a model has.
+// How many worker groups a model has: at least min, and up to max while its load asks for them.
 struct WorkerRange {
-  int min = 1;  // that run
-  int max = 1;  // that may run
+  int min = 1;
+  int max = 1;
 };
 
 // One worker group, for descriptions.
@@ -76,9 +78,13 @@ class ServedModel final : private GroupListener {
 
   // Starts the worker groups that do not run yet; returns at once.
   void start() EXCLUDES(mutex_);
-  // Adds and starts groups, or tells the newest to leave: they take nothing new and get until `drain` to finish. Groups that have failed are
-  // replaced. Returns at once. Errors: as create(); then nothing has changed.
+  // Adds and starts groups until there are range.min, or tells the newest to leave until there are range.max: they take nothing new and get until
+  // `drain` to finish. Groups that have failed are replaced. Returns at once. Errors: as create(), and kUnavailable after stop(); then nothing
+  // has changed.
   [[nodiscard]] std::optional<Error> scale(WorkerRange range, Deadline drain) EXCLUDES(scaling_, mutex_);
+  // Called now and then: starts groups anew that stay silent (JobQueue::take_stuck), and adds a group or dismisses one where the load asks for it
+  // (scale_planner.h). Waits for nothing. What it does, and what it cannot, is logged.
+  void look_after() EXCLUDES(scaling_, mutex_);
   // Waits until every group has loaded the model and those that leave have gone, or one has failed to load. kLoading: neither by the deadline,
   // or the model was stopped.
   [[nodiscard]] LoadState wait_loaded(Deadline deadline) EXCLUDES(mutex_);
@@ -92,9 +98,9 @@ class ServedModel final : private GroupListener {
   [[nodiscard]] bool healthy() const EXCLUDES(mutex_);
 
   // Refuses new jobs, lets the others end until `drain`, then stop().
-  void retire(Deadline drain, const Error& why) EXCLUDES(mutex_);
+  void retire(Deadline drain, const Error& why) EXCLUDES(scaling_, mutex_);
   // Ends what still waits or runs, and the workers; those get until `drain` to finish.
-  void stop(Deadline drain) EXCLUDES(mutex_);
+  void stop(Deadline drain) EXCLUDES(scaling_, mutex_);
 
   [[nodiscard]] const ModelSpec& spec() const { return spec_; }
   [[nodiscard]] const std::string& name() const { return spec_.name; }
@@ -128,6 +134,9 @@ class ServedModel final : private GroupListener {
   void dismiss(int count, Deadline drain) EXCLUDES(mutex_);
   void forget_ended() EXCLUDES(mutex_);
   [[nodiscard]] int num_staying() const EXCLUDES(mutex_);
+  void restart_silent_groups() EXCLUDES(mutex_);
+  void follow_load() REQUIRES(scaling_) EXCLUDES(mutex_);
+  [[nodiscard]] LoadSample load_sample() const EXCLUDES(mutex_);
   [[nodiscard]] std::shared_ptr<WorkerGroup> failed_group() const EXCLUDES(mutex_);
   [[nodiscard]] std::vector<std::shared_ptr<WorkerGroup>> groups() const EXCLUDES(mutex_);
   void on_group_ready(int group, std::shared_ptr<WorkerClient> client, const WorkerInfo& info) override EXCLUDES(mutex_);
@@ -141,6 +150,8 @@ class ServedModel final : private GroupListener {
   const WorkerCommand command_;  // of its workers
 
   Mutex scaling_;  // one scale() at a time; held while groups are made and told to leave, which waits for nothing
+  ScalePlanner planner_ GUARDED_BY(scaling_);
+  bool stopped_ GUARDED_BY(scaling_) = false;
   mutable Mutex mutex_;
   CondVar changed_;
   int next_group_ GUARDED_BY(mutex_) = 0;

@@ -68,6 +68,20 @@ void WorkerGroup::stop(Deadline drain) {
   if (thread_.joinable()) thread_.join();
 }
 
+void WorkerGroup::restart(const Error& why) {
+  MutexLock lock(mutex_);
+  if (state_ != GroupState::kReady || stop_by_ || restart_) return;
+  restart_ = why;
+  told_.set();
+}
+
+// What restart() was called with in this epoch.
+std::optional<Error> WorkerGroup::take_restart() {
+  MutexLock lock(mutex_);
+  if (!stop_by_) told_.clear();
+  return std::exchange(restart_, std::nullopt);
+}
+
 GroupState WorkerGroup::state() const {
   MutexLock lock(mutex_);
   return state_;
@@ -150,6 +164,8 @@ Result<std::unique_ptr<cluster::RankGroup>> WorkerGroup::launch(const std::files
     group.cores_per_rank = options_.omp_threads;
     group.cores = options_.cores;
   }
+  if (options_.num_ranks > 1) group.process.env.push_back("LOGLEVEL=INFO");  // as torchrun's workers have it
+  group.process.unset = options_.hidden_variables;
   if (options_.visible_devices) group.process.env.push_back("CUDA_VISIBLE_DEVICES=" + *options_.visible_devices);
 
   auto ranks = cluster::RankGroup::spawn(group);
@@ -168,12 +184,15 @@ std::optional<Error> WorkerGroup::serve(cluster::RankGroup& ranks, const std::sh
   if (!info) return info.error();
   ever_ready_ = true;
   failures_ = 0;
+  static_cast<void>(take_restart());  // one that came too late for the last epoch
   set_state(GroupState::kReady);
   spdlog::info("model '{}': worker group {} is ready: {}, {} stage(s), {} requests at once", options_.model, options_.group,
                info.value().architecture, info.value().num_stages, info.value().max_concurrent);
   listener_.on_group_ready(options_.group, client, info.value());
   while (!stop_by()) {
     if (const auto exit = ranks.wait_any(Deadline::never(), told_.fd())) return describe_exit(ranks, *exit, "while it served");
+    if (stop_by()) break;
+    if (auto why = take_restart()) return why;
   }
   return std::nullopt;
 }

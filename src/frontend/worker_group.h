@@ -39,6 +39,7 @@ struct WorkerGroupOptions {
   std::filesystem::path socket_folder;       // private (0700); rank 0 listens there
   int num_ranks = 1;                         // pipeline stages
   int omp_threads = 1;                       // of each rank
+  std::vector<std::string> hidden_variables; // that it does not inherit
   std::vector<int> cores;                    // omp_threads of them for each rank; empty = all ranks run on any core
   std::optional<std::string> visible_devices; // CUDA_VISIBLE_DEVICES; absent = as inherited
   milliseconds startup_timeout{120000};
@@ -78,6 +79,9 @@ class WorkerGroup {
   // The same, and waits for the end.
   void stop(Deadline drain) EXCLUDES(mutex_, joining_);
 
+  // Ends the processes of a group that is ready and starts them anew, as if it had been lost for this reason. Returns at once.
+  void restart(const Error& why) EXCLUDES(mutex_);
+
   [[nodiscard]] GroupState state() const EXCLUDES(mutex_);
   // Why it was lost the last time.
   [[nodiscard]] std::optional<Error> last_failure() const EXCLUDES(mutex_);
@@ -95,6 +99,7 @@ class WorkerGroup {
   [[nodiscard]] std::string log_tail(int rank) const;
 
   [[nodiscard]] std::optional<Deadline> stop_by() const EXCLUDES(mutex_);
+  [[nodiscard]] std::optional<Error> take_restart() EXCLUDES(mutex_);
   void set_state(GroupState state) EXCLUDES(mutex_);
 
   const WorkerGroupOptions options_;
@@ -116,6 +121,7 @@ class WorkerGroup {
   GroupState state_ GUARDED_BY(mutex_) = GroupState::kStarting;
   std::optional<Error> last_failure_ GUARDED_BY(mutex_);
   std::vector<pid_t> pids_ GUARDED_BY(mutex_);
+  std::optional<Error> restart_ GUARDED_BY(mutex_);     // this epoch is to end, and why
   std::optional<Deadline> stop_by_ GUARDED_BY(mutex_);  // set once: stop, with so much time to drain
 };
 

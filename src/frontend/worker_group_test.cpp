@@ -107,6 +107,27 @@ TEST_F(WorkerGroupTest, AKilledRankEndsTheGroupIsNamedAndTheGroupStartsAgain) {
   EXPECT_NE(group.pids(), pids);
 }
 
+TEST_F(WorkerGroupTest, AGroupThatIsToldToStartAnewDoesEvenIfItsProcessesAreStopped) {
+  WorkerGroup& group = start(kServe);
+  ASSERT_EQ(reports.next(), "ready: Fake");
+  const auto pids = group.pids();
+  ASSERT_EQ(::kill(pids[0], SIGSTOP), 0);
+  group.restart(Error(Code::kUnavailable, "it says nothing"));
+  EXPECT_EQ(reports.next(), "lost: unavailable: it says nothing; it is being started again: try again");
+  ASSERT_EQ(reports.next(), "ready: Fake");
+  EXPECT_NE(::kill(pids[0], 0), 0);
+}
+
+TEST_F(WorkerGroupTest, VariablesAreHiddenFromItsProcesses) {
+  ::setenv("PENSTOCK_TEST_SECRET", "secret", 1);
+  start("env\n" + std::string(kServe), [](WorkerGroupOptions& options) { options.hidden_variables = {"PENSTOCK_TEST_SECRET"}; });
+  ASSERT_EQ(reports.next(), "ready: Fake");
+  const Deadline deadline = Deadline::after(seconds(10));
+  while (log(1).find("LOGLEVEL=INFO") == std::string::npos && !deadline.passed()) std::this_thread::sleep_for(milliseconds(5));
+  EXPECT_THAT(log(1), AllOf(HasSubstr("LOGLEVEL=INFO"), HasSubstr("LOCAL_WORLD_SIZE=2"), testing::Not(HasSubstr("PENSTOCK_TEST_SECRET"))));
+  ::unsetenv("PENSTOCK_TEST_SECRET");
+}
+
 TEST_F(WorkerGroupTest, AFirstStartThatFailsIsNotRepeatedAndQuotesTheLog) {
   client->not_ready = Error(Code::kUnavailable, "not yet");
   WorkerGroup& group = start("if [ $RANK = 1 ]; then echo 'tensor lm_head is missing'; exit 3; fi\nexec sleep 1000\n");

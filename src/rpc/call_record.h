@@ -25,7 +25,7 @@ class CallRecord {
   const grpc::Status& end(const grpc::Status& status);
 
   // Of the job that the call asks for.
-  [[nodiscard]] frontend::JobOptions job_options() const { return {frontend::Protocol::kGrpc, request_id_, trace_}; }
+  [[nodiscard]] frontend::JobOptions job_options() const { return {.protocol = frontend::Protocol::kGrpc, .request_id = request_id_, .trace = trace_}; }
 
  private:
   const grpc::CallbackServerContext& context_;

@@ -4,6 +4,7 @@
 
 #include "frontend/job.h"
 #include "rpc/http_answers.h"
+#include "rpc/http_job_options.h"
 #include "text/generation_request.h"
 #include "text/json_input.h"
 
@@ -56,8 +57,9 @@ std::optional<Error> start_prediction(const HttpRequest& http, const std::shared
   const bool is_text = (*model)->spec().handler_kind == frontend::HandlerKind::kText;
   auto prediction = is_text ? text_prediction(http, reply, max_response_bytes) : bytes_prediction(http, reply, max_response_bytes);
   if (!prediction) return prediction.error();
-  frontend::JobOptions options{.protocol = frontend::Protocol::kHttp, .request_id = http.id, .trace = http.trace};
-  auto job = (*model)->jobs().submit(std::move(prediction->payload), std::move(options), std::move(prediction->observer));
+  auto options = job_options(http);
+  if (!options) return options.error();
+  auto job = (*model)->jobs().submit(std::move(prediction->payload), std::move(*options), std::move(prediction->observer));
   if (!job) return job.error();
   reply->when_gone([model = *model, job = *job] { model->jobs().cancel(*job); });
   return std::nullopt;

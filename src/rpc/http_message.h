@@ -25,6 +25,7 @@ struct HttpRequest {
   handler::Headers headers;                       // as they came
   std::string body;
   frontend::RequestTrace trace;
+  std::string client;                             // the address that it comes from, without the port; "unix"; empty = not known
 };
 
 struct HttpResponse {

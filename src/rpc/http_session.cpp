@@ -288,6 +288,7 @@ class Session final : public HttpReply, public std::enable_shared_from_this<Sess
     keep_alive_ = message.keep_alive();
     auto request = from_wire(message);
     if (!request) return refuse(error_response(400, "BadRequestException", request.error().message()));
+    request->client = peer_;
     request->id = noted_->request_id;
     request->trace = noted_->trace;
     stream_.plain().expires_never();  // the router's handlers have limits of their own

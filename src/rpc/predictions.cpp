@@ -12,6 +12,7 @@
 
 #include "frontend/job.h"
 #include "frontend/model_registry.h"
+#include "rpc/call_options.h"
 #include "rpc/failed_answer.h"
 #include "rpc/predictions_request.h"
 #include "rpc/status_map.h"
@@ -80,7 +81,7 @@ class PredictionsReactor final : public grpc::ServerUnaryReactor {
   PredictionsReactor(grpc::CallbackServerContext& context, const pb::PredictionsRequest& message, pb::PredictionResponse& response,
                      const frontend::ModelRegistry& registry, size_t max_response_bytes, CallRecord record)
       : text_(std::make_shared<WholeText>(context, *this, response, max_response_bytes, std::move(record))) {
-    if (const auto refused = start(message, registry)) text_->on_done(*refused);
+    if (const auto refused = start(context, message, registry)) text_->on_done(*refused);
   }
 
   // The client cancelled, went away, or its deadline has passed. The job's end finishes the call.
@@ -91,11 +92,14 @@ class PredictionsReactor final : public grpc::ServerUnaryReactor {
 
  private:
   // Why there is no job; nullopt: there is one.
-  std::optional<Error> start(const pb::PredictionsRequest& message, const frontend::ModelRegistry& registry) {
+  std::optional<Error> start(const grpc::CallbackServerContext& context, const pb::PredictionsRequest& message,
+                             const frontend::ModelRegistry& registry) {
+    auto options = job_options(context, text_->job_options());
+    if (!options) return options.error();
     auto call = parse_predictions_request(message, registry);
     if (!call) return call.error();
     model_ = std::move(call->model);
-    auto job = model_->jobs().submit(std::move(call->payload), text_->job_options(), text_);
+    auto job = model_->jobs().submit(std::move(call->payload), std::move(*options), text_);
     if (!job) return job.error();
     job_ = *job;
     return std::nullopt;

@@ -10,6 +10,7 @@
 
 #include "frontend/job.h"
 #include "frontend/model_registry.h"
+#include "rpc/call_options.h"
 #include "rpc/failed_answer.h"
 #include "rpc/outbound_queue.h"
 #include "rpc/predictions_request.h"
@@ -71,7 +72,7 @@ class StreamPredictionsReactor final : public grpc::ServerWriteReactor<pb::Predi
   StreamPredictionsReactor(grpc::CallbackServerContext& context, const pb::PredictionsRequest& message,
                            const frontend::ModelRegistry& registry, size_t max_waiting, CallRecord record)
       : bridge_(std::make_shared<StreamBridge>(context, *this, max_waiting, std::move(record))) {
-    if (const auto refused = start(message, registry)) bridge_->on_done(*refused);
+    if (const auto refused = start(context, message, registry)) bridge_->on_done(*refused);
   }
 
   void OnWriteDone(bool ok) override {
@@ -87,11 +88,14 @@ class StreamPredictionsReactor final : public grpc::ServerWriteReactor<pb::Predi
 
  private:
   // Why there is no job; nullopt: there is one.
-  std::optional<Error> start(const pb::PredictionsRequest& message, const frontend::ModelRegistry& registry) {
+  std::optional<Error> start(const grpc::CallbackServerContext& context, const pb::PredictionsRequest& message,
+                             const frontend::ModelRegistry& registry) {
+    auto options = job_options(context, bridge_->job_options());
+    if (!options) return options.error();
     auto call = parse_predictions_request(message, registry);
     if (!call) return call.error();
     model_ = std::move(call->model);
-    auto job = model_->jobs().submit(std::move(call->payload), bridge_->job_options(), bridge_);
+    auto job = model_->jobs().submit(std::move(call->payload), std::move(*options), bridge_);
     if (!job) return job.error();
     job_ = *job;
     return std::nullopt;

@@ -2,7 +2,10 @@
 // rank 0 serves a FakeEngine (`serve`) or a FakeHandler (`torchscript`), the other ranks wait for their end.
 //   FAKE_WORKER_STEP_MS=N   time of a step (default 5; fractions, too)     FAKE_WORKER_SPREAD=1  its requests are spread over it
 //   FAKE_WORKER_LOAD=exit   rank 1 says why and exits with code 3     =fail  loading fails with DATA_LOSS     =hang  never ready
+//                    =garbage  whoever connects gets bytes that mean nothing
 #include <signal.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -24,6 +27,22 @@ std::string variable(const char* name, const std::string& otherwise) {
   return value ? value : otherwise;
 }
 
+// Never returns.
+void serve_garbage(const std::string& path) {
+  const int listener = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  path.copy(address.sun_path, sizeof address.sun_path - 1);
+  if (::bind(listener, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0 || ::listen(listener, 8) != 0) std::abort();
+  const std::string garbage(4096, '\xAA');
+  for (;;) {
+    const int connection = ::accept(listener, nullptr, nullptr);
+    if (connection < 0) std::abort();
+    (void)::send(connection, garbage.data(), garbage.size(), MSG_NOSIGNAL);
+    ::close(connection);
+  }
+}
+
 // Without options: bytes.
 int serve(const std::string& socket, const std::optional<tests::FakeEngineOptions>& options) {
   sigset_t stop;
@@ -40,6 +59,10 @@ int serve(const std::string& socket, const std::optional<tests::FakeEngineOption
     return 3;
   }
   if (rank != 0) return sigwait(&stop, &received);
+  if (load == "garbage") {
+    pthread_sigmask(SIG_UNBLOCK, &stop, nullptr);
+    serve_garbage(socket);
+  }
 
   std::optional<tests::FakeEngine> engine;
   tests::FakeHandler handler;

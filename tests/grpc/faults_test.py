@@ -1,4 +1,5 @@
 """Clients that leave, workers that die, servers that are told to stop."""
+import http.client
 import json
 import os
 import signal
@@ -110,7 +111,7 @@ class KilledRankTest(ServerTest):
         self.assertEqual(sorted(ranks), [0, 1])
         os.kill(server.process.pid, signal.SIGKILL)
         server.process.wait()
-        wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in ranks.values()), 10, "the workers end with the front door")
+        wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in ranks.values()), 5, "the workers end with the front door")
         server.close()
 
 
@@ -140,6 +141,11 @@ class ShutdownTest(unittest.TestCase):
         with self.assertRaises(grpc.RpcError) as raised:
             self.server.client.predict(request(prompt="x"))
         self.assertEqual(raised.exception.code(), Code.UNAVAILABLE)
+        self.assertEqual(json.loads(self.server.client.ping()), {"status": "Unhealthy"})
+        connection = http.client.HTTPConnection(self.server.http_address, timeout=10)
+        self.addCleanup(connection.close)
+        connection.request("GET", "/ping")
+        self.assertEqual(connection.getresponse().status, 500)
         list(call)
         self.assertEqual(self.server.wait_ended(), 0)
 
@@ -235,10 +241,12 @@ class BadStartTest(unittest.TestCase):
         server.process.wait()
         config = server.folder / "store" / "tiny" / "model-config.yaml"
         config.write_text(config.read_text().replace("startupTimeout: 60", "startupTimeout: 1"))
-        code, _, said = run_penstock("serve", "--models", f"tiny={config.parent}", "--port", "0", *FREE_PORTS, cwd=server.folder,
-                                     environment={"PENSTOCK_WORKER": FAKE_WORKER, "FAKE_WORKER_LOAD": "hang"}.items())
-        self.assertEqual(code, 1)
-        self.assertIn("startupTimeout", said)
+        for how in ("hang", "garbage"):
+            with self.subTest(how=how):
+                code, _, said = run_penstock("serve", "--models", f"tiny={config.parent}", "--port", "0", *FREE_PORTS, cwd=server.folder,
+                                             environment={"PENSTOCK_WORKER": FAKE_WORKER, "FAKE_WORKER_LOAD": how}.items())
+                self.assertEqual(code, 1)
+                self.assertIn("startupTimeout", said)
 
 
 class CommandLineTest(unittest.TestCase):

@@ -1,10 +1,14 @@
 """Worker groups from outside: their devices, their number, their environment, their end."""
+import json
+import os
 import re
+import signal
+import threading
 import unittest
 
 import grpc
 
-from penstock_server import FAKE_WORKER, Client, Server, wire
+from penstock_server import FAKE_WORKER, INFERENCE, LONG, Client, Server, ServerTest, request, wait_until, wire
 
 
 def variables_of(pid):
@@ -66,3 +70,115 @@ class CpuGroupTest(unittest.TestCase):
         if "shares its cores" not in server.stderr:
             self.assertNotEqual(*sets)
             self.assertTrue(all(text.isdigit() for text in sets), sets)
+
+
+@unittest.skipUnless(FAKE_WORKER, "needs a slow worker")
+class ScalingTest(unittest.TestCase):
+    """Groups of two ranks that run one request each, one to three of them."""
+
+    def test_groups_come_while_requests_wait_and_go_when_they_are_not_needed(self):
+        server = Server(config="maxWorkers: 3\nscaleUpAfterMSec: 300\nscaleDownAfterMSec: 500\nhandler:\n  max_concurrent: 1\n",
+                        environment={"FAKE_WORKER_STEP_MS": "20"}.items())
+        self.addCleanup(server.close)
+        calls = [server.client.stream(request(prompt="a b", max_tokens=LONG), timeout=120) for _ in range(5)]
+        wait_until(lambda: len(server.worker_pids()) == 6, 30, "there are three groups")
+        running = [call for call in calls if call.is_active()]
+        self.assertEqual(len(running), 5)
+        for call in calls:
+            call.cancel()
+        wait_until(lambda: len(server.worker_pids()) == 2, 30, "one group is left")
+        self.assertIn("from 1 to 2 worker group(s), of 3 at most", server.stderr)
+        self.assertIn("from 2 to 1 group(s), of 1 at least", server.stderr)
+        self.assertTrue(server.client.stream_text(request(prompt="again", max_tokens=3), timeout=15))
+
+    def test_without_devices_for_another_group_the_model_goes_on_with_what_it_has(self):
+        server = Server(config="maxWorkers: 3\nscaleUpAfterMSec: 100\nhandler:\n  max_concurrent: 1\n", device="gpu",
+                        environment={"FAKE_WORKER_STEP_MS": "20", "PENSTOCK_TEST_DEVICES": "3"}.items())
+        self.addCleanup(server.close)
+        calls = [server.client.stream(request(prompt="a b", max_tokens=30), timeout=60) for _ in range(3)]
+        wait_until(lambda: "it is tried again while requests wait" in server.stderr, 20, "the log says why there is no second group")
+        for call in calls:
+            self.assertEqual(len(list(call)), 30)
+        self.assertEqual(len(server.worker_pids()), 2)
+
+
+@unittest.skipUnless(FAKE_WORKER, "needs workers that can be silent")
+class SilentWorkerTest(unittest.TestCase):
+    def setUp(self):
+        self.server = Server(config="responseTimeout: 1\n")
+        self.addCleanup(self.server.close)
+
+    def assert_no_word(self, prompt):
+        with self.assertRaises(grpc.RpcError) as raised:
+            self.server.client.predict(request(prompt=prompt, max_tokens=3), timeout=30)
+        self.assertEqual(raised.exception.code(), grpc.StatusCode.DEADLINE_EXCEEDED)
+        self.assertIn("responseTimeout", raised.exception.details())
+
+    def answers(self):
+        return bool(self.server.client.stream_text(request(prompt="again", max_tokens=3), timeout=15))
+
+    def test_a_slow_answer_costs_its_request_and_not_the_worker(self):
+        before = self.server.worker_pids()
+        self.assert_no_word("[hang] x")
+        self.assertTrue(self.answers())
+        self.assert_no_word("[hang] x")
+        self.assertTrue(self.answers())
+        self.assertEqual(self.server.worker_pids(), before)
+
+    def test_a_worker_that_stays_silent_is_started_anew(self):
+        before = self.server.ranks()
+        os.kill(before[0], signal.SIGSTOP)
+        self.assert_no_word("x")
+        self.assert_no_word("x")
+        wait_until(lambda: before[0] not in self.server.worker_pids(), 10, "the silent worker is ended")
+        self.assertTrue(self.answers())
+        self.assertIn("two requests in a row without a word", self.server.stderr)
+
+
+@unittest.skipUnless(FAKE_WORKER, "needs a slow worker")
+class PriorityTest(ServerTest):
+    config = "handler:\n  max_concurrent: 1\n"
+    environment = {"FAKE_WORKER_STEP_MS": "20"}.items()
+
+    def stream(self, priority, **data):
+        method = self.client.channel.unary_stream(INFERENCE + "StreamPredictions", request_serializer=lambda m: m.SerializeToString(),
+                                                  response_deserializer=wire.PredictionResponse.FromString)
+        return method(request(**data), timeout=60, metadata=[("x-priority", priority)])
+
+    def test_a_request_of_higher_priority_goes_first(self):
+        manager = Client(self.server.management_address)
+        self.addCleanup(manager.close)
+
+        def pending():
+            described = json.loads(manager.manage("DescribeModel", wire.ModelRequest(model_name="tiny")))
+            return described[0]["jobQueueStatus"]["pendingRequests"]
+        running = self.client.stream(request(prompt="a b", max_tokens=LONG), timeout=60)
+        next(running)
+        order = []
+
+        def read(priority):
+            list(self.stream(priority, prompt="a b", max_tokens=3))
+            order.append(priority)
+        threads = []
+        for waiting, priority in enumerate(("low", "normal", "high"), start=1):
+            threads.append(threading.Thread(target=read, args=(priority,)))
+            threads[-1].start()
+            wait_until(lambda: pending() == waiting, 10, "it waits")
+        running.cancel()
+        for thread in threads:
+            thread.join(60)
+        self.assertEqual(order, ["high", "normal", "low"])
+
+    def test_another_priority_is_refused(self):
+        self.assert_fails(grpc.StatusCode.INVALID_ARGUMENT, lambda: self.stream("urgent", prompt="a"), "x-priority", "urgent")
+
+
+class HiddenVariablesTest(unittest.TestCase):
+    def test_variables_that_the_expression_matches_in_full_are_hidden_from_workers(self):
+        server = Server(environment={"MY_SECRET": "1", "MY_SECRET_PLACE": "1"}.items(), arguments=("--set", "blacklist_env_vars=MY_SECRE.|OTHER"))
+        self.addCleanup(server.close)
+        for pid in server.worker_pids():
+            variables = variables_of(pid)
+            self.assertNotIn("MY_SECRET", variables)
+            self.assertIn("MY_SECRET_PLACE", variables)
+            self.assertEqual(variables["LOGLEVEL"], "INFO")

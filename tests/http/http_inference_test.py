@@ -28,6 +28,12 @@ class PredictionsTest(HttpServerTest):
             reply = self.infer("POST", target, body)
             self.assertEqual((reply.status, reply.text), (200, text), target)
 
+    def test_a_priority_is_one_of_three(self):
+        body = {"prompt": "a b c", "max_tokens": 2}
+        self.assertEqual(self.infer("POST", "/predictions/tiny", body, {"X-Priority": "high"}).status, 200)
+        self.assert_error(self.infer("POST", "/predictions/tiny", body, {"X-Priority": "urgent"}), 400, "BadRequestException",
+                          "x-priority: expected low, normal or high, found 'urgent'")
+
     def test_a_bare_prompt_needs_no_json(self):
         self.assertEqual(self.infer("POST", "/predictions/tiny", "a b").status, 200)
 
