@@ -160,8 +160,8 @@ std::string OpenAiApi::chat_prompt(const Model& model, const text::OpenAiCall& c
 void OpenAiApi::start(const HttpRequest& http, const Model& model, const text::OpenAiCall& call, text::OpenAiKind kind,
                       std::vector<text::GenerationRequest> requests, const Reply& reply) {
   const bool is_chat = kind == text::OpenAiKind::kChat;
-  const auto job = job_options(http);
-  if (!job) return refuse(reply, job.error());
+  auto job_options_given = job_options(http);
+  if (!job_options_given) return refuse(reply, job_options_given.error());
   if (call.stream && !reply->can_stream()) return refuse(reply, Error(Code::kInvalidArgument, "stream: true needs HTTP/1.1"));
   OpenAiAnswerOptions options{call.stream, call.num_choices, {}, call.prompt_only, is_chat ? "messages" : "prompt", max_response_bytes_};
   if (call.echo) options.prompts = call.prompts;
@@ -171,7 +171,7 @@ void OpenAiApi::start(const HttpRequest& http, const Model& model, const text::O
   for (size_t i = 0; i < num_choices; ++i) {
     text::GenerationRequest request = requests[i / static_cast<size_t>(call.num_choices)];
     if (request.sampling.seed) request.sampling.seed = text::choice_seed(*request.sampling.seed, static_cast<int>(i) % call.num_choices);
-    auto submitted = model->jobs().submit(std::move(request), *job, answer->observer(i));
+    auto submitted = model->jobs().submit(std::move(request), *job_options_given, answer->observer(i));
     if (!submitted) return answer->fail(submitted.error());
     answer->add_job(model, *submitted);
   }
