@@ -1,0 +1,9 @@
+#include "fuzz.h"
+#include "config/yaml_reader.h"
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  using namespace penstock;
+  return fuzz::accept_errors([&] {
+    (void)config::parse_yaml(fuzz::text_of(data, size), "fuzz.yaml");
+  });
+}
