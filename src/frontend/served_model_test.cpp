@@ -62,7 +62,8 @@ class ServedModelTest : public testing::Test {
   }
   std::shared_ptr<ServedModel> make(const ModelSpec& spec, int groups) {
     ServingContext context{config_, devices, cores, {dir_.path() / "worker", ""}, {}, dir_.path() / "logs", dir_.path(),
-                           [](const auto&, size_t, const auto&) { return std::make_shared<FakeWorkerClient>(); }, {}, milliseconds(1)};
+                           [](const auto&, size_t, const auto&) { return std::make_shared<FakeWorkerClient>(); }, {}};
+    context.backoff_unit = milliseconds(1);
     auto model = ServedModel::create(spec, context, WorkerRange{groups, groups});
     if (!model) throw model.error();
     (*model)->start();
