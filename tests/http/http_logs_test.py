@@ -1,47 +1,16 @@
 """Log files where TorchServe has them, in its forms."""
 import json
 import os
-import pathlib
-import re
-import tempfile
 import unittest
 
 import grpc
-from http_case import HttpServerTest
+from log_case import LogServerTest
 from penstock_server import request, wait_until
 
 TIME = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d,\d{3}"
 
 
-class LogCase(HttpServerTest):
-    """Base: a server whose log files lie in a folder of the class."""
-
-    @classmethod
-    def setUpClass(cls):
-        folder = tempfile.TemporaryDirectory(prefix="penstock-logs-")
-        cls.addClassCleanup(folder.cleanup)
-        cls.logs = pathlib.Path(folder.name) / "logs"
-        cls.prepare()
-        cls.environment = {"LOG_LOCATION": str(cls.logs), "METRICS_LOCATION": str(cls.logs / "metrics")}
-        super().setUpClass()
-
-    @classmethod
-    def prepare(cls):
-        pass
-
-    def lines(self, name):
-        file = self.logs / name
-        return file.read_text().splitlines() if file.exists() else []
-
-    def line_of(self, name, pattern):
-        """The first line that has the pattern, as soon as it is there."""
-        found = []
-        wait_until(lambda: found.extend(line for line in self.lines(name) if re.search(pattern, line)) or found,
-                   what=f"a line of {name} with {pattern}")
-        return found[0]
-
-
-class LogFilesServerTest(LogCase):
+class LogFilesTest(LogServerTest):
     def test_requests_are_in_the_access_log(self):
         self.infer("POST", "/predictions/tiny?a=%22b", json.dumps({"prompt": "a", "max_tokens": 2}))
         line = self.line_of("access_log.log", "/predictions/tiny")
@@ -76,7 +45,7 @@ class LogFilesServerTest(LogCase):
             self.assertRegex(self.infer("GET", "/ping", headers={"x-request-id": bad}).headers["x-request-id"], r"^[0-9a-f-]{36}$")
 
 
-class JsonLogServerTest(LogCase):
+class JsonLogTest(LogServerTest):
     arguments = ("--set", "access_log=json", "--set", "metrics_mode=prometheus")
 
     def test_the_access_log_may_be_json(self):
@@ -89,7 +58,7 @@ class JsonLogServerTest(LogCase):
         self.assertEqual(self.lines("metrics/model_metrics.log"), [], "metrics_mode=prometheus writes no lines")
 
 
-class FullDiskServerTest(LogCase):
+class FullDiskTest(LogServerTest):
     @classmethod
     def prepare(cls):
         (cls.logs / "metrics").mkdir(parents=True)

@@ -48,7 +48,7 @@ class Collector:
         self.server.server_close()
 
 
-class SpansServerTest(HttpServerTest):
+class SpansTest(HttpServerTest):
     @classmethod
     def setUpClass(cls):
         cls.collector = Collector()
@@ -108,7 +108,7 @@ class SpansServerTest(HttpServerTest):
         wait_until(lambda: self.samples()['penstock_spans_total{fate="sent",}'] >= 3, what="sent spans are counted")
 
 
-class NoCollectorServerTest(HttpServerTest):
+class NoCollectorTest(HttpServerTest):
     arguments = ("--set", "otlp_endpoint=http://127.0.0.1:9")
 
     def test_a_collector_that_is_not_there_costs_spans_only(self):
