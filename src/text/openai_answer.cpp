@@ -25,8 +25,8 @@ std::string json_text(std::string_view text) { return dumped(Json(text)); }
 OpenAiWriter::OpenAiWriter(OpenAiKind kind, std::string_view id, int64_t created, std::string_view model, std::string_view fingerprint, bool include_usage)
     : is_chat_(kind == OpenAiKind::kChat), include_usage_(include_usage) {
   const auto head = [&](const char* object) {
-    return fmt::format(R"({{"id":"{}-{}","object":"{}","created":{},"model":{},"system_fingerprint":{},)", is_chat_ ? "chatcmpl" : "cmpl", id, object, created,
-                       json_text(model), json_text(fingerprint));
+    return fmt::format(R"({{"id":{},"object":"{}","created":{},"model":{},"system_fingerprint":{},)",
+                       json_text(fmt::format("{}-{}", is_chat_ ? "chatcmpl" : "cmpl", id)), object, created, json_text(model), json_text(fingerprint));
   };
   head_ = head(is_chat_ ? "chat.completion" : "text_completion");
   chunk_head_ = "data: " + head(is_chat_ ? "chat.completion.chunk" : "text_completion") + "\"choices\":[";

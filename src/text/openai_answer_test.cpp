@@ -33,6 +33,11 @@ TEST(OpenAiAnswer, AWholeCompletionHasEveryRequiredKey) {
               "usage": {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}})"));
 }
 
+TEST(OpenAiAnswer, AnIdThatTheClientChoseCannotBreakTheJson) {
+  const OpenAiWriter odd(OpenAiKind::kChat, "\",\n", 0, "m", "f", false);
+  EXPECT_EQ(events(odd.chunk(0, "x", true)).at(0)["id"], "chatcmpl-\",\n");
+}
+
 TEST(OpenAiAnswer, AWholeChatHasAMessage) {
   const OpenAiChoice choices[] = {{"x", "stop"}};
   const Json json = Json::parse(writer(OpenAiKind::kChat).whole(choices, {3, 4}));
