@@ -1,6 +1,8 @@
 #include "config/models_json.h"
 
+#include <algorithm>
 #include <array>
+#include <functional>
 #include <nlohmann/json.hpp>
 
 #include "base/nearest_key.h"
@@ -26,11 +28,17 @@ Result<std::optional<int>> integer_of(const Json& settings, const char* key, int
 
 std::optional<seconds> as_seconds(std::optional<int> number) { return number ? std::optional(seconds(*number)) : std::nullopt; }
 
-Result<ModelEntry> read_entry(const Json& settings) {
+// A setting of another name is somebody's mistake in `models`, which people write.
+std::optional<Error> check_keys(const Json& settings) {
   if (!settings.is_object()) return error(Code::kInvalidArgument, "expected an object of settings, found {}", settings.type_name());
   for (const auto& [key, value] : settings.items()) {
     if (std::find(kKeys.begin(), kKeys.end(), key) == kKeys.end()) return Error(Code::kInvalidArgument, unknown_key(key, kKeys));
   }
+  return std::nullopt;
+}
+
+// REQUIRES: an object.
+Result<ModelEntry> read_entry(const Json& settings) {
   ModelEntry entry;
   if (const auto found = settings.find("defaultVersion"); found != settings.end()) {
     if (!found->is_boolean()) return error(Code::kInvalidArgument, "defaultVersion: expected true or false, found {}", found->type_name());
@@ -59,25 +67,73 @@ Result<ModelEntry> read_entry(const Json& settings) {
   return entry;
 }
 
+// Calls `take` with each version of each model.
+std::optional<Error> for_each(const Json& models, const std::function<std::optional<Error>(const ModelEntry&, const Json&)>& take) {
+  const Error wrong_shape = error(Code::kInvalidArgument, "expected {{\"NAME\": {{\"VERSION\": {{...}}}}}}");
+  if (!models.is_object()) return wrong_shape;
+  for (const auto& [name, versions] : models.items()) {
+    if (!versions.is_object()) return wrong_shape;
+    for (const auto& [version, settings] : versions.items()) {
+      ModelEntry named;
+      named.name = name;
+      named.version = version;
+      if (auto problem = take(named, settings)) return error(Code::kInvalidArgument, "{} {}: {}", name, version, problem->message());
+    }
+  }
+  return std::nullopt;
+}
+
+// A text of a snapshot's model; "" when it is absent.
+Result<std::string> text_of(const Json& settings, const char* key) {
+  const auto found = settings.find(key);
+  if (found == settings.end() || found->is_null()) return std::string();
+  if (!found->is_string()) return error(Code::kInvalidArgument, "{}: expected text, found {}", key, found->type_name());
+  return found->get<std::string>();
+}
+
+std::optional<Error> read_saved(const ModelEntry& named, const Json& settings, std::vector<SavedModel>& models) {
+  if (!settings.is_object()) return error(Code::kInvalidArgument, "expected an object of settings, found {}", settings.type_name());
+  auto entry = read_entry(settings);
+  if (!entry) return entry.error();
+  auto source = text_of(settings, "marName"), handler = text_of(settings, "handler");
+  if (!source) return source.error();
+  if (!handler) return handler.error();
+  if (source->empty()) return Error(Code::kInvalidArgument, "marName: expected the folder or the archive of the model, found none");
+  SavedModel model{*entry, *source, *handler};
+  model.entry.name = named.name;
+  model.entry.version = named.version;
+  models.push_back(std::move(model));
+  return std::nullopt;
+}
+
 }  // namespace
 
 Result<std::vector<ModelEntry>> parse_models(std::string_view text) {
   const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (json.is_discarded()) return error(Code::kInvalidArgument, "not valid JSON");
-  const Error wrong_shape = error(Code::kInvalidArgument, "expected {{\"NAME\": {{\"VERSION\": {{...}}}}}}");
-  if (!json.is_object()) return wrong_shape;
   std::vector<ModelEntry> entries;
-  for (const auto& [name, versions] : json.items()) {
-    if (!versions.is_object()) return wrong_shape;
-    for (const auto& [version, settings] : versions.items()) {
-      Result<ModelEntry> entry = read_entry(settings);
-      if (!entry) return error(Code::kInvalidArgument, "{} {}: {}", name, version, entry.error().message());
-      entry->name = name;
-      entry->version = version;
-      entries.push_back(std::move(*entry));
-    }
-  }
+  const auto problem = for_each(json, [&](const ModelEntry& named, const Json& settings) -> std::optional<Error> {
+    if (auto wrong = check_keys(settings)) return wrong;
+    auto entry = read_entry(settings);
+    if (!entry) return entry.error();
+    entry->name = named.name;
+    entry->version = named.version;
+    entries.push_back(std::move(*entry));
+    return std::nullopt;
+  });
+  if (problem) return *problem;
   return entries;
+}
+
+Result<std::vector<SavedModel>> parse_snapshot(std::string_view text) {
+  const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (!json.is_object()) return error(Code::kInvalidArgument, "not a JSON object");
+  std::vector<SavedModel> models;
+  const auto found = json.find("models");
+  if (found == json.end()) return models;
+  const auto problem = for_each(*found, [&](const ModelEntry& named, const Json& settings) { return read_saved(named, settings, models); });
+  if (problem) return *problem;
+  return models;
 }
 
 }  // namespace penstock::config

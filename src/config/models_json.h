@@ -12,4 +12,9 @@ namespace penstock::config {
 // Errors: kInvalidArgument naming model, version and key.
 [[nodiscard]] Result<std::vector<ModelEntry>> parse_models(std::string_view json);
 
+// The value of the key `model_snapshot`: {"models": {"NAME": {"VERSION": {the keys above}}}}, where marName is needed and "handler" is ours. Keys that
+// we do not know are passed over, keys that are missing take their defaults.
+// Errors: kInvalidArgument naming model, version and key.
+[[nodiscard]] Result<std::vector<SavedModel>> parse_snapshot(std::string_view json);
+
 }  // namespace penstock::config

@@ -1,8 +1,8 @@
 #include "config/server_config.h"
 
+#include <algorithm>
 #include <cctype>
 #include <map>
-#include <regex>
 #include <tuple>
 
 #include "base/file.h"
@@ -10,6 +10,7 @@
 #include "config/models_json.h"
 #include "config/properties_reader.h"
 #include "config/server_fields.h"
+#include "config/url_rules.h"
 #include "config/yaml_reader.h"
 
 namespace penstock::config {
@@ -67,6 +68,7 @@ class Loader {
     for (RawValue& value : *values) {
       if (auto problem = substitute(value, environment, file)) return problem;
     }
+    pass_over_unknown(*values, file);
     folder_ = std::filesystem::absolute(path).parent_path();
     store_in_file_ = true;
     return add(*values, file);
@@ -109,6 +111,11 @@ class Loader {
     }
     if (auto problem = check_tls()) return *problem;
     if (places_.contains("disable_token_authorization")) config_.token_authorization = !raw_.disable_token_authorization;
+    if (!trimmed(raw_.model_snapshot).empty()) {
+      auto saved = parse_snapshot(raw_.model_snapshot);
+      if (!saved) return fail(Code::kInvalidArgument, "model_snapshot", "{}", saved.error().message());
+      config_.saved_models = std::move(*saved);
+    }
     config_.allowed_urls = split_list(raw_.allowed_urls);
     config_.load_all_models = trimmed(raw_.load_models) == "all";
     if (!config_.load_all_models) config_.load_models = split_list(raw_.load_models);
@@ -116,10 +123,23 @@ class Loader {
     if (!config_.model_store.empty() && store_in_file_) {
       config_.model_store = (folder_ / config_.model_store).lexically_normal().string();
     }
+    if (!config_.model_store.empty()) config_.settings["model_store"] = std::filesystem::absolute(config_.model_store).lexically_normal().string();
     return config_;
   }
 
  private:
+  // Of a snapshot only: old ones lack keys, newer ones and TorchServe's have keys that we do not know.
+  void pass_over_unknown(std::vector<RawValue>& values, const std::string& file) {
+    const auto is_snapshot = [](const RawValue& value) { return value.key == "model_snapshot"; };
+    if (std::none_of(values.begin(), values.end(), is_snapshot)) return;
+    const auto fields = server_fields(config_, raw_);
+    std::erase_if(values, [&](const RawValue& value) {
+      const bool known = std::any_of(fields.begin(), fields.end(), [&](const Field& field) { return field.key == value.key; });
+      if (!known) config_.notes.push_back(fmt::format("{}{}: passed over: not known here, and this is a snapshot", place(file, value.line), value.key.substr(0, 128)));
+      return !known;
+    });
+  }
+
   std::optional<Error> add_one(const std::string& key, const std::string& content, const std::string& source) {
     RawValue value;
     value.key = key;
@@ -132,6 +152,7 @@ class Loader {
     Result<Filled> filled = fill(server_fields(config_, raw_), values, source);
     if (!filled) return filled.error();
     for (const auto& [key, line] : filled->lines) places_[key] = place(source, line);
+    for (const RawValue& value : values) config_.settings[value.key] = value.items.at(0);
     config_.notes.insert(config_.notes.end(), filled->notes.begin(), filled->notes.end());
     return std::nullopt;
   }
@@ -147,12 +168,8 @@ class Loader {
       if (!host.empty() && host.find_first_of("/ \t") == std::string::npos) continue;
       return fail(Code::kInvalidArgument, key, "expected a host name or an IP address such as 127.0.0.1, found '{}'", host);
     }
-    for (const std::string& expression : split_list(raw_.allowed_urls)) {
-      try {
-        (void)std::regex(expression);
-      } catch (const std::regex_error&) {
-        return fail(Code::kInvalidArgument, "allowed_urls", "'{}' is not a regular expression", expression);
-      }
+    if (auto rules = UrlRules::compile(split_list(raw_.allowed_urls)); !rules) {
+      return fail(Code::kInvalidArgument, "allowed_urls", "{}", rules.error().message());
     }
     try {
       (void)std::regex(config_.blacklist_env_vars);
@@ -200,9 +217,10 @@ Result<ServerConfig> load_server_config(const std::filesystem::path& file, const
   return loader.finish();
 }
 
-std::filesystem::path choose_config_file(const std::string& given, const Environment& environment) {
+std::filesystem::path choose_config_file(const std::string& given, const Environment& environment, const std::filesystem::path& last_snapshot) {
   if (const auto from_environment = environment("TS_CONFIG_FILE"); from_environment && !from_environment->empty()) return *from_environment;
   if (!given.empty()) return given;
+  if (!last_snapshot.empty()) return last_snapshot;
   std::error_code ignored;
   return std::filesystem::exists("config.properties", ignored) ? "config.properties" : "";
 }

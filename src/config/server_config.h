@@ -1,6 +1,7 @@
 #pragma once
 // TorchServe's config.properties: what `penstock serve` listens on, loads and allows.
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -42,6 +43,13 @@ enum class AccessLog {
   kOff,
 };
 
+// One version of a model in a snapshot (key model_snapshot), as it was served.
+struct SavedModel {
+  ModelEntry entry;                                         // its settings are stronger than the model's own file
+  std::string source;                                       // folder or archive: within model_store, or a path
+  std::string handler;                                      // empty = the manifest's
+};
+
 struct ServerConfig {
   HttpAddress inference_address{"127.0.0.1", 8080};
   HttpAddress management_address{"127.0.0.1", 8081};
@@ -74,7 +82,9 @@ struct ServerConfig {
   std::vector<std::string> load_models;                     // names within model_store, in order
   std::vector<ModelEntry> models;                           // models={"NAME": {"VERSION": {...}}}
   bool enable_model_api = false;                            // models may be registered and unregistered through the management API
-  std::vector<std::string> allowed_urls;                    // regular expressions; none by default. Nothing is fetched yet
+  std::vector<std::string> allowed_urls;                    // regular expressions, for UrlRules; none by default
+  int max_download_mb = 65536;                              // MiB of an archive that is fetched from a URL
+  seconds download_timeout{3600};                           // for fetching one
   seconds unregister_model_timeout{120};                    // that running requests get when their worker or model is taken away
 
   seconds default_response_timeout{120};                    // for models whose model-config.yaml gives none
@@ -94,20 +104,24 @@ struct ServerConfig {
   AccessLog access_log = AccessLog::kAuto;
   std::string otlp_endpoint;                                // http://HOST:PORT of a collector of spans; empty = as OTEL_EXPORTER_OTLP_* say
 
+  std::optional<std::vector<SavedModel>> saved_models;      // absent = no snapshot; otherwise these are served, and load_models is not asked
+  std::map<std::string, std::string> settings;              // every key that was given, with the value that counts: what snapshots save
   std::vector<std::string> notes;                           // keys that were given and do nothing, and why: one line each, to be logged
 };
 
 // Reads a config.properties; an empty path stands for an empty file. Every key of TorchServe is known and its type is checked, also of
 // those that do nothing; an unknown one is an error with the nearest known key. `$$VAR$$` in a value is replaced by the environment
 // variable VAR; a missing one is an error. With enable_envvars_config=true, the environment variable TS_KEY (upper case) overrides KEY,
-// except TS_ALLOWED_URLS unless use_env_allowed_urls=true. `overrides`, "KEY=VALUE", come last.
+// except TS_ALLOWED_URLS unless use_env_allowed_urls=true. `overrides`, "KEY=VALUE", come last. In a snapshot (a file with the key
+// model_snapshot), which another version may have written, keys and fields that we do not know are noted and passed over.
 // Errors: kNotFound; kInvalidArgument "FILE:LINE: key 'x': expected ..., found ..."; kUnimplemented where ignoring a key would be unsafe.
 [[nodiscard]] Result<ServerConfig> load_server_config(const std::filesystem::path& file,
                                                       const Environment& environment = process_environment(),
                                                       const std::vector<std::string>& overrides = {});
 
-// The file to read, in TorchServe's order: TS_CONFIG_FILE, the one that was `given` on the command line, ./config.properties if it is there.
-// Empty: none.
-[[nodiscard]] std::filesystem::path choose_config_file(const std::string& given, const Environment& environment = process_environment());
+// The file to read, in TorchServe's order: TS_CONFIG_FILE, the one that was `given` on the command line, the last snapshot (empty: there is none),
+// ./config.properties if it is there. Empty: none.
+[[nodiscard]] std::filesystem::path choose_config_file(const std::string& given, const Environment& environment = process_environment(),
+                                                       const std::filesystem::path& last_snapshot = {});
 
 }  // namespace penstock::config

@@ -197,7 +197,63 @@ TEST_F(ServerConfigTest, ModelsSayWhatModelConfigsDoNot) {
   EXPECT_THAT(refusal("models={\"a\": {\"1.0\": {\"minWorkers\": 2, \"maxWorkers\": 1}}}\n"), HasSubstr("maxWorkers"));
 }
 
+TEST_F(ServerConfigTest, ASnapshotSaysWhatWasServed) {
+  const ServerConfig config =
+      load("job_queue_size=7\nmodel_snapshot={\"name\": \"x.cfg\", \"modelCount\": 1, \"created\": 1, \"models\": {\"a\": {\"1.0\": {"
+           "\"defaultVersion\": true, \"marName\": \"a.mar\", \"minWorkers\": 2, \"handler\": \"llm\"}}}}\n").value();
+  ASSERT_TRUE(config.saved_models);
+  ASSERT_EQ(config.saved_models->size(), 1u);
+  const SavedModel& saved = config.saved_models->at(0);
+  EXPECT_EQ(saved.entry.name, "a");
+  EXPECT_EQ(saved.entry.version, "1.0");
+  EXPECT_TRUE(saved.entry.is_default);
+  EXPECT_EQ(saved.entry.settings.min_workers, 2);
+  EXPECT_FALSE(saved.entry.settings.batch_size) << "an older snapshot lacks fields";
+  EXPECT_EQ(saved.source, "a.mar");
+  EXPECT_EQ(saved.handler, "llm");
+  EXPECT_FALSE(load("job_queue_size=7\n").value().saved_models);
+  EXPECT_TRUE(load("model_snapshot={}\n").value().saved_models->empty());
+}
+
+TEST_F(ServerConfigTest, WhatASnapshotOfAnotherVersionSaysBesidesIsPassedOver) {
+  const ServerConfig config =
+      load("tsConfigFile=x\njob_queue_size=7\nmodel_snapshot={\"models\": {\"a\": {\"1.0\": {\"marName\": \"a\", \"newField\": [1]}}}}\n").value();
+  EXPECT_EQ(config.job_queue_size, 7);
+  EXPECT_EQ(config.saved_models->at(0).source, "a");
+  EXPECT_THAT(config.notes, ElementsAre(EndsWith("config.properties:1: tsConfigFile: passed over: not known here, and this is a snapshot")));
+  EXPECT_THAT(refusal("tsConfigFile=x\n"), HasSubstr("unknown key")) << "only snapshots are written by other versions";
+}
+
+TEST_F(ServerConfigTest, ABrokenSnapshotIsOneError) {
+  const auto model = [](const std::string& settings) { return "model_snapshot={\"models\": {\"a\": {\"1.0\": " + settings + "}}}\n"; };
+  EXPECT_THAT(refusal("model_snapshot={\n"), HasSubstr("config.properties:1: key 'model_snapshot': not a JSON object"));
+  EXPECT_THAT(refusal("model_snapshot={\"models\": [1]}\n"), HasSubstr("key 'model_snapshot': expected {\"NAME\""));
+  EXPECT_THAT(refusal(model("3")), HasSubstr("a 1.0: expected an object of settings, found number"));
+  EXPECT_THAT(refusal(model("{}")), HasSubstr("a 1.0: marName: expected the folder or the archive"));
+  EXPECT_THAT(refusal(model("{\"marName\": 1}")), HasSubstr("a 1.0: marName: expected text, found number"));
+  EXPECT_THAT(refusal(model("{\"marName\": \"a\", \"minWorkers\": -1}")), HasSubstr("a 1.0: minWorkers: expected an integer from 0 to 1024"));
+}
+
+TEST_F(ServerConfigTest, JsonThatIsNestedDeepIsOneError) {
+  const std::string deep = std::string(20000, '[') + std::string(20000, ']');
+  EXPECT_THAT(refusal("models={\"a\": {\"1.0\": {\"minWorkers\": " + deep + "}}}\n"), HasSubstr("a 1.0: minWorkers: expected an integer"));
+  EXPECT_THAT(refusal("models=" + deep + "\n"), HasSubstr("expected {\"NAME\": {\"VERSION\": {...}}}"));
+  EXPECT_THAT(refusal("models=" + std::string(20000, '[') + "\n"), HasSubstr("not valid JSON"));
+  EXPECT_THAT(refusal("model_snapshot={\"models\": " + deep + "}\n"), HasSubstr("expected {\"NAME\": {\"VERSION\": {...}}}"));
+}
+
+TEST_F(ServerConfigTest, TheSettingsThatWereGivenAreKept) {
+  write_file_atomic(file_, "job_queue_size=7\nmodel_store=store\nenable_envvars_config=true\n");
+  const auto settings = load_server_config(file_, fixed_environment({{"TS_JOB_QUEUE_SIZE", "8"}}), {"grpc_inference_port=9"}).value().settings;
+  EXPECT_EQ(settings.at("job_queue_size"), "8") << "the value that counts";
+  EXPECT_EQ(settings.at("grpc_inference_port"), "9");
+  EXPECT_EQ(settings.at("model_store"), (folder_.path() / "store").string()) << "whole, for a snapshot lies in another folder";
+  EXPECT_EQ(settings.count("max_request_size"), 0u);
+}
+
 TEST_F(ServerConfigTest, TheFileThatIsReadIsChosenInTorchServesOrder) {
+  EXPECT_EQ(choose_config_file("given", fixed_environment({}), "last"), "given");
+  EXPECT_EQ(choose_config_file("", fixed_environment({}), "last"), "last");
   EXPECT_EQ(choose_config_file("given", fixed_environment({{"TS_CONFIG_FILE", "other"}})), "other");
   EXPECT_EQ(choose_config_file("given", fixed_environment({})), "given");
 }

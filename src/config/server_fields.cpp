@@ -19,7 +19,6 @@ struct IdleKey {
 };
 
 constexpr IdleKey kIdleKeys[] = {
-    {IdleKey::kText, "model_snapshot", kLater},
     {IdleKey::kText, "workflow_store", "not supported yet: workflows"},
     {IdleKey::kBoolean, "ts_open_inference_protocol", kLater},
     {IdleKey::kText, "ts_header_key_sequence_id", kLater},
@@ -88,8 +87,11 @@ std::vector<Field> server_fields(ServerConfig& c, RawServerConfig& raw) {
       integer_field("grpc_management_max_connection_age_ms", c.grpc_management_age.max_ms, {1}, ""),
       integer_field("grpc_management_max_connection_age_grace_ms", c.grpc_management_age.grace_ms, {0}, ""),
       text_field("models", raw.models, ""),
+      text_field("model_snapshot", raw.model_snapshot, ""),
       boolean_field("enable_model_api", c.enable_model_api, ""),
       text_field("allowed_urls", raw.allowed_urls, ""),
+      integer_field("max_download_mb", c.max_download_mb, {1}, ""),
+      seconds_field("download_timeout", c.download_timeout, {1}, ""),
       seconds_field("unregister_model_timeout", c.unregister_model_timeout, {1}, ""),
       text_field("model_store", c.model_store, ""),
       text_field("load_models", raw.load_models, ""),

@@ -15,6 +15,7 @@ struct RawServerConfig {
   std::string metrics_address;
   std::string load_models;
   std::string models;
+  std::string model_snapshot;
   std::string allowed_urls;
   int number_of_gpu = 0;
   bool disable_token_authorization = true;
@@ -27,7 +28,7 @@ struct RawServerConfig {
   std::string idle_text;
 };
 
-// Every key that TorchServe knows. Both arguments must outlive the fields.
+// Every key that TorchServe knows, and ours. Both arguments must outlive the fields.
 [[nodiscard]] std::vector<Field> server_fields(ServerConfig& config, RawServerConfig& raw);
 
 }  // namespace penstock::config

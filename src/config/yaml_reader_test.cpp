@@ -73,6 +73,14 @@ TEST(YamlReader, RefusesDepthAndSize) {
   EXPECT_THAT(refusal(std::string(kConfigFileLimit + 1, '#')), HasSubstr("larger than the limit"));
 }
 
+TEST(YamlReader, ABombOfAliasesEndsAtItsFirstAnchor) {
+  std::string laughs = "a0: &a0 [ha, ha, ha, ha, ha, ha, ha, ha, ha]\n";
+  for (int i = 1; i < 30; ++i) laughs += fmt::format("a{0}: &a{0} [*a{1}, *a{1}, *a{1}, *a{1}, *a{1}, *a{1}, *a{1}, *a{1}, *a{1}]\n", i, i - 1);
+  EXPECT_EQ(refusal(laughs), "f.yaml:1: anchors (&name) are not supported; write the value out");
+  EXPECT_THAT(refusal("a: {b: 1}\nc: {<<: *d}\n"), HasSubstr("f.yaml:2: "));
+  EXPECT_THAT(refusal("a: &self [*self]\n"), HasSubstr("f.yaml:1: anchors"));
+}
+
 TEST(YamlReader, EverySingleByteChangeOfAFileIsAnsweredNotThrown) {
   const std::string yaml = "a: 1\nb:\n  c: 'x'\n  d: [1, 2]\ne: \"q\"\n";
   for (size_t at = 0; at < yaml.size(); ++at) {
