@@ -10,6 +10,8 @@ find_package(CLI11 REQUIRED)
 include(TextLibraries)  # pcre2::pcre2, utf8proc::utf8proc
 find_package(Boost REQUIRED)  # headers only
 find_package(OpenSSL REQUIRED)
+find_package(LibArchive REQUIRED)
+find_package(CURL REQUIRED)
 find_package(Protobuf REQUIRED)
 find_package(gRPC REQUIRED)
 if(PENSTOCK_TESTS)

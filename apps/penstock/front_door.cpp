@@ -93,7 +93,8 @@ FrontDoor::FrontDoor(FrontDoorOptions options)
       registry_({config_, devices_, cores_, worker_programs(), config::variables_matching(config_.blacklist_env_vars),
                  fs::absolute(options_.log_folder), sockets_.path(), &make_client, [this](const std::string& model) { on_serving_changed(model); },
                  &observability_.metrics(), observability_.spans()}),
-      management_(registry_, store_, config_),
+      snapshots_(options_.snapshot_folder, config_, registry_),
+      management_({registry_, store_, archives_, config_, [this] { save_snapshot(frontend::SnapshotKind::kChange); }}),
       http_calls_(kHttpCalls, kHttpCallsWaiting),
       text_calls_(kTextCalls, kTextCallsWaiting) {
   warn_of_open_doors(config_, access_keys_ != nullptr);
@@ -101,11 +102,13 @@ FrontDoor::FrontDoor(FrontDoorOptions options)
     const auto failure = add_model(folder);
     if (!failure) continue;
     if (options_.wait_for_models) throw *failure;
-    spdlog::error("model '{}' is not served: {}", folder.name, failure->message());
+    spdlog::error("model '{}' is not served: {}", folder.url, failure->message());
   }
+  restore_models();
 }
 
 std::vector<frontend::ModelFolder> FrontDoor::find_models() const {
+  if (config_.saved_models) return {};
   std::vector<std::string> wanted = config_.load_models;
   if (config_.load_all_models) wanted = {"all"};
   if (options_.wait_for_models) {
@@ -125,12 +128,27 @@ std::vector<frontend::ModelFolder> FrontDoor::find_models() const {
 }
 
 std::optional<Error> FrontDoor::add_model(const frontend::ModelFolder& folder) {
-  auto spec = frontend::read_model_spec(folder, config_.models);
+  const auto opened = archives_.open(folder);
+  if (!opened) return opened.error();
+  auto spec = frontend::read_model_spec(opened.value(), config_.models);
   if (!spec) return spec.error();
   spec->loaded_at_startup = true;
   const auto added = registry_.add(std::move(*spec));
   if (!added) return added.error();
   return std::nullopt;
+}
+
+// The models of a snapshot, as they were served. One that is not there any more ends the start.
+void FrontDoor::restore_models() {
+  if (!config_.saved_models) return;
+  for (const config::SavedModel& saved : *config_.saved_models) {
+    auto model = std::move(frontend::restore_model(saved, store_, archives_, config_.models)).value();
+    (void)registry_.add(std::move(model.spec), model.range).value();
+  }
+}
+
+void FrontDoor::save_snapshot(frontend::SnapshotKind kind) {
+  if (!options_.snapshot_folder.empty()) snapshots_.save(kind);
 }
 
 void FrontDoor::run() {
@@ -141,9 +159,11 @@ void FrontDoor::run() {
   start_models();
   const auto failure = options_.wait_for_models ? wait_loaded() : std::nullopt;
   if (!failure && signals_.count() == 0) {
+    save_snapshot(frontend::SnapshotKind::kStartup);
     print_started();
     if (options_.on_started) options_.on_started();
     (void)signals_.wait(1, Deadline::never());
+    save_snapshot(frontend::SnapshotKind::kShutdown);
   }
   shut_down();
   if (failure) throw *failure;
@@ -232,6 +252,7 @@ void FrontDoor::shut_down() {
   inference_->stop_serving();
   management_server_->stop_serving();
   caretaker_.reset();
+  management_.stop();
   const int hurry_at = 2;
   const Deadline deadline = Deadline::after(kDrainJobs);
   for (const auto& model : registry_.models()) {

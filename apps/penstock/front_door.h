@@ -15,8 +15,10 @@
 #include "frontend/access_keys.h"
 #include "frontend/caretaker.h"
 #include "frontend/management.h"
+#include "frontend/model_archives.h"
 #include "frontend/model_registry.h"
 #include "frontend/model_store.h"
+#include "frontend/snapshots.h"
 #include "observability.h"
 #include "rpc/call_pool.h"
 #include "rpc/grpc_server.h"
@@ -34,6 +36,7 @@ struct FrontDoorOptions {
   std::string how_to_stop;            // for the start's message; empty = Ctrl-C, or kill
   std::function<void()> on_started;   // after that message
   bool keys_by_default = false;  // access keys are asked for unless the configuration says otherwise
+  std::string snapshot_folder;        // empty = no snapshots are taken
 };
 
 // Starts models and listeners, waits for SIGTERM or SIGINT, shuts down in order.
@@ -48,6 +51,8 @@ class FrontDoor {
  private:
   [[nodiscard]] std::vector<frontend::ModelFolder> find_models() const;
   [[nodiscard]] std::optional<Error> add_model(const frontend::ModelFolder& folder);
+  void restore_models();
+  void save_snapshot(frontend::SnapshotKind kind);
   void start_listeners();
   void start_http();
   void start_models();
@@ -61,6 +66,7 @@ class FrontDoor {
   const StopSignals signals_;
   const TempDir sockets_;  // 0700: only this user reaches the workers
   const std::optional<frontend::ModelStore> store_;
+  frontend::ModelArchives archives_;  // before the registry: its models' files
   const std::vector<frontend::ModelFolder> folders_;
   const std::unique_ptr<frontend::AccessKeys> access_keys_;  // null: nobody is asked for one
   const std::optional<rpc::TlsFiles> tls_;
@@ -70,6 +76,7 @@ class FrontDoor {
   std::unique_ptr<rpc::HttpServer> http_inference_;   // before the registry: late answers of its jobs go to them
   std::unique_ptr<rpc::HttpServer> http_management_;  // null: the other one serves both
   frontend::ModelRegistry registry_;
+  frontend::Snapshots snapshots_;
   frontend::Management management_;
   std::optional<frontend::Caretaker> caretaker_;
   Mutex health_mutex_;  // two models that change at once: the last word about "" must come from who saw both

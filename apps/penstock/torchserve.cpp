@@ -113,8 +113,9 @@ FrontDoorOptions front_door_options(Flags flags) {
   }
   if (flags.disable_token_auth) flags.serve.overrides.emplace_back("disable_token_authorization=true");
   FrontDoorOptions options;
-  options.config = read_server_config(flags.serve);
   options.log_folder = config::process_environment()("LOG_LOCATION").value_or("logs");
+  if (!flags.no_config_snapshots) flags.serve.snapshot_folder = options.snapshot_folder = snapshot_folder(options.log_folder).string();
+  options.config = read_server_config(flags.serve);
   options.wait_for_models = false;
   options.keys_by_default = true;
   options.log_files = true;
@@ -140,6 +141,7 @@ int start(const Flags& flags) {
   const PidFile file = std::move(PidFile::take(pid_file())).value();
   rpc::route_grpc_log();
   std::signal(SIGPIPE, SIG_IGN);  // whoever read our stdout may go; the server stays
+  std::signal(SIGXFSZ, SIG_IGN);  // a file that may grow no further is an error of its write, as a full disk is
   if (background) options.on_started = [&background] { background->tell_ready(); };
   FrontDoor(std::move(options)).run();
   return 0;

@@ -1,10 +1,14 @@
 #pragma once
 // What the management API does, whatever protocol asks: register, scale, describe, list, set default, unregister.
+#include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 
 #include "base/error.h"
+#include "frontend/model_archives.h"
+#include "frontend/model_downloads.h"
 #include "frontend/model_registry.h"
 #include "frontend/model_store.h"
 
@@ -12,12 +16,13 @@ namespace penstock::frontend {
 
 // Absent numbers take the model's own.
 struct RegisterRequest {
-  std::string url;                 // a folder of the model store; required
-  std::string model_name;          // empty = the folder's name
-  std::string handler;             // empty or "llm"
+  std::optional<std::string> url;  // a folder or an archive of the model store, or a URL; required, and an empty one is another error than none
+  std::string model_name;          // empty = as the manifest says, or as the file is called
+  std::string handler;             // empty = the manifest's; one that no worker can run fails when workers are started
   std::string runtime;             // empty, python, python3 or LSP: accepted, as our workers are what they are
   std::optional<int> initial_workers;  // absent = minWorkers of the model's configuration, or default_workers_per_model
-  config::ModelSettings settings;
+  config::ModelSettings settings;      // a startup_timeout of 0 is no time: with workers, they fail
+  bool s3_sse_kms = false;             // refused: archives are fetched as any URL
   bool synchronous = false;        // wait until the workers have loaded the model; a model that fails to load is taken out again
 };
 
@@ -40,13 +45,22 @@ struct ManagementAnswer {
   [[nodiscard]] bool ok() const { return http_status < 400; }
 };
 
+// What the management API works with. All must outlive it.
+struct ManagementParts {
+  ModelRegistry& registry;
+  const std::optional<ModelStore>& store;  // without one nothing can be registered
+  ModelArchives& archives;
+  const config::ServerConfig& config;
+  std::function<void()> on_changed;        // called after each call that changed what is served; it may block
+};
+
 // Threads: every method from any thread.
-// Blocks:  register_model() and scale() while they are synchronous (startupTimeout, drain), unregister() until the workers are gone.
+// Blocks:  register_model() while it fetches and unpacks; register_model() and scale() while they are synchronous (startupTimeout, drain);
+//          unregister() until the workers are gone.
 class Management {
  public:
-  // All must outlive this. Without a store nothing can be registered.
-  Management(ModelRegistry& registry, const std::optional<ModelStore>& store, const config::ServerConfig& config)
-      : registry_(registry), store_(store), config_(config) {}
+  // Throws Error kInvalidArgument for allowed_urls that are no regular expressions.
+  explicit Management(ManagementParts parts);
 
   [[nodiscard]] ManagementAnswer register_model(const RegisterRequest& request);
   [[nodiscard]] ManagementAnswer scale(const ScaleRequest& request);
@@ -54,16 +68,26 @@ class Management {
   [[nodiscard]] ManagementAnswer unregister(std::string_view name, std::string_view version);
   // JSON: a list of one description, or of one for each version ("all").
   [[nodiscard]] ManagementAnswer describe(std::string_view name, std::string_view version, bool customized) const;
+  // JSON: {"name", "ready"}, as KServe asks.
+  [[nodiscard]] ManagementAnswer readiness(std::string_view name) const;
   // JSON: {"nextPageToken"?, "models": [{"modelName", "modelUrl"}]}. limit outside 1 ... 100 means 100.
   [[nodiscard]] ManagementAnswer list(int limit, int next_page_token) const;
 
- private:
-  [[nodiscard]] std::optional<ManagementAnswer> refuse_url(const std::string& url) const;
-  [[nodiscard]] ManagementAnswer wait_registered(const std::shared_ptr<ServedModel>& model);
+  // Ends downloads that run, and those that come later.
+  void stop();
 
+ private:
+  [[nodiscard]] std::optional<ManagementAnswer> refuse_url(const std::optional<std::string>& url) const;
+  [[nodiscard]] Result<ModelSpec> find_model(const RegisterRequest& request);
+  [[nodiscard]] ManagementAnswer add_model(ModelSpec spec, const RegisterRequest& request);
+  [[nodiscard]] ManagementAnswer start_workers(const std::shared_ptr<ServedModel>& model, bool synchronous);
+  [[nodiscard]] ManagementAnswer changed(ManagementAnswer answer) const;
+  void forget_download(const ModelSpec& spec) const;
+
+  const ManagementParts parts_;
   ModelRegistry& registry_;
-  const std::optional<ModelStore>& store_;
   const config::ServerConfig& config_;
+  std::unique_ptr<ModelDownloads> downloads_;  // null without a store
 };
 
 }  // namespace penstock::frontend

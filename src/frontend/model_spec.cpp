@@ -1,10 +1,12 @@
 #include "frontend/model_spec.h"
 
-#include <nlohmann/json.hpp>
+#include <algorithm>
 #include <system_error>
 
 #include "base/file.h"
 #include "config/foreign_config.h"
+#include "frontend/archive.h"
+#include "text/json_input.h"
 
 namespace penstock::frontend {
 namespace {
@@ -15,6 +17,7 @@ using Json = nlohmann::json;
 constexpr size_t kManifestLimit = 1 << 20;  // bytes
 
 struct Manifest {
+  std::string name;
   std::string version = kDefaultVersion;
   std::string handler;          // empty: not given
   std::string serialized_file;
@@ -29,12 +32,14 @@ Result<std::string> text_of(const Json& model, const char* key) {
   return found->get<std::string>();
 }
 
-Result<Manifest> parse_manifest(const std::string& text) {
-  const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+Result<Manifest> parse_manifest(const Json& json) {
   if (!json.is_object()) return Error(Code::kInvalidArgument, "expected a JSON object");
   const auto model = json.find("model");
   if (model == json.end() || !model->is_object()) return Error(Code::kInvalidArgument, "expected an object 'model'");
   Manifest manifest;
+  auto name = text_of(*model, "modelName");
+  if (!name) return name.error();
+  manifest.name = *name;
   auto version = text_of(*model, "modelVersion");
   if (!version) return version.error();
   if (!version->empty()) manifest.version = *version;
@@ -80,7 +85,9 @@ Result<Manifest> read_manifest(const fs::path& folder) {
   if (!fs::exists(file, ignored)) return Manifest{};
   auto text = read_file(file, kManifestLimit);
   if (!text) return text.error();
-  auto manifest = parse_manifest(*text);
+  auto json = text::parse_json(*text, file.string(), Code::kInvalidArgument);
+  if (!json) return json.error();
+  auto manifest = parse_manifest(*json);
   if (!manifest) return error(manifest.error().code(), "{}: {}", file.string(), manifest.error().message());
   return manifest;
 }
@@ -99,7 +106,10 @@ Result<ModelSpec> read_model_spec(const ModelFolder& folder, std::span<const con
   auto config = read_config(folder.folder, *manifest, handler);
   if (!config) return config.error();
   ModelSpec spec;
-  spec.name = folder.name;
+  spec.name = !folder.name.empty() ? folder.name : !manifest->name.empty() ? manifest->name : model_stem(folder.url);
+  if (auto bad = check_model_name(spec.name)) return *bad;
+  spec.source = folder.source;
+  spec.unpacked = folder.unpacked;
   spec.version = manifest->version;
   spec.url = folder.url;
   spec.config = std::move(*config);

@@ -1,5 +1,7 @@
 #pragma once
 // All that is known of a model before it is started.
+#include <filesystem>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -19,6 +21,9 @@ struct ModelSpec {
   std::string name;
   std::string version = kDefaultVersion;
   std::string url;                 // as it was asked for: a folder's name in the model store, or a path
+  std::filesystem::path source;    // the folder or the archive that it comes from
+  std::filesystem::path downloaded;     // the archive, if it was fetched for this model: it goes with the model
+  std::shared_ptr<const void> unpacked;  // keeps the folder of an archive
   config::ModelConfig config;
   std::string handler = "llm";
   HandlerKind handler_kind = HandlerKind::kText;
@@ -28,7 +33,8 @@ struct ModelSpec {
 };
 
 // Reads the folder's model-config.yaml and, if it has one, MAR-INF/MANIFEST.json (TorchServe's archiver with --archive-format no-archive),
-// whose modelVersion, handler, serializedFile and configFile count; then fills gaps from `entries`. Blocks: reads files.
+// whose modelName (where the folder has no name), modelVersion, handler, serializedFile and configFile count; then fills gaps from `entries`.
+// Blocks: reads files.
 // The handler is the first of: `handler` (of the management API), that of model-config.yaml, that of the manifest; without any, `llm` for a
 // Hugging Face directory, else `torchscript` where there is a file for it.
 // Errors: those of load_model_folder_config(); kInvalidArgument for a manifest that is not one.

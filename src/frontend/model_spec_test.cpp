@@ -17,12 +17,13 @@ class ModelSpecTest : public testing::Test {
     std::filesystem::create_directories(dir_.path() / "MAR-INF");
     write_file_atomic(dir_.path() / "MAR-INF/MANIFEST.json", text);
   }
-  Result<ModelSpec> read() { return read_model_spec({"tiny", "tiny", dir_.path()}, entries_); }
+  Result<ModelSpec> read() { return read_model_spec({name_, "models/stem.tar.gz", "source", dir_.path()}, entries_); }
   std::string refusal(const std::string& manifest) {
     write_manifest(manifest);
     auto spec = read();
     return spec ? "accepted" : spec.error().message();
   }
+  std::string name_ = "tiny";
   TempDir dir_;
   std::vector<config::ModelEntry> entries_;
 };
@@ -38,10 +39,21 @@ TEST_F(ModelSpecTest, AFolderWithoutAManifestIsVersionOne) {
 TEST_F(ModelSpecTest, AManifestNamesVersionAndConfiguration) {
   write_file_atomic(dir_.path() / "model-config.yaml", "minWorkers: 2\n");
   write_file_atomic(dir_.path() / "other.yaml", "minWorkers: 3\n");
-  write_manifest(R"({"runtime": "python", "model": {"modelVersion": "2.1", "configFile": "other.yaml", "handler": "llm"}})");
+  write_manifest(R"({"runtime": "python", "model": {"modelVersion": "2.1", "configFile": "other.yaml", "handler": "service.py:handle"}})");
   const ModelSpec spec = read().value();
+  EXPECT_EQ(spec.handler, "service.py:handle") << "whether a worker can run it is asked when workers are started";
   EXPECT_EQ(spec.version, "2.1");
   EXPECT_EQ(spec.config.min_workers, 3);
+}
+
+TEST_F(ModelSpecTest, ANameIsTheCallersOrTheManifestsOrTheFiles) {
+  write_manifest(R"({"model": {"modelName": "other"}})");
+  EXPECT_EQ(read().value().name, "tiny");
+  name_ = "";
+  EXPECT_EQ(read().value().name, "other");
+  write_manifest(R"({"model": {}})");
+  EXPECT_EQ(read().value().name, "stem");
+  EXPECT_THAT(refusal(R"({"model": {"modelName": "a/b"}})"), HasSubstr("model name 'a/b'"));
 }
 
 TEST_F(ModelSpecTest, TheServersModelsKeyFillsGapsOfItsVersionOnly) {
@@ -67,19 +79,21 @@ TEST_F(ModelSpecTest, TheHandlerComesFromTheClientTheConfigurationTheManifestOrT
   EXPECT_EQ(read().value().serialized_file, "weights.pt");
   write_file_atomic(dir_.path() / "model-config.yaml", "handler: my.so\n");
   EXPECT_EQ(read().value().handler_kind, HandlerKind::kLibrary);
-  EXPECT_EQ(read_model_spec({"tiny", "tiny", dir_.path()}, entries_, "torchscript").value().handler, "torchscript");
+  EXPECT_EQ(read_model_spec({"tiny", "tiny", "source", dir_.path()}, entries_, "torchscript").value().handler, "torchscript");
 }
 
 TEST_F(ModelSpecTest, HostileManifestsAreRefusedByName) {
-  EXPECT_THAT(refusal("{"), HasSubstr("MANIFEST.json: expected a JSON object"));
+  EXPECT_THAT(refusal("{"), HasSubstr("MANIFEST.json: expected JSON"));
   EXPECT_THAT(refusal("[]"), HasSubstr("expected a JSON object"));
   EXPECT_THAT(refusal("{}"), HasSubstr("expected an object 'model'"));
   EXPECT_THAT(refusal(R"({"model": {"modelVersion": 2}})"), HasSubstr("model.modelVersion: expected text, found number"));
   EXPECT_THAT(refusal(R"({"model": {"modelVersion": "../2"}})"), HasSubstr("model version '../2'"));
   EXPECT_THAT(refusal(R"({"model": {"configFile": "../../etc/passwd"}})"), HasSubstr("inside the model's folder"));
   EXPECT_THAT(refusal(R"({"model": {"configFile": "/etc/passwd"}})"), HasSubstr("inside the model's folder"));
-  EXPECT_THAT(refusal(R"({"model": {"handler": 3}})"), HasSubstr("model.handler: expected text, found number"));
-  EXPECT_THAT(refusal(std::string(100000, '[')), HasSubstr("expected a JSON object"));
+  EXPECT_THAT(refusal(R"({"model": {"handler": 1}})"), HasSubstr("model.handler: expected text, found number"));
+  EXPECT_THAT(refusal(std::string(100000, '[')), HasSubstr("MANIFEST.json: nested deeper than 16"));
+  EXPECT_THAT(refusal(R"({"model": )" + std::string(20000, '[') + std::string(20000, ']') + "}"), HasSubstr("MANIFEST.json: nested deeper than 16"));
+  EXPECT_THAT(refusal("{\"model\": {\"handler\": \"\xff\"}}"), HasSubstr("expected UTF-8"));
 }
 
 }  // namespace

@@ -6,6 +6,8 @@
 #include <cctype>
 #include <system_error>
 
+#include "frontend/archive.h"
+
 namespace penstock::frontend {
 namespace {
 
@@ -13,27 +15,38 @@ namespace fs = std::filesystem;
 
 bool holds_model(const fs::path& folder) {
   std::error_code ignored;
-  return fs::exists(folder / "config.json", ignored) || fs::exists(folder / "model-config.yaml", ignored);
+  return fs::exists(folder / "config.json", ignored) || fs::exists(folder / "model-config.yaml", ignored) ||
+         fs::exists(folder / "MAR-INF" / "MANIFEST.json", ignored);
+}
+
+bool is_archive_file(const fs::path& path) {
+  std::error_code ignored;
+  return is_archive_name(path.filename().string()) && fs::is_regular_file(path, ignored);
+}
+
+bool is_model_source(const fs::path& path) {
+  std::error_code ignored;
+  return fs::is_directory(path, ignored) || is_archive_file(path);
 }
 
 }  // namespace
 
 Result<ModelFolder> resolve_model(const std::optional<ModelStore>& store, const std::string& argument) {
   const size_t equals = argument.find('=');
-  const std::string name = argument.substr(0, equals);
-  const std::string folder = equals == std::string::npos ? name : argument.substr(equals + 1);
-  if (auto bad = check_model_name(name)) return *bad;
+  const std::string folder = equals == std::string::npos ? argument : argument.substr(equals + 1);
+  std::string name = argument.substr(0, equals);
+  if (equals == std::string::npos && is_archive_name(name)) name.clear();
+  if (auto bad = check_model_name(name); bad && (!name.empty() || folder.empty())) return *bad;
   if (store) {
     auto path = store->resolve(folder);
     if (!path) return path.error();
-    return ModelFolder{name, folder, *path};
+    return ModelFolder{name, folder, *path, *path};
   }
-  if (equals == std::string::npos) {
+  if (equals == std::string::npos && !is_archive_file(folder)) {
     return error(Code::kInvalidArgument, "model '{}': where is it? Write {}=FOLDER, or give --model-store DIR", name, name);
   }
-  std::error_code ignored;
-  if (!fs::is_directory(folder, ignored)) return error(Code::kNotFound, "model '{}': there is no folder '{}'", name, folder);
-  return ModelFolder{name, folder, folder};
+  if (!is_model_source(folder)) return error(Code::kNotFound, "model '{}': there is no folder and no archive '{}'", name, folder);
+  return ModelFolder{name, folder, folder, folder};
 }
 
 std::optional<Error> check_model_name(std::string_view name) {
@@ -47,21 +60,25 @@ std::optional<Error> check_model_name(std::string_view name) {
 Result<ModelStore> ModelStore::open(const fs::path& root) {
   std::error_code ignored;
   if (!fs::is_directory(root, ignored)) return error(Code::kNotFound, "the model store '{}' is not a folder", root.string());
-  return ModelStore(root);
+  const fs::path whole = fs::absolute(root, ignored).lexically_normal();
+  return ModelStore(whole.has_filename() ? whole : whole.parent_path());  // "store/" is "store"
 }
 
 Result<fs::path> ModelStore::resolve(std::string_view name) const {
-  const fs::path relative(name);
+  fs::path relative(name);
+  if (relative.is_absolute()) relative = relative.lexically_relative(root_);
   const bool climbs = std::find(relative.begin(), relative.end(), "..") != relative.end();
-  if (name.empty() || relative.is_absolute() || climbs) {
-    return error(Code::kInvalidArgument, "'{}' does not name a folder inside the model store '{}' (no absolute path, no '..'); "
+  if (name.empty() || relative.empty() || relative.is_absolute() || climbs) {
+    return error(Code::kInvalidArgument, "'{}' does not name a folder or an archive inside the model store '{}' (no absolute path, no '..'); "
                  "without --model-store, NAME=FOLDER takes any folder", name, root_.string());
   }
-  const fs::path folder = root_ / relative;
-  std::error_code ignored;
-  if (fs::is_directory(folder, ignored)) return folder;
+  for (const char* suffix : {"", ".mar", ".tar.gz", ".tgz", ".zip"}) {
+    fs::path path = root_ / relative;
+    path += suffix;
+    if (is_model_source(path)) return path;
+  }
   const auto known = list();
-  return error(Code::kNotFound, "no model folder '{}' in the model store '{}'; there is: {}", name, root_.string(),
+  return error(Code::kNotFound, "no folder and no archive '{}' in the model store '{}'; there is: {}", name, root_.string(),
                known.empty() ? "nothing" : fmt::format("{}", fmt::join(known, ", ")));
 }
 
@@ -69,7 +86,7 @@ std::vector<std::string> ModelStore::list() const {
   std::vector<std::string> names;
   std::error_code failed;
   for (auto entry = fs::directory_iterator(root_, failed); !failed && entry != fs::directory_iterator(); entry.increment(failed)) {
-    if (holds_model(entry->path())) names.push_back(entry->path().filename().string());
+    if (holds_model(entry->path()) || is_archive_file(entry->path())) names.push_back(entry->path().filename().string());
   }
   std::sort(names.begin(), names.end());
   return names;
@@ -85,7 +102,7 @@ Result<std::vector<ModelFolder>> resolve_models(const std::optional<ModelStore>&
   for (const std::string& argument : wanted) {
     auto model = resolve_model(store, argument);
     if (!model) return model.error();
-    const auto same = [&](const ModelFolder& other) { return other.name == model->name; };
+    const auto same = [&](const ModelFolder& other) { return !other.name.empty() && other.name == model->name; };
     if (std::any_of(models.begin(), models.end(), same)) {
       return error(Code::kInvalidArgument, "model name '{}' is given twice", model->name);
     }

@@ -52,6 +52,24 @@ TEST_F(ModelStoreTest, NothingOutsideTheStoreIsReached) {
   }
 }
 
+TEST_F(ModelStoreTest, ArchivesAreModelsToo) {
+  for (const char* name : {"zipped.mar", "packed.tar.gz", "readme.txt"}) write_file_atomic(dir_.path() / "store" / name, "x");
+  EXPECT_THAT(store().list(), ElementsAre("big", "packed.tar.gz", "small", "zipped.mar"));
+  auto models = resolve({"zipped.mar", "packed", "mine=zipped.mar", "small"});
+  ASSERT_TRUE(models.ok()) << models.error().message();
+  EXPECT_EQ(models->at(0).name, "") << "its manifest names it";
+  EXPECT_EQ(models->at(1).name, "packed");
+  EXPECT_EQ(models->at(1).source, dir_.path() / "store/packed.tar.gz");
+  EXPECT_EQ(models->at(2).name, "mine");
+  EXPECT_EQ(resolve({"x=readme.txt"}).error().code(), Code::kNotFound);
+}
+
+TEST_F(ModelStoreTest, AnAbsolutePathMayLeadIntoTheStore) {
+  auto models = resolve({"x=" + (dir_.path() / "store/small").string()});
+  ASSERT_TRUE(models.ok()) << models.error().message();
+  EXPECT_EQ(models->at(0).source, dir_.path() / "store/small");
+}
+
 TEST_F(ModelStoreTest, AnUnknownModelIsAnErrorThatListsTheKnownOnes) {
   auto models = resolve({"smal"});
   ASSERT_FALSE(models.ok());

@@ -38,13 +38,12 @@ std::string log_name(const ModelSpec& spec, int group) {
 
 Result<std::shared_ptr<ServedModel>> ServedModel::create(ModelSpec spec, const ServingContext& context, std::optional<WorkerRange> range) {
   auto command = worker_command(spec, context.programs);
-  if (!command) return command.error();
-  std::shared_ptr<ServedModel> model(new ServedModel(std::move(spec), context, range, std::move(*command)));
+  std::shared_ptr<ServedModel> model(new ServedModel(std::move(spec), context, range, std::move(command)));
   if (auto failure = model->add_groups(model->range().min)) return *failure;
   return model;
 }
 
-ServedModel::ServedModel(ModelSpec spec, const ServingContext& context, std::optional<WorkerRange> range, WorkerCommand command)
+ServedModel::ServedModel(ModelSpec spec, const ServingContext& context, std::optional<WorkerRange> range, Result<WorkerCommand> command)
     : spec_(std::move(spec)), context_(context), command_(std::move(command)), jobs_(job_options(spec_, context)) {
   const config::ModelConfig& config = spec_.config;
   const int min = config.min_workers > 0 ? config.min_workers : std::max(1, context.config.default_workers_per_model);
@@ -64,9 +63,9 @@ std::shared_ptr<WorkerGroup> ServedModel::make_group(int number, const GroupReso
   WorkerGroupOptions options;
   options.model = name();
   options.group = number;
-  options.command = command_.arguments;
-  options.socket_option = command_.socket_option;
-  options.environment = command_.environment;
+  options.command = command_.value().arguments;
+  options.socket_option = command_.value().socket_option;
+  options.environment = command_.value().environment;
   options.log_folder = context_.log_folder / log_name(spec_, number);
   options.socket_folder = context_.socket_folder;
   options.num_ranks = num_stages();
@@ -85,6 +84,8 @@ std::shared_ptr<WorkerGroup> ServedModel::make_group(int number, const GroupReso
 
 // All or none.
 std::optional<Error> ServedModel::add_groups(int count) {
+  if (count == 0) return std::nullopt;  // a model that no worker can run may be registered, described and given workers later
+  if (!command_) return command_.error();
   int first = 0;
   {
     MutexLock lock(mutex_);

@@ -69,7 +69,7 @@ struct WorkerStatus {
 class ServedModel final : private GroupListener {
  public:
   // Takes the devices of range->min groups; without a range, of the spec's min_workers or the server's default number. Starts nothing.
-  // Errors: those of worker_command(); kInvalidArgument (bad device ids), kResourceExhausted (too few free GPUs).
+  // Errors, with groups only: those of worker_command(); kInvalidArgument (bad device ids), kResourceExhausted (too few free GPUs).
   [[nodiscard]] static Result<std::shared_ptr<ServedModel>> create(ModelSpec spec, const ServingContext& context,
                                                                    std::optional<WorkerRange> range = std::nullopt);
   ~ServedModel() override;
@@ -128,7 +128,7 @@ class ServedModel final : private GroupListener {
     bool known_to_jobs = true;  // jobs_.remove_group() is still to come
   };
 
-  ServedModel(ModelSpec spec, const ServingContext& context, std::optional<WorkerRange> range, WorkerCommand command);
+  ServedModel(ModelSpec spec, const ServingContext& context, std::optional<WorkerRange> range, Result<WorkerCommand> command);
   [[nodiscard]] std::optional<Error> add_groups(int count) EXCLUDES(mutex_);
   [[nodiscard]] std::shared_ptr<WorkerGroup> make_group(int number, const GroupResources& held);
   void dismiss(int count, Deadline drain) EXCLUDES(mutex_);
@@ -147,7 +147,7 @@ class ServedModel final : private GroupListener {
 
   const ModelSpec spec_;
   const ServingContext context_;
-  const WorkerCommand command_;  // of its workers
+  const Result<WorkerCommand> command_;  // of its workers; or why it can have none
 
   Mutex scaling_;  // one scale() at a time; held while groups are made and told to leave, which waits for nothing
   ScalePlanner planner_ GUARDED_BY(scaling_);

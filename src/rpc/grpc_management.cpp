@@ -33,7 +33,7 @@ std::optional<seconds> given_seconds(int number) { return number > 0 ? std::opti
 
 frontend::RegisterRequest from_proto(const pb::RegisterModelRequest& message) {
   frontend::RegisterRequest request;
-  request.url = message.url();
+  if (!message.url().empty()) request.url = message.url();
   request.model_name = message.model_name();
   request.handler = message.handler();
   request.runtime = message.runtime();
@@ -42,6 +42,7 @@ frontend::RegisterRequest from_proto(const pb::RegisterModelRequest& message) {
   request.settings.max_batch_delay_ms = given(message.max_batch_delay());
   request.settings.response_timeout = given_seconds(message.response_timeout());
   request.settings.startup_timeout = given_seconds(message.startup_timeout());
+  request.s3_sse_kms = message.s3_sse_kms();
   request.synchronous = message.synchronous();
   return request;
 }

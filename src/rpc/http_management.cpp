@@ -1,7 +1,9 @@
 #include "rpc/http_management.h"
 
+#include <cctype>
 #include <charconv>
 #include <exception>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -14,26 +16,29 @@ using frontend::ManagementAnswer;
 using Json = nlohmann::ordered_json;
 using Reply = std::shared_ptr<HttpReply>;
 
-// The parameters of one call: the path's, the query's and, weakest, those of a JSON body.
+// The parameters of one call: the path's, the query's and, weakest, those of the body: a JSON object, or a form (a=1&b=2).
 class Parameters {
  public:
   explicit Parameters(const HttpRequest& request) : request_(request) {
-    if (request.body.empty()) return;
-    auto json = text::parse_json(request.body, "the body", Code::kInvalidArgument);
-    if (json) json_ = std::move(*json);
-    if (!json) problem_ = json.error();
-    else if (!json_.is_object()) problem_ = error(Code::kInvalidArgument, "the body: expected a JSON object, found {}", text::shown(json_));
+    const size_t first = request.body.find_first_not_of(" \t\r\n");
+    if (first == std::string::npos) return;
+    // Told apart by their looks: curl -d says "form" of JSON, too.
+    if (const char c = request.body[first]; c == '{' || c == '[') read_json();
+    else read_form(std::string_view(request.body).substr(first));
   }
   // What is wrong with the body.
   [[nodiscard]] const std::optional<Error>& problem() const { return problem_; }
 
-  [[nodiscard]] std::string text(const std::string& name) const {
-    if (const auto found = request_.parameters.find(name); found != request_.parameters.end()) return found->second;
-    if (const auto found = request_.query.find(name); found != request_.query.end()) return found->second;
+  // nullopt: not given.
+  [[nodiscard]] std::optional<std::string> find(const std::string& name) const {
+    for (const auto* values : {&request_.parameters, &request_.query, &form_}) {
+      if (const auto found = values->find(name); found != values->end()) return found->second;
+    }
     const auto found = json_.is_object() ? json_.find(name) : json_.end();
-    if (found == json_.end() || found->is_null()) return "";
+    if (found == json_.end() || found->is_null()) return std::nullopt;
     return found->is_string() ? found->get<std::string>() : found->dump();
   }
+  [[nodiscard]] std::string text(const std::string& name) const { return find(name).value_or(""); }
   // As in TorchServe, a number that cannot be read is as good as none.
   [[nodiscard]] std::optional<int> number(const std::string& name) const {
     const std::string value = text(name);
@@ -46,13 +51,28 @@ class Parameters {
     const auto value = number(name);
     return value && *value > 0 ? value : std::nullopt;
   }
+  // As in TorchServe: "true" in any case ("True" is what Python's clients send), and anything else is false.
   [[nodiscard]] bool flag(const std::string& name, bool otherwise) const {
-    const std::string value = text(name);
+    std::string value = text(name);
+    for (char& c : value) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
     return value.empty() ? otherwise : value == "true";
   }
 
  private:
+  void read_json() {
+    auto json = text::parse_json(request_.body, "the body", Code::kInvalidArgument);
+    if (json) json_ = std::move(*json);
+    if (!json) problem_ = json.error();
+    else if (!json_.is_object()) problem_ = error(Code::kInvalidArgument, "the body: expected a JSON object, found {}", text::shown(json_));
+  }
+  void read_form(std::string_view body) {
+    auto values = body.find('=') == std::string_view::npos ? std::nullopt : decode_query(body);
+    if (values) form_ = std::move(*values);
+    else problem_ = Error(Code::kInvalidArgument, "the body: expected a JSON object or a form (name=value&name=value)");
+  }
+
   const HttpRequest& request_;
+  std::map<std::string, std::string> form_;
   nlohmann::json json_;
   std::optional<Error> problem_;
 };
@@ -61,7 +81,7 @@ std::optional<seconds> as_seconds(std::optional<int> number) { return number ? s
 
 ManagementAnswer register_model(frontend::Management& management, const Parameters& given) {
   frontend::RegisterRequest request;
-  request.url = given.text("url");
+  request.url = given.find("url");
   request.model_name = given.text("model_name");
   request.handler = given.text("handler");
   request.runtime = given.text("runtime");
@@ -70,6 +90,8 @@ ManagementAnswer register_model(frontend::Management& management, const Paramete
   request.settings.max_batch_delay_ms = given.positive("max_batch_delay");
   request.settings.response_timeout = as_seconds(given.positive("response_timeout"));
   request.settings.startup_timeout = as_seconds(given.positive("startup_timeout"));
+  if (given.number("startup_timeout") == 0) request.settings.startup_timeout = seconds(0);
+  request.s3_sse_kms = given.flag("s3_sse_kms", false);
   request.synchronous = given.flag("synchronous", true);
   return management.register_model(request);
 }
@@ -87,6 +109,18 @@ ManagementAnswer scale(frontend::Management& management, const Parameters& given
 
 ManagementAnswer list(frontend::Management& management, const Parameters& given) {
   return management.list(given.number("limit").value_or(100), given.number("next_page_token").value_or(0));
+}
+
+// OpenAPI of what can be asked of one model.
+ManagementAnswer model_api(frontend::Management& management, const Parameters& given) {
+  const std::string name = given.text("model_name");
+  ManagementAnswer answer = management.readiness(name);
+  if (!answer.ok()) return answer;
+  const Json responses = {{"200", {{"description", "the prediction"}}}, {"default", {{"description", "an error: code, type, message"}}}};
+  Json json = {{"openapi", "3.0.1"}, {"info", {{"title", name}, {"version", "1.0.0"}}}};
+  json["paths"]["/predictions/" + name]["post"] = {{"summary", "A prediction by the default version"}, {"responses", responses}};
+  answer.text = json.dump(2) + "\n";
+  return answer;
 }
 
 // JSON stays as it is; a sentence becomes {"status": ...}.
@@ -128,6 +162,7 @@ std::vector<HttpRoute> management_routes(frontend::Management& management, CallP
   const auto set_default = on_pool([](frontend::Management& m, const Parameters& given) {
     return m.set_default(given.text("model_name"), given.text("model_version"));
   });
+  const auto ready = on_pool([](frontend::Management& m, const Parameters& given) { return m.readiness(given.text("model_name")); });
   const auto no_workflow = [](const HttpRequest&, const Reply& reply) {
     reply->send(error_response(501, "NotImplementedException", "workflows are not supported"));
   };
@@ -141,11 +176,13 @@ std::vector<HttpRoute> management_routes(frontend::Management& management, CallP
       {"GET", "/models", "The models, in pages", {"limit", "next_page_token"}, on_pool(&list)},
       {"GET", model, "Description of the default version", {"customized"}, describe},
       {"GET", version, "Description of a version, or of all", {"customized"}, describe},
+      {"OPTIONS", model, "Description of the routes of a model", {}, on_pool(&model_api)},
       {"PUT", model, "Number of workers of the default version", scaling, on_pool(&scale)},
       {"PUT", version, "Number of workers", scaling, on_pool(&scale)},
       {"PUT", "/models/{model_name}/{model_version}/set-default", "Make a version the default one", {}, set_default},
       {"DELETE", model, "Unregister the only version", {}, unregister},
       {"DELETE", version, "Unregister a version", {}, unregister},
+      {"GET", "/v1/models/{model_name}", "Whether the default version answers (KServe)", {}, ready},
       {"*", "/workflows", "Not implemented", {}, no_workflow},
       {"*", "/workflows/{workflow_name}", "Not implemented", {}, no_workflow},
   };

@@ -1,5 +1,6 @@
 #include "rpc/http_message.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 namespace penstock::rpc {
@@ -55,6 +56,20 @@ std::optional<std::string> decode_url(std::string_view text, bool plus_is_space)
     }
   }
   return out;
+}
+
+std::optional<std::map<std::string, std::string>> decode_query(std::string_view text) {
+  std::map<std::string, std::string> values;
+  while (!text.empty()) {
+    const std::string_view pair = text.substr(0, text.find('&'));
+    text.remove_prefix(std::min(text.size(), pair.size() + 1));
+    const size_t equals = std::min(pair.find('='), pair.size());
+    const auto name = decode_url(pair.substr(0, equals), true);
+    const auto value = decode_url(pair.substr(std::min(pair.size(), equals + 1)), true);
+    if (!name || !value) return std::nullopt;
+    if (!name->empty()) values[*name] = *value;
+  }
+  return values;
 }
 
 }  // namespace penstock::rpc

@@ -60,4 +60,7 @@ class HttpReply {
 // "%20" and, in a query, "+" decoded; nullopt for a broken escape or a NUL.
 [[nodiscard]] std::optional<std::string> decode_url(std::string_view text, bool plus_is_space);
 
+// "a=1&b=2", of a query or a form, decoded; of a name that comes twice, the last. nullopt for a broken escape.
+[[nodiscard]] std::optional<std::map<std::string, std::string>> decode_query(std::string_view text);
+
 }  // namespace penstock::rpc

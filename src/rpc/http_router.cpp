@@ -9,10 +9,11 @@
 namespace penstock::rpc {
 namespace {
 
-// "/a/b" as "a", "b". An empty part (a double or a final '/') stays, and matches nothing.
+// "/a/b" as "a", "b". An empty part (of a double '/') stays, and matches nothing.
 std::vector<std::string_view> parts_of(std::string_view path) {
   std::vector<std::string_view> parts;
   path.remove_prefix(std::min<size_t>(1, path.size()));
+  if (path.ends_with('/')) path.remove_suffix(1);  // clients of TorchServe write "/models/m/?timeout=1"
   while (true) {
     const size_t slash = path.find('/');
     parts.push_back(path.substr(0, slash));

@@ -46,6 +46,7 @@ class HttpRouterTest : public testing::Test {
 TEST_F(HttpRouterTest, FindsTheRouteAndItsParameters) {
   EXPECT_EQ(answer("DELETE", "/ping").body, "/ping");
   EXPECT_EQ(answer("GET", "/models").body, "/models");
+  EXPECT_EQ(answer("GET", "/models/").body, "/models") << "one slash at the end does no harm";
   EXPECT_EQ(answer("GET", "/models/a%20b").body, "/models/{name} name=a b");
   EXPECT_EQ(answer("PUT", "/models/a/1.0").body, "/models/{name}/{version} name=a version=1.0");
 }
@@ -54,7 +55,7 @@ TEST_F(HttpRouterTest, AnEncodedSlashDoesNotMakeAnotherPart) { EXPECT_EQ(answer(
 
 TEST_F(HttpRouterTest, TellsAnUnknownPathFromAnUnknownMethod) {
   EXPECT_EQ(answer("GET", "/nothing").status, 404);
-  EXPECT_EQ(answer("GET", "/models/").status, 404);
+  EXPECT_EQ(answer("GET", "/models//").status, 404);
   EXPECT_EQ(answer("GET", "//models").status, 404);
   EXPECT_EQ(answer("GET", "/").status, 405) << "OPTIONS describes the API";
   EXPECT_EQ(answer("POST", "/models").status, 405);

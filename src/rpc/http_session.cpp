@@ -139,16 +139,9 @@ Result<HttpRequest> from_wire(Request& message) {
   const size_t mark = target.find('?');
   request.target = target;
   request.path = target.substr(0, mark);
-  std::string_view query = mark == std::string_view::npos ? "" : target.substr(mark + 1);
-  while (!query.empty()) {
-    const std::string_view pair = query.substr(0, query.find('&'));
-    query.remove_prefix(std::min(query.size(), pair.size() + 1));
-    const size_t equals = std::min(pair.find('='), pair.size());
-    const auto name = decode_url(pair.substr(0, equals), true);
-    const auto value = decode_url(pair.substr(std::min(pair.size(), equals + 1)), true);
-    if (!name || !value) return Error(Code::kInvalidArgument, "the query has a broken % escape");
-    if (!name->empty()) request.query[*name] = *value;
-  }
+  auto query = decode_query(mark == std::string_view::npos ? "" : target.substr(mark + 1));
+  if (!query) return Error(Code::kInvalidArgument, "the query has a broken % escape");
+  request.query = std::move(*query);
   for (const auto& field : message) request.headers.emplace_back(field.name_string(), field.value());
   request.body = std::move(message.body());
   return request;

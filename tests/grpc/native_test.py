@@ -80,8 +80,8 @@ class NativeHandlerTest(ManagementServerTest):
     def test_what_cannot_be_loaded_says_why(self):
         for folder, name, code, word in (("old", "old", Code.INTERNAL, "ABI version 999"), ("none", "none", Code.INTERNAL, "cannot be loaded"),
                                          ("moods", "unloadable", Code.INTERNAL, "weights.bin is not there"),
-                                         ("outside", "outside", Code.INVALID_ARGUMENT, "lies outside"),
-                                         ("missing", "missing", Code.INVALID_ARGUMENT, "there is no file 'handler.so'")):
+                                         ("outside", "outside", Code.INTERNAL, "lies outside"),
+                                         ("missing", "missing", Code.INTERNAL, "there is no file 'handler.so'")):
             with self.subTest(name):
                 self.assert_fails(code, lambda: self.register(folder, name, handler="handler.so"), word)
-        self.assert_fails(Code.INVALID_ARGUMENT, lambda: self.register("moods", "x", handler="../words/handler.so"), "lies outside")
+        self.assert_fails(Code.INTERNAL, lambda: self.register("moods", "x", handler="../words/handler.so"), "lies outside")

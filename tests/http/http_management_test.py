@@ -31,6 +31,18 @@ class ModelRoutesTest(HttpServerTest):
         self.assertEqual(self.admin("GET", "/models/j").json[0]["batchSize"], 4)
         self.status(self.admin("DELETE", "/models/j"))
 
+    def test_parameters_may_come_as_a_form(self):
+        said = self.status(self.admin("POST", "/models", "url=one&model_name=f&initial_workers=1&batch_size=5"))
+        self.assertIn("registered with 1 initial workers", said)
+        self.assertEqual(self.admin("GET", "/models/f").json[0]["batchSize"], 5)
+        self.status(self.admin("DELETE", "/models/f/?synchronous=true"))
+
+    def test_kserve_and_openapi_know_a_model(self):
+        self.assertEqual(self.admin("GET", "/v1/models/tiny").json, {"name": "tiny", "ready": True})
+        self.assertIn("/predictions/tiny", self.admin("OPTIONS", "/models/tiny").json["paths"])
+        for method, target in (("GET", "/v1/models/nobody"), ("OPTIONS", "/models/nobody")):
+            self.assert_error(self.admin(method, target), 404, "ModelNotFoundException", "nobody")
+
     def test_asynchronous_calls_answer_202(self):
         self.assertEqual(self.status(self.admin("POST", "/models?url=one&model_name=a&initial_workers=1&synchronous=false"), 202),
                          "Processing worker updates...")
@@ -53,12 +65,14 @@ class ModelRoutesTest(HttpServerTest):
     def test_refusals(self):
         cases = [
             ("POST", "/models", None, 400, "BadRequestException", "url is required"),
-            ("POST", "/models?url=", None, 400, "BadRequestException", "url is required"),
+            ("POST", "/models?url=", None, 404, "ModelNotFoundException", "empty url"),
             ("POST", "/models?url=../x", None, 404, "ModelNotFoundException", "Relative path is not allowed in url"),
             ("POST", "/models?url=https://example.com/x.mar", None, 404, "ModelNotFoundException", "does not match any allowed URL"),
             ("POST", "/models?url=%2e%2e%2fx", None, 404, "ModelNotFoundException", "Relative path is not allowed in url"),
             ("POST", "/models?url=missing", None, 404, "ModelNotFoundException", "missing"),
             ("POST", "/models?url=one&runtime=ruby", None, 400, "BadRequestException", "RuntimeType"),
+            ("POST", "/models", "one", 400, "BadRequestException", "a JSON object or a form"),
+            ("POST", "/models", "url=%zz", 400, "BadRequestException", "a JSON object or a form"),
             ("POST", "/models", "[1", 400, "BadRequestException", "JSON"),
             ("POST", "/models", "[" * 20000, 400, "BadRequestException", "nested"),
             ("PUT", "/models/nobody", None, 404, "ModelNotFoundException", "nobody"),
