@@ -1,7 +1,5 @@
 #include "rpc/http_session.h"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
 #include <sys/socket.h>
 
 #include <boost/asio/dispatch.hpp>
@@ -17,8 +15,6 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <cstring>
-#include <iterator>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -27,7 +23,7 @@
 #include "base/mutex.h"
 #include "base/uuid.h"
 #include "frontend/request_watcher.h"
-#include "rpc/grpc_server.h"
+#include "rpc/http_request_reactor.h"
 #include "rpc/http_stream_reactor.h"
 #include "rpc/outbound_queue.h"
 
@@ -46,105 +42,12 @@ constexpr milliseconds kLookAgain{250};
 
 using Request = http::request<http::string_body>;
 
-constexpr int kClientGone = 499;  // what logs say of a request that had no answer
-
-// What is remembered of a request for whoever watches.
-struct Noted {
-  Clock::time_point began = Clock::now();
-  std::string method = "-", target = "-";  // not read yet
-  const char* version = "HTTP/1.1";
-  std::string request_id;
-  frontend::RequestTrace trace;
-  int status = kClientGone;
-};
-
-// "127.0.0.1:1234".
-std::string peer_address(Socket& socket) {
-  beast::error_code failed;
-  const auto endpoint = socket.remote_endpoint(failed);
-  if (failed) return "unknown";
-  if (endpoint.protocol().family() == AF_UNIX) return "unix";
-  asio::ip::tcp::endpoint tcp;
-  tcp.resize(endpoint.size());
-  std::memcpy(tcp.data(), endpoint.data(), endpoint.size());
-  return join_address(tcp.address().to_string(), tcp.port());
-}
-
-Noted note(const http::request_header<>& header, bool spans) {
-  const auto field = [&](const char* name) { return std::string_view(header[name].data(), header[name].size()); };
-  Noted noted;
-  noted.method = std::string(header.method_string());
-  noted.target = std::string(header.target());
-  if (header.version() == 10) noted.version = "HTTP/1.0";
-  const std::string_view id = field("x-request-id");
-  noted.request_id = frontend::sane_request_id(id) ? std::string(id) : make_uuid();
-  const auto [first, last] = header.equal_range("traceparent");
-  std::string state;
-  const auto [first_state, last_state] = header.equal_range("tracestate");
-  for (auto it = first_state; it != last_state; ++it) state += (state.empty() ? "" : ",") + std::string(it->value());
-  noted.trace = frontend::begin_trace(
-      frontend::read_trace(field("traceparent"), static_cast<size_t>(std::distance(first, last)), state), spans);
-  return noted;
-}
-
-// Why two parsers might disagree about where this request ends, or whom it is for; nullptr: they cannot.
-const char* ambiguity(const http::request_header<>& header) {
-  const auto count = [&](http::field name) {
-    const auto [first, last] = header.equal_range(name);
-    return std::distance(first, last);
-  };
-  if (count(http::field::content_length) > 1) return "Content-Length is given twice";
-  if (count(http::field::transfer_encoding) > 1) return "Transfer-Encoding is given twice";
-  const bool encoded = count(http::field::transfer_encoding) == 1;
-  if (encoded && count(http::field::content_length) > 0) return "both Content-Length and Transfer-Encoding are given";
-  if (encoded && !beast::iequals(header[http::field::transfer_encoding], "chunked")) return "Transfer-Encoding: expected chunked";
-  if (encoded && header.version() < 11) return "Transfer-Encoding needs HTTP/1.1";
-  if (header.version() != 10 && header.version() != 11) return "expected HTTP/1.0 or HTTP/1.1";
-  if (count(http::field::host) > 1) return "Host is given twice";
-  if (count(http::field::host) == 0 && header.version() == 11) return "Host is missing";
-  return nullptr;
-}
-
-// Who is counted together when tokens are wrong: an IPv4 address, the network of an IPv6 address (64 bits), all of a unix socket.
-std::string peer_name(int socket) {
-  sockaddr_storage address{};
-  socklen_t length = sizeof address;
-  char text[INET6_ADDRSTRLEN] = "";
-  if (::getpeername(socket, reinterpret_cast<sockaddr*>(&address), &length) != 0) return "an unknown address";
-  if (address.ss_family == AF_INET) {
-    (void)::inet_ntop(AF_INET, &reinterpret_cast<sockaddr_in&>(address).sin_addr, text, sizeof text);
-    return text;
-  }
-  if (address.ss_family != AF_INET6) return "the unix socket";
-  in6_addr ip = reinterpret_cast<sockaddr_in6&>(address).sin6_addr;
-  if (IN6_IS_ADDR_V4MAPPED(&ip)) return ::inet_ntop(AF_INET, &ip.s6_addr[12], text, sizeof text);
-  std::fill(ip.s6_addr + 8, ip.s6_addr + 16, 0);
-  return fmt::format("{}/64", ::inet_ntop(AF_INET6, &ip, text, sizeof text));
-}
-
 // TorchServe's answer to a wrong token: 400, not 401.
 HttpResponse token_refusal(const Error& refused) {
   if (refused.code() == Code::kPermissionDenied) return error_response(400, "InvalidKeyException", refused.message());
   HttpResponse response = error_response(429, "InvalidKeyException", refused.message());
   response.headers.emplace_back("Retry-After", "60");
   return response;
-}
-
-// Our form of a request; the error says what is wrong with its target.
-Result<HttpRequest> from_wire(Request& message) {
-  HttpRequest request;
-  request.method = std::string(message.method_string());
-  std::string_view target(message.target().data(), message.target().size());
-  if (!target.starts_with('/')) return Error(Code::kInvalidArgument, "the request's target does not begin with '/'");
-  const size_t mark = target.find('?');
-  request.target = target;
-  request.path = target.substr(0, mark);
-  auto query = decode_query(mark == std::string_view::npos ? "" : target.substr(mark + 1));
-  if (!query) return Error(Code::kInvalidArgument, "the query has a broken % escape");
-  request.query = std::move(*query);
-  for (const auto& field : message) request.headers.emplace_back(field.name_string(), field.value());
-  request.body = std::move(message.body());
-  return request;
 }
 
 // One connection: reads a request, has it answered, reads the next.
@@ -484,7 +387,7 @@ class Session final : public HttpReply, public std::enable_shared_from_this<Sess
   asio::steady_timer look_again_;
   const std::string peer_;          // for the count of wrong tokens
   const std::string peer_endpoint_;  // for logs
-  std::optional<Noted> noted_;       // of the request that is read or answered
+  std::optional<NotedRequest> noted_;  // of the request that is read or answered
   beast::flat_buffer buffer_;  // bounded: the end of a chunk's line or of the trailers might never come
   std::optional<http::request_parser<http::string_body>> parser_;
   std::optional<http::response<http::string_body>> response_;
