@@ -236,7 +236,8 @@ void FrontDoor::print_started() const {
              (http_management_ ? http_management_ : http_inference_)->address());
   if (http_metrics_) fmt::print("  metrics     {}/metrics\n", http_metrics_->address());
   if (!models.empty()) {
-    fmt::print("  try         penstock generate --address {} --model {} --prompt \"Once upon a time\"\n", inference_->address(),
+    const std::string key = access_keys_ ? " --key-file key_file.json" : "";
+    fmt::print("  try         penstock generate --address {}{} --model {} --prompt \"Once upon a time\"\n", inference_->address(), key,
                models[0]->name());
   }
   if (access_keys_) fmt::print("  tokens      {}\n", access_keys_->file().string());

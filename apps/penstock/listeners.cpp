@@ -35,6 +35,8 @@ void warn_of_open_doors(const config::ServerConfig& config, bool asks_for_keys) 
   for (const config::HttpAddress& address : {config.inference_address, config.management_address}) {
     add(!address.is_local() && !(address.tls && certificates), address.text());
   }
+  const config::HttpAddress& metrics = config.metrics_address;  // keys would not close it
+  add(config.enable_metrics_api && !metrics.is_local() && !(metrics.tls && certificates), metrics.text());
   if (open.empty()) return;
   spdlog::warn("other machines reach {}, and nobody there is asked who he is; ask for tokens with --set disable_token_authorization=false or for "
                "certificates with client_ca_file, or listen on 127.0.0.1 only (docs/security.md)", open);

@@ -13,14 +13,23 @@ namespace {
 
 namespace pb = org::pytorch::serve::grpc::inference;
 
+std::shared_ptr<grpc::ChannelCredentials> credentials_for(const ServerAddress& server) {
+  if (server.authorities.empty()) return grpc::InsecureChannelCredentials();
+  grpc::SslCredentialsOptions options;
+  options.pem_root_certs = server.authorities;
+  return grpc::SslCredentials(options);
+}
+
 }  // namespace
 
 class GenerateClient::Impl {
  public:
-  explicit Impl(const std::string& address)
-      : address_(address),
-        channel_(grpc::CreateChannel(address, grpc::InsecureChannelCredentials())),
-        stub_(pb::InferenceAPIsService::NewStub(channel_)) {}
+  explicit Impl(const ServerAddress& server)
+      : address_(server.address),
+        channel_(grpc::CreateChannel(server.address, credentials_for(server))),
+        stub_(pb::InferenceAPIsService::NewStub(channel_)) {
+    if (!server.key.empty()) context_.AddMetadata("authorization", "Bearer " + server.key);
+  }
 
   Result<StreamSummary> stream(const StreamRequest& request, Deadline connect_by, const std::function<void(std::string_view)>& on_text) {
     if (!connect(connect_by)) return error(Code::kUnavailable, "no server answers at {}", address_);
@@ -62,7 +71,7 @@ class GenerateClient::Impl {
   grpc::ClientContext context_;  // of the one call that a client makes
 };
 
-GenerateClient::GenerateClient(const std::string& address) : impl_(std::make_unique<Impl>(address)) {}
+GenerateClient::GenerateClient(const ServerAddress& server) : impl_(std::make_unique<Impl>(server)) {}
 GenerateClient::~GenerateClient() = default;
 
 Result<StreamSummary> GenerateClient::stream(const StreamRequest& request, Deadline connect_by,

@@ -18,6 +18,13 @@ struct StreamRequest {
   std::string data;     // the value of the input key "data" (text/generation_request.h)
 };
 
+// A server, and what it asks for.
+struct ServerAddress {
+  std::string address;      // HOST:PORT
+  std::string key;          // the inference key; empty = none is sent
+  std::string authorities;  // PEM: TLS, with a server that these have signed; empty = plain text
+};
+
 struct StreamSummary {
   int messages = 0;
   std::optional<Clock::duration> first_message;  // from the start of the call
@@ -28,8 +35,8 @@ struct StreamSummary {
 // One call. Threads: stream() once, from one thread; cancel() from any.
 class GenerateClient {
  public:
-  // `address`: HOST:PORT. Connects in stream().
-  explicit GenerateClient(const std::string& address);
+  // Connects in stream().
+  explicit GenerateClient(const ServerAddress& server);
   ~GenerateClient();
 
   // Hands out each message's text as it comes, until the end. Errors: kUnavailable when no server answers by the deadline

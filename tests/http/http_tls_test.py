@@ -101,6 +101,9 @@ class TlsTest(TlsServerTest):
     def test_grpc_speaks_tls(self):
         with self.channel(self.server.address) as channel:
             self.assertEqual(self.ping(channel), grpc.StatusCode.OK)
+        code, stdout, stderr = run_penstock("generate", "--address", self.server.address, "--ca-file", self.certificates.path("ca.pem"), "--model", "tiny",
+                                            "--prompt", "a b", "--max-tokens", "3")
+        self.assertEqual((code, stdout != ""), (0, True), stderr)
         with grpc.insecure_channel(self.server.address, options=[("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0)]) as channel:
             self.assertEqual(self.ping(channel), grpc.StatusCode.UNAVAILABLE)
 

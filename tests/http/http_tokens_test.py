@@ -1,4 +1,5 @@
 """Access keys (TorchServe's tokens): every route and every RPC asks for its own, and takes no other."""
+import json
 import os
 import stat
 import unittest
@@ -7,6 +8,7 @@ import grpc
 
 from google.protobuf import descriptor_pb2
 from penstock_server import FREE_PORTS, INFERENCE, MANAGEMENT, Server, run_penstock, wait_until, wire
+from torchserve_test import TorchServe
 from token_case import DENIED, HEALTH, ON, REFLECTION, TokenServerTest, bearer
 
 
@@ -128,6 +130,17 @@ class KeyFileTest(TokenServerTest):
         self.assertEqual(self.infer("GET", "/ping", headers=bearer(self.key("inference"))).status, 200)
         self.assertEqual(self.admin("GET", "/models", headers=bearer(self.key("management"))).status, 200)
 
+    def test_our_own_client_reads_the_file(self):
+        asked = ("generate", "--address", self.server.address, "--model", "tiny", "--prompt", "a b", "--max-tokens", "3")
+        code, stdout, stderr = run_penstock(*asked, "--key-file", self.server.folder / "key_file.json")
+        self.assertEqual((code, stdout != ""), (0, True), stderr)
+        code, _, stderr = run_penstock(*asked)
+        self.assertNotEqual(code, 0)
+        self.assertIn(DENIED, stderr)
+        code, _, stderr = run_penstock(*asked, "--key-file", self.server.folder / "stderr")
+        self.assertNotEqual(code, 0)
+        self.assertIn("expected a server's key_file.json", stderr)
+
     def test_an_old_key_is_void_at_once(self):
         old = self.key("inference")
         self.assertEqual(self.admin("POST", "/token?type=inference", headers=bearer(self.key("API"))).status, 200)
@@ -187,6 +200,22 @@ class TokenEndTest(unittest.TestCase):
         self.assertEqual(server.stderr.count("other machines reach http://0.0.0.0:0, "), 1, server.stderr)
         guarded = self.start("--set", "management_address=http://0.0.0.0:0", *ON)
         self.assertNotIn("other machines reach", guarded.stderr)
+
+
+class TorchServeTokensTest(unittest.TestCase):
+    """As in TorchServe since 0.11.1, `torchserve` asks for tokens unless it is told not to."""
+
+    def test_tokens_are_the_default(self):
+        server = TorchServe()
+        self.addCleanup(server.close)
+        server.config.write_text(server.config.read_text().replace("disable_token_authorization=true\n", ""))
+        server.start("--ts-config", str(server.config), "--models", "tiny", "--ncs")
+        server.wait_started()
+        status, text = server.call(server.http, "GET", "/ping")
+        self.assertEqual((status, json.loads(text)["type"]), (400, "InvalidKeyException"))
+        self.assertEqual(sorted(json.loads((server.folder / "key_file.json").read_text())), ["API", "inference", "management"])
+        server.run("--stop", "--foreground")
+        self.assertFalse((server.folder / "key_file.json").exists())
 
 
 class FailureLimitTest(TokenServerTest):
