@@ -190,8 +190,8 @@ void FrontDoor::start_listeners() {
 // One listener for each address: equal addresses serve both tables.
 void FrontDoor::start_http() {
   const auto max_response = static_cast<size_t>(config_.max_response_size);
-  auto inference = rpc::guarded(rpc::inference_routes(registry_, max_response), frontend::kInferenceKey);
-  std::ranges::move(rpc::guarded(rpc::openai_routes(registry_, text_calls_, max_response), frontend::kInferenceKey), std::back_inserter(inference));
+  auto text = rpc::openai_routes(registry_, text_calls_, max_response);
+  auto inference = rpc::guarded(rpc::inference_routes(registry_, max_response, std::move(text)), frontend::kInferenceKey);
   auto management = rpc::guarded(rpc::management_routes(management_, http_calls_), frontend::kManagementKey);
   if (access_keys_) std::ranges::move(rpc::access_key_routes(*access_keys_, http_calls_), std::back_inserter(management));
   rpc::HttpServerOptions options = http_options(config_, access_keys_.get(), tls_);

@@ -11,7 +11,6 @@
 namespace penstock::config {
 namespace {
 
-constexpr const char* kSequences = "not supported yet: sequences";
 constexpr const char* kAlways = "not applicable: batches are always made anew at every token";
 constexpr const char* kPython = "not applicable: a setting of Python handlers";
 constexpr const char* kTorchrun = "not applicable: the ranks of a group find each other without torchrun";
@@ -54,11 +53,6 @@ std::vector<Field> idle_fields(IdleValues& idle_values) {
   std::vector<Field> fields = {
       noted(boolean_field("continuousBatching", idle_values.boolean, ""), kAlways),
       noted(boolean_field("asyncCommunication", idle_values.boolean, ""), "not applicable: workers always answer in any order"),
-      noted(boolean_field("sequenceBatching", idle_values.boolean, ""), kSequences),
-      noted(integer_field("sequenceMaxIdleMSec", idle_values.integer, {0}, ""), kSequences),
-      noted(integer_field("sequenceTimeoutMSec", idle_values.integer, {0}, ""), kSequences),
-      noted(integer_field("maxSequenceJobQueueSize", idle_values.integer, {1}, ""), kSequences),
-      noted(integer_field("maxNumSequence", idle_values.integer, {1}, ""), kSequences),
       noted(boolean_field("useVenv", idle_values.boolean, ""), "not supported yet: a Python environment for each model"),
       noted(text_field("torchrun.rdzv-backend", idle_values.text, ""), kTorchrun),
       noted(text_field("torchrun.rdzv-endpoint", idle_values.text, ""), "not supported yet: a worker group on several machines"),
@@ -79,6 +73,8 @@ struct RawModelConfig {
   int client_timeout_ms = 0;
   int scale_up_ms = 2000;
   int scale_down_ms = 60000;
+  int sequence_max_idle_ms = 0;
+  int sequence_timeout_ms = 0;
   std::string model_path;
   IdleValues idle;
 };
@@ -120,6 +116,11 @@ std::vector<Field> fields_of(ModelConfig& c, RawModelConfig& raw) {
       integer_field("jobQueueSize", c.job_queue_size, {0}, ""),
       integer_field("clientTimeoutInMills", raw.client_timeout_ms, {0}, ""),
       boolean_field("useJobTicket", c.use_job_ticket, ""),
+      boolean_field("sequenceBatching", c.sequences.batching, ""),
+      integer_field("sequenceMaxIdleMSec", raw.sequence_max_idle_ms, {0}, ""),
+      integer_field("sequenceTimeoutMSec", raw.sequence_timeout_ms, {0}, ""),
+      integer_field("maxSequenceJobQueueSize", c.sequences.max_waiting, {1}, ""),
+      integer_field("maxNumSequence", c.sequences.max_sequences, {1}, ""),
       seconds_field("maxRetryTimeoutInSec", c.max_retry_timeout, {0}, ""),
       handler_field(c.handler.name),
       text_field("handler.name", c.handler.name, ""),
@@ -247,6 +248,8 @@ Result<ModelConfig> load(const std::filesystem::path& path, bool foreign) {
   config.client_timeout = milliseconds(raw.client_timeout_ms);
   config.scale_up_after = milliseconds(raw.scale_up_ms);
   config.scale_down_after = milliseconds(raw.scale_down_ms);
+  config.sequences.max_idle = milliseconds(raw.sequence_max_idle_ms);
+  config.sequences.max_life = milliseconds(raw.sequence_timeout_ms);
   config.notes = std::move(filled->notes);
   return config;
 }

@@ -29,6 +29,15 @@ struct HandlerConfig {
   ComputeType dtype = ComputeType::kAuto;
 };
 
+// Requests that belong together and run one after another (frontend/sequence_table.h).
+struct SequenceConfig {
+  bool batching = false;             // sequenceBatching: requests without a sequence id get one
+  milliseconds max_idle{0};          // sequenceMaxIdleMSec; 0 = not given: as the response timeout
+  milliseconds max_life{0};          // sequenceTimeoutMSec; 0 = no limit
+  int max_waiting = 1;               // maxSequenceJobQueueSize
+  int max_sequences = 1;             // maxNumSequence
+};
+
 // What may be said of a model in several places: config.properties (weakest), model-config.yaml, the management API (strongest).
 struct ModelSettings {
   std::optional<int> min_workers;
@@ -57,6 +66,7 @@ struct ModelConfig {
   milliseconds client_timeout{0};    // longest life of a request, waiting included; 0 = no limit
   bool use_job_ticket = false;       // a request is refused unless a worker is free at once
   seconds max_retry_timeout{300};    // a worker that keeps failing is restarted for so long
+  SequenceConfig sequences;          // without batching, only `batching` counts
   HandlerConfig handler;
 
   std::vector<std::string> notes;    // keys that were given and do nothing, and why: one line each, to be logged

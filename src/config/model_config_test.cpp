@@ -146,6 +146,19 @@ TEST_F(ModelConfigTest, KeysOfSomebodyElsesHandlerAreLeftToIt) {
   EXPECT_THAT(load_foreign_model_config(folder_.path(), file_).error().message(), testing::HasSubstr("key 'minWorkers'"));
 }
 
+TEST_F(ModelConfigTest, ReadsTheKeysOfSequences) {
+  const SequenceConfig none = load("minWorkers: 1\n").value().sequences;
+  EXPECT_FALSE(none.batching);
+  const SequenceConfig given = load("sequenceBatching: true\nsequenceMaxIdleMSec: 5000\nsequenceTimeoutMSec: 60000\nmaxSequenceJobQueueSize: 3\n"
+                                    "maxNumSequence: 4\n").value().sequences;
+  EXPECT_TRUE(given.batching);
+  EXPECT_EQ(given.max_idle, seconds(5));
+  EXPECT_EQ(given.max_life, seconds(60));
+  EXPECT_EQ(given.max_waiting, 3);
+  EXPECT_EQ(given.max_sequences, 4);
+  EXPECT_THAT(refusal("maxNumSequence: 0\n"), testing::HasSubstr("expected an integer >= 1"));
+}
+
 TEST_F(ModelConfigTest, NamesTheNearestKey) {
   EXPECT_THAT(refusal("minWorker: 1\n"), EndsWith(":1: unknown key 'minWorker'; did you mean 'minWorkers'?"));
   EXPECT_THAT(refusal("handler:\n  modelpath: x\n"), EndsWith(":2: unknown key 'handler.modelpath'; did you mean 'handler.model_path'?"));
@@ -162,11 +175,14 @@ TEST_F(ModelConfigTest, SaysWhenWorkersComeAndGo) {
 
 TEST_F(ModelConfigTest, SaysOfEveryKeyThatDoesNothingWhy) {
   const ModelConfig config =
-      load("continuousBatching: true\npippy:\n  chunks: 4\n  input_names: [a]\nsequenceBatching: true\n").value();
+      load("continuousBatching: true
+pippy:
+  chunks: 4
+  input_names: [a]
+").value();
   EXPECT_THAT(config.notes,
               ElementsAre(EndsWith(":1: continuousBatching: not applicable: batches are always made anew at every token"),
-                          EndsWith(":2: pippy: not applicable: a setting of Python handlers"),
-                          EndsWith(":5: sequenceBatching: not supported yet: sequences")));
+                          EndsWith(":2: pippy: not applicable: a setting of Python handlers")));
   EXPECT_THAT(refusal("useVenv: 1\n"), EndsWith("key 'useVenv': expected true or false, found '1'")) << "its type is checked all the same";
 }
 

@@ -94,6 +94,10 @@ struct ServerConfig {
   int max_request_size = 6553500;                           // bytes
   int max_response_size = 6553500;                          // bytes
   std::string blacklist_env_vars;                           // regular expression; variables whose names it matches in full are hidden from workers
+  // Request headers that name a sequence, begin it and end it.
+  std::string sequence_id_header = "ts_request_sequence_id";
+  std::string sequence_start_header = "ts_request_sequence_start";
+  std::string sequence_end_header = "ts_request_sequence_end";
   int default_workers_per_model = 0;                        // 0 = one
 
   bool enable_metrics_api = true;                           // GET /metrics at metrics_address

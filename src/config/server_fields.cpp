@@ -21,9 +21,6 @@ struct IdleKey {
 constexpr IdleKey kIdleKeys[] = {
     {IdleKey::kText, "workflow_store", "not supported yet: workflows"},
     {IdleKey::kBoolean, "ts_open_inference_protocol", kLater},
-    {IdleKey::kText, "ts_header_key_sequence_id", kLater},
-    {IdleKey::kText, "ts_header_key_sequence_start", kLater},
-    {IdleKey::kText, "ts_header_key_sequence_end", kLater},
     {IdleKey::kText, "metrics_config", "not applicable: the front door's metrics have fixed names and are always counted"},
 
     {IdleKey::kText, "keystore", "not applicable: Java's key store"},
@@ -101,6 +98,9 @@ std::vector<Field> server_fields(ServerConfig& c, RawServerConfig& raw) {
       integer_field("number_of_gpu", raw.number_of_gpu, {0}, ""),
       integer_field("max_request_size", c.max_request_size, {1}, ""),
       integer_field("max_response_size", c.max_response_size, {1}, ""),
+      text_field("ts_header_key_sequence_id", c.sequence_id_header, ""),
+      text_field("ts_header_key_sequence_start", c.sequence_start_header, ""),
+      text_field("ts_header_key_sequence_end", c.sequence_end_header, ""),
       integer_field("default_workers_per_model", c.default_workers_per_model, {0}, ""),
       text_field("blacklist_env_vars", c.blacklist_env_vars, ""),
       boolean_field("enable_grpc_ssl", c.enable_grpc_ssl, ""),

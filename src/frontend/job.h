@@ -32,7 +32,7 @@ class Job final : public RequestObserver, public std::enable_shared_from_this<Jo
   void touch() { last_progress_.store(Clock::now(), std::memory_order_relaxed); }
 
   JobQueue& queue_;
-  const Payload payload_;
+  Payload payload_;  // constant once it waits
   const JobOptions options_;
   const std::shared_ptr<RequestObserver> observer_;
   SpanId worker_span_{};  // of its time at a worker, if spans are recorded

@@ -7,6 +7,16 @@
 
 namespace penstock::frontend {
 
+namespace {
+
+// A handler that keeps something for each sequence has to know when to begin afresh.
+void mark_begin(Payload& payload, const std::string& header) {
+  auto* request = std::get_if<handler::Request>(&payload);
+  if (request && !header.empty() && !handler::find_header(request->headers, header)) request->headers.emplace_back(header, "true");
+}
+
+}  // namespace
+
 bool Job::on_event(const WorkerEvent& event) {
   if (ended_.load(std::memory_order_acquire)) return false;
   const auto now = Clock::now();
@@ -26,7 +36,8 @@ void Job::on_done(const std::optional<Error>& failure) {
   queue_.call_ended(*this, failure);
 }
 
-JobQueue::JobQueue(JobQueueOptions options) : options_(std::move(options)), waiting_(options_.max_waiting) {
+JobQueue::JobQueue(JobQueueOptions options)
+    : options_(std::move(options)), waiting_(options_.max_waiting), sequences_(options_.sequences) {
   timeout_watcher_ = std::thread([this] { watch_timeouts(); });
 }
 
@@ -71,14 +82,20 @@ std::optional<Error> JobQueue::enqueue(const std::shared_ptr<Job>& job, std::sha
   if (options_.needs_free_worker && num_free_places() <= waiting_.size()) {
     return error(Code::kResourceExhausted, "model '{}': no worker is free (useJobTicket); try again later", options_.model);
   }
+  const auto& sequence = job->options_.sequence;
+  Result<bool> begins = sequence ? sequences_.admit(sequence->id, Clock::now()) : Result<bool>(false);
+  if (!begins) return error(begins.error().code(), "model '{}': {}", options_.model, begins.error().message());
   auto joined = waiting_.join(job, job->options_.priority, job->options_.client);
   if (!joined.accepted) {
+    if (sequence) sequences_.dropped(sequence->id, Clock::now());
     return error(Code::kResourceExhausted, "model '{}': the queue is full, {} requests wait (jobQueueSize {}); try again later",
                  options_.model, waiting_.size(), options_.max_waiting);
   }
+  if (*begins) mark_begin(job->payload_, sequence->begin_header);
   if (joined.displaced) {
     displaced = std::move(*joined.displaced);
     displaced->set_ended();
+    if (displaced->options_.sequence) sequences_.dropped(displaced->options_.sequence->id, Clock::now());
   }
   changed_.notify_all();
   return std::nullopt;
@@ -98,6 +115,7 @@ void JobQueue::leave_group(int group) {
   {
     MutexLock lock(mutex_);
     groups_.at(group).leaving = true;
+    sequences_.group_lost(group);
     why = hopeless();
     if (why) lost = waiting_.all();
   }
@@ -142,6 +160,7 @@ void JobQueue::group_lost(int group, const Error& cause, bool for_good) {
     slot.worker = nullptr;
     slot.cause = cause;
     slot.gone_for_good = for_good;
+    sequences_.group_lost(group);
     lost = jobs_of(group);
     if (hopeless()) waiting_.for_each([&](const auto& job) { lost.push_back(job); });
     changed_.notify_all();  // the client may have to be destroyed
@@ -216,11 +235,13 @@ void JobQueue::dispatch() {
 
 std::shared_ptr<Job> JobQueue::take_startable() {
   MutexLock lock(mutex_);
-  if (waiting_.empty()) return nullptr;
-  auto* free = free_group();
-  if (!free) return nullptr;
-  auto& [number, group] = *free;
-  auto job = *waiting_.next();
+  if (waiting_.empty() || !free_group()) return nullptr;
+  std::pair<const int, Group>* place = nullptr;
+  const auto found = waiting_.next([&](const auto& job) REQUIRES(mutex_) { return (place = place_for(*job)) != nullptr; });
+  if (!found) return nullptr;
+  const auto& job = *found;
+  auto& [number, group] = *place;
+  if (job->options_.sequence) sequences_.started(job->options_.sequence->id, number);
   job->state_ = Job::State::kRunning;
   job->group_ = number;
   job->epoch_ = group.epoch;
@@ -241,6 +262,18 @@ std::pair<const int, JobQueue::Group>* JobQueue::free_group() {
     if (free && (!best || group.running < best->second.running)) best = &entry;
   }
   return best;
+}
+
+// Where a waiting job may start now; null: nowhere.
+std::pair<const int, JobQueue::Group>* JobQueue::place_for(const Job& job) {
+  if (!job.options_.sequence) return free_group();
+  const std::string& id = job.options_.sequence->id;
+  if (!sequences_.may_start(id)) return nullptr;
+  const auto bound = sequences_.group(id);
+  if (!bound) return free_group();
+  const auto group = groups_.find(*bound);
+  if (group == groups_.end()) return free_group();
+  return group->second.worker && group->second.running < group->second.max_concurrent ? &*group : nullptr;
 }
 
 size_t JobQueue::num_free_places() const {
@@ -287,7 +320,9 @@ void JobQueue::end(Job& job, const std::optional<Error>& outcome) {
     if (job.state_ == Job::State::kEnded) return;
     if (job.state_ == Job::State::kWaiting) {
       waiting_.leave(self, job.options_.priority, job.options_.client);
+      if (job.options_.sequence) sequences_.dropped(job.options_.sequence->id, Clock::now());
     } else {
+      if (job.options_.sequence) sequences_.finished(job.options_.sequence->id, job.options_.sequence->last, Clock::now());
       running_.erase(self);
       const auto group = groups_.find(job.group_);
       if (group != groups_.end() && group->second.epoch == job.epoch_) group->second.running -= 1;

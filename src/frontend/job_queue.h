@@ -14,6 +14,7 @@
 #include "base/mutex.h"
 #include "frontend/job_options.h"
 #include "frontend/job_report.h"
+#include "frontend/sequence_table.h"
 #include "frontend/waiting_line.h"
 #include "frontend/worker_client.h"
 
@@ -27,6 +28,7 @@ struct JobQueueOptions {
   milliseconds response_timeout{120000}; // longest silence: waiting for a worker, and between two events of it
   milliseconds client_timeout{0};        // longest life of a job (clientTimeoutInMills); 0 = no limit
   bool needs_free_worker = false;        // useJobTicket: a job is refused unless a worker can take it at once
+  SequenceLimits sequences;
   milliseconds cause_timeout{1000};      // how long a job that lost its worker waits for the watcher's word on why
   JobReporter reporter;                  // told of every job
 };
@@ -45,7 +47,7 @@ class JobQueue {
   JobQueue(const JobQueue&) = delete;
   JobQueue& operator=(const JobQueue&) = delete;
 
-  // Errors: kDeadlineExceeded when its deadline has passed; kResourceExhausted when too many wait, or no worker is free and one must be;
+  // Errors: those of SequenceTable::admit(); kDeadlineExceeded when its deadline has passed; kResourceExhausted when too many wait, or no worker is free and one must be;
   // kUnavailable without a group that will take it, or after stop_intake().
   [[nodiscard]] Result<std::shared_ptr<Job>> submit(Payload payload, JobOptions options, std::shared_ptr<RequestObserver> observer)
       EXCLUDES(mutex_);
@@ -105,6 +107,7 @@ class JobQueue {
   void end(Job& job, const std::optional<Error>& outcome) EXCLUDES(mutex_);
   void call_ended(Job& job, const std::optional<Error>& failure) EXCLUDES(mutex_);
   [[nodiscard]] std::pair<const int, Group>* free_group() REQUIRES(mutex_);
+  [[nodiscard]] std::pair<const int, Group>* place_for(const Job& job) REQUIRES(mutex_);
   [[nodiscard]] std::vector<std::shared_ptr<Job>> jobs_of(int group) const REQUIRES(mutex_);
   [[nodiscard]] bool any_open_call() const REQUIRES(mutex_);
   [[nodiscard]] std::vector<std::unique_ptr<Worker>> take_retired() REQUIRES(mutex_);
@@ -120,6 +123,7 @@ class JobQueue {
   CondVar changed_;  // a job was added or has ended, a call has ended, or the queue is being destroyed
   std::map<int, Group> groups_ GUARDED_BY(mutex_);
   WaitingLine<std::shared_ptr<Job>> waiting_ GUARDED_BY(mutex_);
+  SequenceTable sequences_ GUARDED_BY(mutex_);  // of the jobs that wait or run
   std::unordered_set<std::shared_ptr<Job>> running_ GUARDED_BY(mutex_);
   std::optional<Error> refusing_ GUARDED_BY(mutex_);
   std::vector<std::unique_ptr<Worker>> workers_ GUARDED_BY(mutex_);  // those of groups_, and lost ones with open calls

@@ -83,11 +83,11 @@ Json describe_model(ServedModel& model, bool customized) {
   json["continuousBatching"] = true;
   json["useJobTicket"] = config.use_job_ticket;
   json["useVenv"] = false;
-  json["stateful"] = false;
-  json["sequenceMaxIdleMSec"] = 0;
-  json["sequenceTimeoutMSec"] = 0;
-  json["maxNumSequence"] = 0;
-  json["maxSequenceJobQueueSize"] = 0;
+  json["stateful"] = config.sequences.batching;
+  json["sequenceMaxIdleMSec"] = config.sequences.max_idle.count();
+  json["sequenceTimeoutMSec"] = config.sequences.max_life.count();
+  json["maxNumSequence"] = config.sequences.max_sequences;
+  json["maxSequenceJobQueueSize"] = config.sequences.max_waiting;
   json["loadedAtStartup"] = spec.loaded_at_startup;
   json["workers"] = Json::array();
   for (const WorkerStatus& worker : workers) json["workers"].push_back(describe_worker(worker));

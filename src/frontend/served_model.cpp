@@ -24,6 +24,13 @@ JobQueueOptions job_options(const ModelSpec& spec, const ServingContext& context
   options.needs_free_worker = config.use_job_ticket;
   options.response_timeout = config.response_timeout.value_or(server.default_response_timeout);
   options.reporter = {spec.name, spec.version, context.metrics ? context.metrics->meter(spec.name, spec.version) : nullptr, context.spans};
+  if (config.sequences.batching) {
+    options.sequences.max_sequences = static_cast<size_t>(config.sequences.max_sequences);
+    options.sequences.max_waiting = static_cast<size_t>(config.sequences.max_waiting);
+    const bool given = config.sequences.max_idle > milliseconds(0);
+    options.sequences.max_idle = given ? config.sequences.max_idle : options.response_timeout;
+    options.sequences.max_life = config.sequences.max_life;
+  }
   return options;
 }
 

@@ -103,6 +103,7 @@ class ServedModel final : private GroupListener {
   void stop(Deadline drain) EXCLUDES(scaling_, mutex_);
 
   [[nodiscard]] const ModelSpec& spec() const { return spec_; }
+  [[nodiscard]] const config::ServerConfig& server() const { return context_.config; }
   [[nodiscard]] const std::string& name() const { return spec_.name; }
   [[nodiscard]] const std::string& version() const { return spec_.version; }
   [[nodiscard]] int num_stages() const { return spec_.config.num_stages(); }

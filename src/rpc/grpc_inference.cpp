@@ -4,21 +4,14 @@
 
 #include "rpc/call_record.h"
 #include "rpc/predictions.h"
-#include "rpc/status_map.h"
 #include "rpc/stream_predictions.h"
+#include "rpc/stream_predictions2.h"
 #include "torchserve/inference.grpc.pb.h"
 
 namespace penstock::rpc {
 namespace {
 
 namespace pb = org::pytorch::serve::grpc::inference;
-
-// Ends a bidirectional stream before it begins.
-class RefusedStream final : public grpc::ServerBidiReactor<pb::PredictionsRequest, pb::PredictionResponse> {
- public:
-  RefusedStream(const Error& why, CallRecord record) { Finish(record.end(to_status(why))); }
-  void OnDone() override { delete this; }  // gRPC's last word on this call
-};
 
 class InferenceService final : public pb::InferenceAPIsService::CallbackService {
  public:
@@ -45,8 +38,7 @@ class InferenceService final : public pb::InferenceAPIsService::CallbackService 
   }
 
   grpc::ServerBidiReactor<pb::PredictionsRequest, pb::PredictionResponse>* StreamPredictions2(grpc::CallbackServerContext* context) override {
-    return new RefusedStream(Error(Code::kUnimplemented, "StreamPredictions2 (sequences) is not served yet; use StreamPredictions"),
-                             record(*context, "StreamPredictions2"));
+    return start_stream_predictions2(*context, registry_, max_waiting_messages_, record(*context, "StreamPredictions2"));
   }
 
  private:

@@ -10,16 +10,16 @@
 namespace penstock::rpc {
 namespace {
 
-constexpr const char* kText = "text/plain; charset=utf-8";
-
 // Gathers a job's text and answers with it. Shared: the job may hold it longer than the request lives.
 class WholeAnswer final : public frontend::RequestObserver {
  public:
-  WholeAnswer(std::shared_ptr<HttpReply> reply, size_t limit) : reply_(std::move(reply)), limit_(limit) {}
+  WholeAnswer(std::shared_ptr<HttpReply> reply, std::shared_ptr<const TextFormat> format, size_t limit)
+      : reply_(std::move(reply)), format_(std::move(format)), limit_(limit) {}
 
   bool on_event(const frontend::WorkerEvent& event) override EXCLUDES(mutex_) {
     MutexLock lock(mutex_);
     if (finished_) return false;
+    if (event.finished) info_ = *event.finished;
     text_ += event.bytes;
     return text_.size() <= limit_;  // the job ends as cancelled; on_done() says why
   }
@@ -34,7 +34,7 @@ class WholeAnswer final : public frontend::RequestObserver {
       } else if (failure) {
         response = error_response(*failure);
       } else {
-        response = {200, kText, std::move(text_), {}};
+        response = {200, format_->whole_type(), format_->whole(text_, info_), {}};
       }
     }
     reply_->send(std::move(response));
@@ -42,8 +42,10 @@ class WholeAnswer final : public frontend::RequestObserver {
 
  private:
   const std::shared_ptr<HttpReply> reply_;
+  const std::shared_ptr<const TextFormat> format_;
   const size_t limit_;
   Mutex mutex_;
+  frontend::FinishedInfo info_ GUARDED_BY(mutex_);
   std::string text_ GUARDED_BY(mutex_);
   bool finished_ GUARDED_BY(mutex_) = false;
 };
@@ -51,26 +53,34 @@ class WholeAnswer final : public frontend::RequestObserver {
 // One chunk for each piece of text. An error before the first piece still has a status line of its own.
 class StreamedAnswer final : public frontend::RequestObserver {
  public:
-  explicit StreamedAnswer(std::shared_ptr<HttpReply> reply) : reply_(std::move(reply)) {}
+  StreamedAnswer(std::shared_ptr<HttpReply> reply, std::shared_ptr<const TextFormat> format)
+      : reply_(std::move(reply)), format_(std::move(format)) {}
 
   bool on_event(const frontend::WorkerEvent& event) override EXCLUDES(mutex_) {
     MutexLock lock(mutex_);
     if (finished_) return false;
+    if (event.finished) info_ = *event.finished;
     if (event.bytes.empty()) return true;
-    if (!std::exchange(begun_, true)) reply_->begin_stream({200, kText, "", {}});
-    return reply_->chunk(event.bytes);
+    begin();
+    return reply_->chunk(format_->piece(event.bytes));
   }
   void on_done(const std::optional<Error>& failure) override EXCLUDES(mutex_) {
     MutexLock lock(mutex_);
     if (std::exchange(finished_, true)) return;
     if (!begun_ && failure) return reply_->send(error_response(*failure));
-    if (!begun_) reply_->begin_stream({200, kText, "", {}});
+    begin();
+    if (std::string rest = failure ? "" : format_->end(info_); !rest.empty()) (void)reply_->chunk(std::move(rest));
     reply_->end_stream(failure);
   }
 
  private:
+  void begin() REQUIRES(mutex_) {
+    if (!std::exchange(begun_, true)) reply_->begin_stream({200, format_->stream_type(), "", {}});
+  }
   const std::shared_ptr<HttpReply> reply_;
+  const std::shared_ptr<const TextFormat> format_;
   Mutex mutex_;  // held while the reply is called, which only queues: pieces and the end must not change places
+  frontend::FinishedInfo info_ GUARDED_BY(mutex_);
   bool begun_ GUARDED_BY(mutex_) = false;
   bool finished_ GUARDED_BY(mutex_) = false;
 };
@@ -141,9 +151,10 @@ class BytesAnswer final : public frontend::RequestObserver {
 
 }  // namespace
 
-std::shared_ptr<frontend::RequestObserver> make_text_answer(std::shared_ptr<HttpReply> reply, bool streams, size_t limit) {
-  if (streams && reply->can_stream()) return std::make_shared<StreamedAnswer>(std::move(reply));
-  return std::make_shared<WholeAnswer>(std::move(reply), limit);
+std::shared_ptr<frontend::RequestObserver> make_text_answer(std::shared_ptr<HttpReply> reply, std::shared_ptr<const TextFormat> format, bool streams,
+                                                            size_t limit) {
+  if (streams && reply->can_stream()) return std::make_shared<StreamedAnswer>(std::move(reply), std::move(format));
+  return std::make_shared<WholeAnswer>(std::move(reply), std::move(format), limit);
 }
 
 std::shared_ptr<frontend::RequestObserver> make_bytes_answer(std::shared_ptr<HttpReply> reply, size_t limit) {

@@ -5,11 +5,13 @@
 
 #include "frontend/worker_client.h"
 #include "rpc/http_message.h"
+#include "rpc/text_format.h"
 
 namespace penstock::rpc {
 
 // A generation's text: in one piece of at most `limit` bytes, or, `streams`, a chunk for each piece. HTTP/1.0 gets one piece.
-[[nodiscard]] std::shared_ptr<frontend::RequestObserver> make_text_answer(std::shared_ptr<HttpReply> reply, bool streams, size_t limit);
+[[nodiscard]] std::shared_ptr<frontend::RequestObserver> make_text_answer(std::shared_ptr<HttpReply> reply, std::shared_ptr<const TextFormat> format,
+                                                                          bool streams, size_t limit);
 
 // A handler's answer, with the handler's status, content type and headers. One that the handler gives in one piece is sent in one piece, one
 // in several in as many chunks. HTTP/1.0 gets one piece of at most `limit` bytes. Headers that the transport owns, and those that are none

@@ -3,89 +3,111 @@
 #include <utility>
 
 #include "frontend/job.h"
-#include "rpc/http_answers.h"
 #include "rpc/http_job_options.h"
-#include "text/generation_request.h"
-#include "text/json_input.h"
+#include "rpc/http_prediction.h"
+#include "rpc/model_openapi.h"
 
 namespace penstock::rpc {
 namespace {
 
-// Takes "stream" out of a JSON body: how an answer is sent is not the generation's business.
-Result<bool> take_stream_flag(std::string& body) {
-  const size_t first = body.find_first_not_of(" \t\r\n");
-  if (first == std::string::npos || body[first] != '{' || body.find("\"stream\"") == std::string::npos) return false;
-  auto json = text::parse_json(body, "the request", Code::kInvalidArgument);
-  if (!json) return json.error();
-  const auto found = json->find("stream");
-  if (found == json->end()) return false;
-  if (!found->is_boolean()) return error(Code::kInvalidArgument, "stream: expected true or false, found {}", text::shown(*found));
-  const bool streams = *found;
-  json->erase(found);
-  body = json->dump();
-  return streams;
-}
+using Reply = std::shared_ptr<HttpReply>;
+using frontend::ModelRegistry;
 
-// What a job needs of an HTTP request.
-struct Prediction {
-  frontend::Payload payload;
-  std::shared_ptr<frontend::RequestObserver> observer;
+constexpr const char* kJson = "application/json";
+
+// What a route reaches, besides the model that its path names.
+struct Route {
+  bool query_is_input = false;
+  bool model_in_query = false;
+  bool explains = false;
 };
 
-Result<Prediction> text_prediction(const HttpRequest& http, const std::shared_ptr<HttpReply>& reply, size_t max_response_bytes) {
-  std::string body = http.body;
-  auto streams = take_stream_flag(body);
-  if (!streams) return streams.error();
-  auto request = text::parse_generation_request(body);
-  if (!request) return request.error();
-  return Prediction{std::move(*request), make_text_answer(reply, *streams, max_response_bytes)};
-}
-
-Result<Prediction> bytes_prediction(const HttpRequest& http, const std::shared_ptr<HttpReply>& reply, size_t max_response_bytes) {
-  const std::string* type = handler::find_header(http.headers, "Content-Type");
-  handler::Request request{http.id, http.headers, {{"body", type ? *type : "", http.body}}};
-  if (auto bad = check_request(request)) return *bad;
-  return Prediction{std::move(request), make_bytes_answer(reply, max_response_bytes)};
+Result<std::shared_ptr<frontend::ServedModel>> find_model(const HttpRequest& http, const ModelRegistry& registry, bool in_query) {
+  const auto& names = in_query ? http.query : http.parameters;
+  const auto name = names.find("model_name");
+  const auto version = names.find("model_version");
+  if (name != names.end()) return registry.find(name->second, version == names.end() ? "" : version->second);
+  std::shared_ptr<frontend::ServedModel> only;  // of those that were loaded at the start
+  for (const auto& model : registry.defaults()) {
+    if (!model->spec().loaded_at_startup) continue;
+    if (only) return Error(Code::kInvalidArgument, "model_name is missing: several models were loaded at the start, write /invocations?model_name=NAME");
+    only = model;
+  }
+  if (!only) return Error(Code::kInvalidArgument, "model_name is missing, and no model was loaded at the start");
+  return only;
 }
 
 // Why there is no job; nullopt: there is one.
-std::optional<Error> start_prediction(const HttpRequest& http, const std::shared_ptr<HttpReply>& reply,
-                                      const frontend::ModelRegistry& registry, size_t max_response_bytes) {
-  const auto version = http.parameters.find("model_version");
-  auto model = registry.find(http.parameters.at("model_name"), version == http.parameters.end() ? "" : version->second);
-  if (!model) return model.error();
-  const bool is_text = (*model)->spec().handler_kind == frontend::HandlerKind::kText;
-  auto prediction = is_text ? text_prediction(http, reply, max_response_bytes) : bytes_prediction(http, reply, max_response_bytes);
+std::optional<Error> start_prediction(const HttpRequest& http, const Reply& reply, const ModelRegistry& registry, const Route& route,
+                                      size_t max_response_bytes) {
+  auto found = find_model(http, registry, route.model_in_query);
+  if (!found) return found.error();
+  const auto model = *found;
+  if (route.explains && model->spec().handler_kind != frontend::HandlerKind::kPython) {
+    return error(Code::kUnimplemented, "model '{}': its handler gives no explanations; only Python handlers may", model->name());
+  }
+  auto prediction = make_http_prediction(http, *model, reply, {max_response_bytes, route.query_is_input});
   if (!prediction) return prediction.error();
+  if (route.explains) {
+    if (auto* request = std::get_if<handler::Request>(&prediction->payload)) request->headers.emplace_back("explain", "True");
+  }
   auto options = job_options(http);
   if (!options) return options.error();
-  auto job = (*model)->jobs().submit(std::move(prediction->payload), std::move(*options), std::move(prediction->observer));
+  options->sequence = std::move(prediction->sequence);
+  auto job = model->jobs().submit(std::move(prediction->payload), std::move(*options), std::move(prediction->observer));
   if (!job) return job.error();
-  reply->when_gone([model = *model, job = *job] { model->jobs().cancel(*job); });
+  reply->when_gone([model, job = *job] { model->jobs().cancel(*job); });
   return std::nullopt;
+}
+
+void describe(const HttpRequest& http, const Reply& reply, const ModelRegistry& registry) {
+  auto model = find_model(http, registry, /*in_query=*/false);
+  model ? reply->send({200, kJson, model_openapi(**model), {}}) : reply->send(error_response(model.error()));
 }
 
 }  // namespace
 
-std::vector<HttpRoute> inference_routes(const frontend::ModelRegistry& registry, size_t max_response_bytes) {
-  const auto ping = [&registry](const HttpRequest&, const std::shared_ptr<HttpReply>& reply) {
+std::vector<HttpRoute> inference_routes(const ModelRegistry& registry, size_t max_response_bytes, std::vector<HttpRoute> text_routes) {
+  const auto ping = [&registry](const HttpRequest&, const Reply& reply) {
     const bool healthy = registry.all_healthy();
-    reply->send({healthy ? 200 : 500, "application/json", fmt::format("{{\n  \"status\": \"{}\"\n}}\n", healthy ? "Healthy" : "Unhealthy"), {}});
+    reply->send({healthy ? 200 : 500, kJson, fmt::format("{{\n  \"status\": \"{}\"\n}}\n", healthy ? "Healthy" : "Unhealthy"), {}});
   };
-  const auto predict = [&registry, max_response_bytes](const HttpRequest& request, const std::shared_ptr<HttpReply>& reply) {
-    if (const auto refused = start_prediction(request, reply, registry, max_response_bytes)) reply->send(error_response(*refused));
+  const auto predicts = [&registry, max_response_bytes](Route route) {
+    return [&registry, max_response_bytes, route](const HttpRequest& request, const Reply& reply) {
+      if (const auto refused = start_prediction(request, reply, registry, route, max_response_bytes)) reply->send(error_response(*refused));
+    };
   };
-  const auto no_workflow = [](const HttpRequest&, const std::shared_ptr<HttpReply>& reply) {
+  const auto openapi = [&registry](const HttpRequest& http, const Reply& reply) { describe(http, reply, registry); };
+  const auto no_workflow = [](const HttpRequest&, const Reply& reply) {
     reply->send(error_response(501, "NotImplementedException", "workflows are not supported"));
   };
-  const char* text = "Text of a prompt; chunked with \"stream\": true";
-  return {
-      {"*", "/ping", "Health of the server", {}, ping},
-      {"*", "/predictions/{model_name}", text, {}, predict},
-      {"*", "/predictions/{model_name}/{model_version}", text, {}, predict},
-      {"POST", "/models/{model_name}/invoke", text, {}, predict},
-      {"POST", "/wfpredict/{workflow_name}", "Not implemented", {}, no_workflow},
+  const char* text = "Text of a prompt, chunked with \"stream\": true; or the answer of the model's handler";
+  const char* explanation = "Explanation of a prediction, of Python handlers";
+  const char *model = "/predictions/{model_name}", *version = "/predictions/{model_name}/{model_version}";
+  const auto texts = std::make_shared<const HttpRouter>("text", text_routes);
+  const auto path = [&registry, texts, handlers = predicts({})](const HttpRequest& request, const Reply& reply) {
+    auto found = find_model(request, registry, /*in_query=*/false);
+    if (found && (*found)->spec().handler_kind != frontend::HandlerKind::kText) return handlers(request, reply);
+    texts->handle(request, reply);
   };
+  const auto predict = predicts({}), forward = predicts({.query_is_input = true}), explain = predicts({.explains = true});
+  std::vector<HttpRoute> routes = {
+      {"*", "/ping", "Health of the server", {}, ping},
+      {"OPTIONS", model, "Description of the model's API", {}, openapi},
+      {"OPTIONS", version, "Description of the model's API", {}, openapi},
+      {"*", model, text, {}, predict},
+      {"*", version, text, {}, predict},
+      {"*", "/predictions/{model_name}/{model_version}/{url_path...}", "Of a handler that reads the path", {}, path},
+      {"*", "/explanations/{model_name}", explanation, {}, explain},
+      {"*", "/explanations/{model_name}/{model_version}", explanation, {}, explain},
+      {"POST", "/invocations", text, {"model_name", "model_version"}, predicts({.query_is_input = true, .model_in_query = true})},
+      {"POST", "/models/{model_name}/invoke", text, {}, forward},
+      {"POST", "/wfpredict/{workflow_name}", "Not implemented", {}, no_workflow},
+      {"*", "/{model_name}/predict", text, {}, forward},
+      {"*", "/{model_name}/{model_version}/predict", text, {}, forward},
+  };
+  for (HttpRoute& route : text_routes) routes.push_back(std::move(route));
+  return routes;
 }
 
 }  // namespace penstock::rpc

@@ -8,6 +8,8 @@
 namespace penstock::rpc {
 
 // The registry must outlive the routes. `max_response_bytes`: of a text that is sent in one piece.
-[[nodiscard]] std::vector<HttpRoute> inference_routes(const frontend::ModelRegistry& registry, size_t max_response_bytes);
+// `text_routes` are added; what stands behind the version of a model that generates text is answered by them, of any other by its handler.
+[[nodiscard]] std::vector<HttpRoute> inference_routes(const frontend::ModelRegistry& registry, size_t max_response_bytes,
+                                                      std::vector<HttpRoute> text_routes);
 
 }  // namespace penstock::rpc

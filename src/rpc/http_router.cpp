@@ -22,14 +22,25 @@ std::vector<std::string_view> parts_of(std::string_view path) {
   }
 }
 
+// "{name...}" stands for all that is left of a path.
+bool is_rest(std::string_view part) { return part.size() > 5 && part.starts_with('{') && part.ends_with("...}"); }
+
 bool is_parameter(std::string_view part) { return part.size() > 2 && part.front() == '{' && part.back() == '}'; }
 
 enum class Match { kNo, kYes, kBroken };
 
 Match match(std::string_view pattern, std::string_view path, std::map<std::string, std::string>& parameters) {
   const auto wanted = parts_of(pattern), found = parts_of(path);
-  if (wanted.size() != found.size()) return Match::kNo;
+  const bool has_rest = is_rest(wanted.back());
+  if (has_rest ? found.size() < wanted.size() : wanted.size() != found.size()) return Match::kNo;
   for (size_t i = 0; i < wanted.size(); ++i) {
+    if (has_rest && i + 1 == wanted.size()) {
+      auto rest = decode_url(path.substr(static_cast<size_t>(found[i].data() - path.data())), /*plus_is_space=*/false);
+      if (!rest) return Match::kBroken;
+      if (rest->empty()) return Match::kNo;
+      parameters[std::string(wanted[i].substr(1, wanted[i].size() - 5))] = std::move(*rest);
+      return Match::kYes;
+    }
     if (!is_parameter(wanted[i])) {
       if (wanted[i] != found[i]) return Match::kNo;
       continue;
@@ -110,8 +121,9 @@ std::string HttpRouter::openapi() const {
     operation["parameters"] = Json::array();
     for (const std::string_view part : parts_of(route.pattern)) {
       if (!is_parameter(part)) continue;
+      const size_t end = is_rest(part) ? 5 : 2;
       operation["parameters"].push_back(
-          {{"in", "path"}, {"name", part.substr(1, part.size() - 2)}, {"required", true}, {"schema", {{"type", "string"}}}});
+          {{"in", "path"}, {"name", part.substr(1, part.size() - end)}, {"required", true}, {"schema", {{"type", "string"}}}});
     }
     for (const std::string& name : route.query) {
       operation["parameters"].push_back({{"in", "query"}, {"name", name}, {"required", false}, {"schema", {{"type", "string"}}}});
@@ -119,7 +131,9 @@ std::string HttpRouter::openapi() const {
     operation["responses"] = {{"200", {{"description", "done"}}}, {"default", {{"description", "an error: code, type, message"}}}};
     std::string method = route.method == "*" ? "post" : route.method;
     for (char& c : method) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-    json["paths"][route.pattern][method] = std::move(operation);
+    std::string path = route.pattern;
+    if (is_rest(parts_of(path).back())) path.replace(path.size() - 4, 4, "}");
+    json["paths"][path][method] = std::move(operation);
   }
   return json.dump(2) + "\n";
 }

@@ -40,8 +40,18 @@ class HttpRouterTest : public testing::Test {
     router.handle(request, reply);
     return reply->response;
   }
-  const HttpRouter router{"test", {echo("*", "/ping"), echo("GET", "/models"), echo("GET", "/models/{name}"), echo("PUT", "/models/{name}/{version}")}};
+  const HttpRouter router{"test", {echo("*", "/ping"), echo("GET", "/models"), echo("GET", "/models/{name}"), echo("PUT", "/models/{name}/{version}"), echo("*", "/predictions/{name}/{rest...}")}};
 };
+
+TEST_F(HttpRouterTest, ARestTakesAllThatIsLeft) {
+  EXPECT_EQ(answer("GET", "/predictions/m/v1/chat%20s/x").body, "/predictions/{name}/{rest...} name=m rest=v1/chat s/x");
+  EXPECT_EQ(answer("GET", "/predictions/m/1.0").body, "/predictions/{name}/{rest...} name=m rest=1.0");
+  EXPECT_EQ(answer("GET", "/predictions/m").status, 404);
+  EXPECT_EQ(answer("GET", "/predictions/m/").status, 404);
+  EXPECT_EQ(answer("GET", "/predictions/m/a/%zz").status, 400);
+  EXPECT_THAT(router.openapi(), HasSubstr("\"name\": \"rest\""));
+  EXPECT_THAT(router.openapi(), HasSubstr("\"/predictions/{name}/{rest}\""));
+}
 
 TEST_F(HttpRouterTest, FindsTheRouteAndItsParameters) {
   EXPECT_EQ(answer("DELETE", "/ping").body, "/ping");

@@ -13,6 +13,7 @@
 #include "frontend/job.h"
 #include "frontend/model_registry.h"
 #include "rpc/call_options.h"
+#include "rpc/error_details.h"
 #include "rpc/failed_answer.h"
 #include "rpc/predictions_request.h"
 #include "rpc/status_map.h"
@@ -62,6 +63,9 @@ class WholeText final : public frontend::RequestObserver {
     reactor_.Finish(record_.end(outcome ? to_status(*outcome) : grpc::Status::OK));
   }
 
+  // There is no job.
+  void refuse(const Error& why) { reactor_.Finish(record_.end(to_refusal(why))); }
+
  private:
   grpc::CallbackServerContext& context_;
   grpc::ServerUnaryReactor& reactor_;  // with context_ and response_: touched only by the one on_done() that finds finished_ false
@@ -81,7 +85,7 @@ class PredictionsReactor final : public grpc::ServerUnaryReactor {
   PredictionsReactor(grpc::CallbackServerContext& context, const pb::PredictionsRequest& message, pb::PredictionResponse& response,
                      const frontend::ModelRegistry& registry, size_t max_response_bytes, CallRecord record)
       : text_(std::make_shared<WholeText>(context, *this, response, max_response_bytes, std::move(record))) {
-    if (const auto refused = start(context, message, registry)) text_->on_done(*refused);
+    if (const auto refused = start(context, message, response, registry)) text_->refuse(*refused);
   }
 
   // The client cancelled, went away, or its deadline has passed. The job's end finishes the call.
@@ -92,13 +96,15 @@ class PredictionsReactor final : public grpc::ServerUnaryReactor {
 
  private:
   // Why there is no job; nullopt: there is one.
-  std::optional<Error> start(const grpc::CallbackServerContext& context, const pb::PredictionsRequest& message,
+  std::optional<Error> start(const grpc::CallbackServerContext& context, const pb::PredictionsRequest& message, pb::PredictionResponse& response,
                              const frontend::ModelRegistry& registry) {
     auto options = job_options(context, text_->job_options());
     if (!options) return options.error();
     auto call = parse_predictions_request(message, registry);
     if (!call) return call.error();
     model_ = std::move(call->model);
+    if (call->sequence) response.set_sequence_id(call->sequence->id);
+    options->sequence = std::move(call->sequence);
     auto job = model_->jobs().submit(std::move(call->payload), std::move(*options), text_);
     if (!job) return job.error();
     job_ = *job;

@@ -4,6 +4,7 @@
 
 #include "base/uuid.h"
 #include "frontend/model_registry.h"
+#include "rpc/sequence_mark.h"
 #include "torchserve/inference.pb.h"
 
 namespace penstock::rpc {
@@ -42,7 +43,10 @@ Result<PredictionsCall> parse_predictions_request(const PredictionsRequest& mess
   const bool is_text = (*model)->spec().handler_kind == frontend::HandlerKind::kText;
   auto payload = is_text ? text_payload(message) : bytes_payload(message);
   if (!payload) return payload.error();
-  return PredictionsCall{*model, std::move(*payload)};
+  auto sequence = mark_sequence(**model, message.has_sequence_id() ? std::optional(message.sequence_id()) : std::nullopt, /*last=*/false);
+  if (!sequence) return sequence.error();
+  if (*sequence) tell_sequence(**model, **sequence, *payload);
+  return PredictionsCall{*model, std::move(*payload), std::move(*sequence)};
 }
 
 }  // namespace penstock::rpc

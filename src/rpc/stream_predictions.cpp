@@ -6,11 +6,13 @@
 
 #include <memory>
 #include <optional>
+#include <string>
 #include <utility>
 
 #include "frontend/job.h"
 #include "frontend/model_registry.h"
 #include "rpc/call_options.h"
+#include "rpc/error_details.h"
 #include "rpc/failed_answer.h"
 #include "rpc/outbound_queue.h"
 #include "rpc/predictions_request.h"
@@ -38,12 +40,20 @@ class StreamBridge final : public frontend::RequestObserver {
     if (!failed_.take(event) && !event.bytes.empty()) {
       pb::PredictionResponse message;
       message.set_prediction(event.bytes);
+      if (sequence_id_) message.set_sequence_id(*sequence_id_);
       act(queue_.push(std::move(message)));
     }
     return !queue_.closed();
   }
   void on_done(const std::optional<Error>& failure) override { act(queue_.close(failure ? failure : failed_.failure())); }
 
+  // There is no job.
+  void refuse(const Error& why) {
+    refused_ = true;
+    act(queue_.close(why));
+  }
+  // Before the job.
+  void set_sequence(std::string id) { sequence_id_ = std::move(id); }
   void abort() { act(queue_.abort(Error(Code::kCancelled, "the client has gone"))); }
   void written(bool ok) { act(queue_.written(ok)); }
 
@@ -52,7 +62,7 @@ class StreamBridge final : public frontend::RequestObserver {
     if (next == Next::kWrite) reactor_.StartWrite(&queue_.current());
     if (next != Next::kFinish) return;
     if (queue_.outcome()) {
-      reactor_.Finish(record_.end(to_status(*queue_.outcome())));
+      reactor_.Finish(record_.end(refused_ ? to_refusal(*queue_.outcome()) : to_status(*queue_.outcome())));
       return;
     }
     if (finished_) add_trailing_usage(context_, *finished_);
@@ -63,6 +73,8 @@ class StreamBridge final : public frontend::RequestObserver {
   grpc::ServerWriteReactor<pb::PredictionResponse>& reactor_;
   OutboundQueue<pb::PredictionResponse> queue_;
   CallRecord record_;
+  std::optional<std::string> sequence_id_;
+  bool refused_ = false;  // written before the close() that lets act() read it
   FailedAnswer failed_;  // read when the job has ended as it should: then every event has come
   std::optional<frontend::FinishedInfo> finished_;  // written before the close() that lets act() read it
 };
@@ -72,7 +84,7 @@ class StreamPredictionsReactor final : public grpc::ServerWriteReactor<pb::Predi
   StreamPredictionsReactor(grpc::CallbackServerContext& context, const pb::PredictionsRequest& message,
                            const frontend::ModelRegistry& registry, size_t max_waiting, CallRecord record)
       : bridge_(std::make_shared<StreamBridge>(context, *this, max_waiting, std::move(record))) {
-    if (const auto refused = start(context, message, registry)) bridge_->on_done(*refused);
+    if (const auto refused = start(context, message, registry)) bridge_->refuse(*refused);
   }
 
   void OnWriteDone(bool ok) override {
@@ -95,6 +107,8 @@ class StreamPredictionsReactor final : public grpc::ServerWriteReactor<pb::Predi
     auto call = parse_predictions_request(message, registry);
     if (!call) return call.error();
     model_ = std::move(call->model);
+    if (call->sequence) bridge_->set_sequence(call->sequence->id);
+    options->sequence = std::move(call->sequence);
     auto job = model_->jobs().submit(std::move(call->payload), std::move(*options), bridge_);
     if (!job) return job.error();
     job_ = *job;

@@ -53,6 +53,7 @@ constexpr RequestField kFields[] = {
        r.prompt = v.get<std::string>();
        return !r.prompt.empty() && r.prompt.size() <= kPromptLimit;
      }},
+    {"max_new_tokens", "an integer >= 1", [](const Json& v, GenerationRequest& r) { return read_int(v, 1, r.sampling.max_tokens); }},
     {"max_tokens", "an integer >= 1", [](const Json& v, GenerationRequest& r) { return read_int(v, 1, r.sampling.max_tokens); }},
     {"temperature", "a number from 0 to 2",
      [](const Json& v, GenerationRequest& r) {

@@ -31,7 +31,8 @@ struct GenerationRequest {
 };
 
 // The value of TorchServe's input key "data": either a UTF-8 prompt, or a JSON object
-// {"prompt", "max_tokens", "temperature", "top_k", "top_p", "seed", "stop" (string or list)}.
+// {"prompt", "max_tokens", "temperature", "top_k", "top_p", "seed", "stop" (string or list)}. "max_new_tokens" is another name of "max_tokens",
+// which counts if both are there: keys are read in their alphabetical order.
 // Text that starts (after white space) with '{' is taken as JSON. Unknown keys, wrong types and out-of-range values are
 // kInvalidArgument naming the field, what was expected and what was found; unknown keys also the nearest known one.
 [[nodiscard]] Result<GenerationRequest> parse_generation_request(std::string_view data);

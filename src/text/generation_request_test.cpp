@@ -64,6 +64,11 @@ TEST(GenerationRequest, NamesTheFieldThatIsOutOfRangeOrOfTheWrongType) {
   EXPECT_THAT(with("\"stop\": [" + seventeen + "]"), HasSubstr("field 'stop'"));
 }
 
+TEST(GenerationRequest, MaxNewTokensIsAnotherNameOfMaxTokens) {
+  EXPECT_EQ(parse_generation_request(R"({"prompt": "p", "max_new_tokens": 7})").value().sampling.max_tokens, 7);
+  EXPECT_EQ(parse_generation_request(R"({"prompt": "p", "max_tokens": 8, "max_new_tokens": 7})").value().sampling.max_tokens, 8);
+}
+
 TEST(GenerationRequest, NamesTheNearestKeyForAnUnknownOne) {
   EXPECT_EQ(refusal(R"({"prompt": "p", "max_token": 3})"), "unknown key 'max_token'; did you mean 'max_tokens'?");
 }

@@ -56,9 +56,6 @@ class StatusCodesTest(ServerTest):
     def test_a_request_over_the_size_limit_is_refused(self):
         self.assert_fails(Code.RESOURCE_EXHAUSTED, lambda: self.client.predict(request(prompt="x" * 7000000)))
 
-    def test_sequences_are_said_to_be_unimplemented(self):
-        self.assert_fails(Code.UNIMPLEMENTED, lambda: self.client.stream2([request(prompt="x")]), "StreamPredictions")
-
     def test_an_unknown_method_is_unimplemented(self):
         call = self.client.channel.unary_unary(INFERENCE + "Explain")
         self.assert_fails(Code.UNIMPLEMENTED, lambda: call(b"", timeout=5))

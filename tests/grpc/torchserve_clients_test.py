@@ -1,10 +1,17 @@
-"""What TorchServe's own gRPC script does, written from what is known of it."""
+"""What TorchServe's own clients do, written from what is known of them: its gRPC script, and its streaming client for large models over REST."""
+import json
+import threading
 import unittest
 
 import grpc
 
 from penstock_server import Client, wire
 from torchserve_test import TorchServe
+
+try:
+    import requests
+except ImportError:
+    requests = None
 
 
 class GrpcScriptTest(unittest.TestCase):
@@ -50,3 +57,59 @@ class GrpcScriptTest(unittest.TestCase):
             with self.assertRaises(grpc.RpcError) as failed:
                 command()
             self.assertTrue(failed.exception.details())
+
+
+@unittest.skipUnless(requests, "needs python3-requests")
+class LlmStreamingClientTest(unittest.TestCase):
+    """Posts prompt and max_new_tokens, and takes each chunk of the answer for one JSON object with `text`."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.server = TorchServe()
+        cls.server.start("--ts-config", str(cls.server.config), "--models", "tiny", "--ncs", "--disable-token-auth")
+        cls.server.wait_started()
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.server.close()
+
+    def stream(self, prompt, tokens):
+        found = []
+        url = f"http://{self.server.http}/predictions/tiny"
+        with requests.post(url, json={"prompt": prompt, "max_new_tokens": tokens}, stream=True, timeout=60) as response:
+            self.assertEqual(response.status_code, 200)
+            for chunk in response.iter_content(chunk_size=None):
+                if chunk:
+                    found.append(json.loads(chunk)["text"])
+        return found
+
+    def test_one_prompt(self):
+        self.assertGreater(len(self.stream("Once upon a time", 12)), 1)
+
+    def test_several_threads_with_several_requests_each(self):
+        done = []
+
+        def run(number):
+            for _ in range(3):
+                done.append("".join(self.stream(f"word{number}", 8)))
+
+        threads = [threading.Thread(target=run, args=[number]) for number in range(5)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual(len(done), 15)
+        self.assertTrue(all(done))
+
+    def test_its_openai_mode(self):
+        url = f"http://{self.server.http}/predictions/tiny/1.0/v1/completions"
+        body = {"model": "tiny", "prompt": "Once upon a time", "max_tokens": 8, "stream": True}
+        with requests.post(url, json=body, stream=True, timeout=60) as response:
+            self.assertEqual(response.status_code, 200)
+            events = [chunk.decode() for chunk in response.iter_content(chunk_size=None) if chunk]
+        self.assertTrue(all(event.startswith("data: ") for event in events), events)
+        text = [json.loads(line.removeprefix("data: "))["choices"][0]["text"]
+                for event in events for line in event.strip().split("\n\n") if line != "data: [DONE]"]
+        self.assertTrue("".join(text))
+        self.assertTrue(events[-1].endswith("data: [DONE]\n\n"))
+
