@@ -175,11 +175,7 @@ TEST_F(ModelConfigTest, SaysWhenWorkersComeAndGo) {
 
 TEST_F(ModelConfigTest, SaysOfEveryKeyThatDoesNothingWhy) {
   const ModelConfig config =
-      load("continuousBatching: true
-pippy:
-  chunks: 4
-  input_names: [a]
-").value();
+      load("continuousBatching: true\npippy:\n  chunks: 4\n  input_names: [a]\n").value();
   EXPECT_THAT(config.notes,
               ElementsAre(EndsWith(":1: continuousBatching: not applicable: batches are always made anew at every token"),
                           EndsWith(":2: pippy: not applicable: a setting of Python handlers")));
