@@ -2,6 +2,7 @@
 #include <CLI/CLI.hpp>
 #include <exception>
 
+#include "apps/worker/torchscript_rank.h"
 #include "apps/worker/worker_commands.h"
 #include "base/log.h"
 #include "tensor/blas_check.h"
@@ -41,6 +42,16 @@ int main(int argc, char** argv) {
   serve_command->add_option("--max-sequence-tokens", serve.max_sequence_tokens, "prompt and completion; 0 = as the model says");
   serve_command->add_option("--dtype", serve.dtype, "auto, fp32 or bf16")->check(CLI::IsMember({"auto", "fp32", "bf16"}));
   serve_command->callback([&] { exit_code = run_serve_rank(serve); });
+
+  TorchscriptOptions torchscript;
+  CLI::App* torchscript_command = app.add_subcommand("torchscript", "the worker of a torch.jit file");
+  torchscript_command->add_option("--model", torchscript.model, "the file")->required();
+  torchscript_command->add_option("--name", torchscript.name, "the model's name")->required();
+  torchscript_command->add_option("--socket", torchscript.socket, "unix socket on which it answers the front door")->required();
+  torchscript_command->add_option("--batch-size", torchscript.batch_size, "requests that run together")->check(CLI::Range(1, 65536));
+  torchscript_command->add_option("--max-batch-delay-ms", torchscript.max_batch_delay_ms, "how long a batch waits to be full")
+      ->check(CLI::NonNegativeNumber);
+  torchscript_command->callback([&] { exit_code = run_torchscript_rank(torchscript); });
 
   try {
     app.parse(argc, argv);

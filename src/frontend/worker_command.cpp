@@ -53,8 +53,8 @@ Result<WorkerCommand> torchscript_command(const ModelSpec& spec, const fs::path&
   const std::string name = spec.serialized_file.empty() ? "model.pt" : spec.serialized_file;
   const auto file = file_inside(spec.config.handler.model_path, name, fmt::format("model '{}': the torch.jit file", spec.name));
   if (!file) return file.error();
-  return plain({program.string(), "torchscript", "--model", file.value().string(), "--batch-size",
-                std::to_string(spec.config.batch_size.value_or(1)),
+  return plain({program.string(), "torchscript", "--model", file.value().string(), "--name", spec.name,
+                "--batch-size", std::to_string(spec.config.batch_size.value_or(1)),
                 "--max-batch-delay-ms", std::to_string(spec.config.max_batch_delay_ms.value_or(kDefaultBatchDelayMs))});
 }
 

@@ -49,7 +49,7 @@ TEST_F(WorkerCommandTest, TorchscriptTakesTheSerializedFileOrModelPt) {
   spec.config.batch_size = 8;
   spec.config.max_batch_delay_ms = 20;
   const std::string folder = std::filesystem::canonical(dir.path()).string();
-  EXPECT_THAT(worker_command(spec, programs).value().arguments, ElementsAre("/bin/sh", "torchscript", "--model", folder + "/model.pt", "--batch-size", "8",
+  EXPECT_THAT(worker_command(spec, programs).value().arguments, ElementsAre("/bin/sh", "torchscript", "--model", folder + "/model.pt", "--name", "tiny", "--batch-size", "8",
                                                                   "--max-batch-delay-ms", "20"));
   spec.serialized_file = "other.pt";
   EXPECT_EQ(worker_command(spec, programs).value().arguments.at(3), folder + "/other.pt");

@@ -82,7 +82,7 @@ int main(int argc, char** argv) {
   CLI::App app("fake worker");
   auto* command = app.add_subcommand("serve");
   auto* bytes_command = app.add_subcommand("torchscript");
-  std::string model, socket, dtype;
+  std::string model, name, socket, dtype;
   tests::FakeEngineOptions options;
   command->add_option("--model", model)->required();
   command->add_option("--socket", socket)->required();
@@ -91,6 +91,7 @@ int main(int argc, char** argv) {
   command->add_option("--max-sequence-tokens", options.max_sequence_tokens);
   int batch_size = 0, max_batch_delay_ms = 0;
   bytes_command->add_option("--model", model)->required();
+  bytes_command->add_option("--name", name)->required();
   bytes_command->add_option("--socket", socket)->required();
   bytes_command->add_option("--batch-size", batch_size)->required();
   bytes_command->add_option("--max-batch-delay-ms", max_batch_delay_ms)->required();
