@@ -118,7 +118,7 @@ TEST_F(ServerConfigTest, MetricsAreShownUnlessToldOtherwise) {
   EXPECT_EQ(config.metric_time_interval, seconds(5));
   EXPECT_TRUE(config.disable_system_metrics);
   EXPECT_THAT(refusal("metrics_mode=loud\n"), HasSubstr("key 'metrics_mode': expected"));
-  EXPECT_THAT(refusal("metric_time_interval=0\n"), HasSubstr("expected an integer >= 1"));
+  EXPECT_THAT(refusal("metric_time_interval=0\n"), HasSubstr("expected a whole number of seconds >= 1"));
 }
 
 TEST_F(ServerConfigTest, LogsAndTracesHaveKeysOfOurs) {

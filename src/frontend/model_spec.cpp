@@ -5,6 +5,7 @@
 
 #include "base/file.h"
 #include "config/foreign_config.h"
+#include "config/yaml_reader.h"
 #include "frontend/archive.h"
 #include "text/json_input.h"
 
@@ -60,13 +61,20 @@ Result<Manifest> parse_manifest(const Json& json) {
   return manifest;
 }
 
+// `handler` is the name of one, not the settings that Python handlers keep there. Such a name is stronger than the manifest's.
+bool names_a_handler(const fs::path& file) {
+  auto values = config::read_yaml(file);
+  return values && std::ranges::any_of(*values, [](const config::RawValue& v) { return v.key == "handler" && v.kind == config::RawValue::Kind::kScalar; });
+}
+
 // A Python handler reads the same file, which may hold what only it knows.
 Result<config::ModelConfig> read_config(const fs::path& folder, const Manifest& manifest, const std::string& handler) {
+  std::error_code ignored;
+  const fs::path file = folder / (manifest.config_file.empty() ? "model-config.yaml" : manifest.config_file);
+  const bool is_there = !manifest.config_file.empty() || fs::exists(file, ignored);
   const std::string& name = handler.empty() ? manifest.handler : handler;
-  if (!name.empty() && handler_kind(name) == HandlerKind::kPython) {
-    std::error_code ignored;
-    const fs::path file = folder / (manifest.config_file.empty() ? "model-config.yaml" : manifest.config_file);
-    const bool is_there = !manifest.config_file.empty() || fs::exists(file, ignored);
+  const bool is_python = !name.empty() && handler_kind(name) == HandlerKind::kPython;
+  if (is_python && !(handler.empty() && is_there && names_a_handler(file))) {
     return config::load_foreign_model_config(folder, is_there ? file : fs::path());
   }
   return manifest.config_file.empty() ? config::load_model_folder_config(folder) : config::load_model_config(folder / manifest.config_file);
