@@ -111,6 +111,11 @@ class LimitsTest(ServerTest):
                 self.assertIn("queue is full", raised.exception.details())
         self.assertEqual(codes.count(Code.RESOURCE_EXHAUSTED), 3, "one runs, two wait, three are refused")
 
+
+@unittest.skipUnless(FAKE_WORKER, "needs a worker that can hang")
+class SilentCallTest(ServerTest):
+    config = "responseTimeout: 2\nhandler:\n  max_concurrent: 1\n"
+
     def test_a_silent_worker_costs_the_call_but_not_the_worker(self):
         before = self.server.ranks()
         self.assert_fails(Code.DEADLINE_EXCEEDED, lambda: self.client.stream(request(prompt="[hang] x")), "responseTimeout", "tiny")

@@ -6,13 +6,14 @@ import grpc
 from penstock_server import INFERENCE, MANAGEMENT, ManagementServerTest, request, wire
 
 HEALTH = "/grpc.health.v1.Health/"
-METHODS = [("address", INFERENCE + name) for name in ("Ping", "Predictions", "StreamPredictions", "StreamPredictions2")]
+METHODS = [("address", INFERENCE + name) for name in ("Ping", "Predictions", "StreamPredictions")]
 METHODS += [("management_address", MANAGEMENT + name)
             for name in ("DescribeModel", "ListModels", "RegisterModel", "ScaleWorker", "SetDefault", "UnregisterModel")]
 METHODS += [(port, HEALTH + "Check") for port in ("address", "management_address")]
 # What such a stream reads last looks to them like its end: gRPC does not tell a broken message from none.
 STREAMS = [(port, f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo")
            for port in ("address", "management_address") for version in ("v1", "v1alpha")]
+STREAMS.append(("address", INFERENCE + "StreamPredictions2"))
 
 # None of these is a message of any type.
 BROKEN = {

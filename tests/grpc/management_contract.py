@@ -87,7 +87,7 @@ CONTRACT = (
     # Handlers.
     ("a handler that is none", "register", {"url": "native", "model_name": "h", "handler": "invalidHandler"}, 200, OK, "0 initial workers"),
     ("cannot be started", "scale", {"model_name": "h", "min_worker": 1, "synchronous": True}, 500, INTERNAL, "Error while creating workers"),
-    ("is still described", "describe", {"model_name": "h"}, 200, OK, '"workers": []'),
+    ("is still described", "describe", {"model_name": "h"}, 200, OK, '"modelName": "h"'),
     ("its end", "unregister", {"model_name": "h"}, 200, OK, ""),
     ("a handler that is none, with workers", "register",
      {"url": "native", "model_name": "h", "handler": "invalidHandler", "initial_workers": 1, "synchronous": True}, 500, INTERNAL,

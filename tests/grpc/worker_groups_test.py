@@ -131,6 +131,7 @@ class SilentWorkerTest(unittest.TestCase):
         self.assert_no_word("x")
         self.assert_no_word("x")
         wait_until(lambda: before[0] not in self.server.worker_pids(), 10, "the silent worker is ended")
+        wait_until(lambda: self.server.client.health("tiny") == 1, 20, "the model serves again")
         self.assertTrue(self.answers())
         self.assertIn("two requests in a row without a word", self.server.stderr)
 

@@ -86,7 +86,8 @@ class PredictionsTest(HttpServerTest):
         self.assertEqual(described, self.infer("OPTIONS", "/").json)
         for path, operations in described["paths"].items():
             for method in operations:
-                reply = self.infer(method.upper(), path.replace("{model_name}", "nobody").replace("{model_version}", "1.0"))
+                reply = self.infer(method.upper(), path.replace("{model_name}", "nobody").replace("{model_version}", "1.0")
+                                   .replace("{url_path}", "v1/completions"))
                 self.assertNotIn(reply.json.get("type"), ("ResourceNotFoundException", "MethodNotAllowedException"), (method, path))
 
     def test_one_connection_carries_many_requests(self):

@@ -13,7 +13,7 @@ TIME = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d,\d{3}"
 class LogFilesTest(LogServerTest):
     def test_requests_are_in_the_access_log(self):
         self.infer("POST", "/predictions/tiny?a=%22b", json.dumps({"prompt": "a", "max_tokens": 2}))
-        line = self.line_of("access_log.log", "/predictions/tiny")
+        line = self.line_of("access_log.log", r"/predictions/tiny\?a")
         self.assertRegex(line, TIME + r' - /127\.0\.0\.1:\d+ "POST /predictions/tiny\?a=%22b HTTP/1\.1" 200 \d+$')
         self.client.predict(request(prompt="a", max_tokens=2))
         method = "/org.pytorch.serve.grpc.inference.InferenceAPIsService/Predictions"

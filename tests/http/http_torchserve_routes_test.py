@@ -47,8 +47,7 @@ class TextRoutesTest(HttpServerTest):
                 self.assertEqual((reply.status, reply.text), (200, self.want))
 
     def test_an_unknown_model_is_404_on_all_of_them(self):
-        for target in ("/invocations?model_name=no", "/models/no/invoke", "/no/predict", "/tiny/9/predict", "/predictions/no/1.0/v1/completions",
-                       "/explanations/no"):
+        for target in ("/invocations?model_name=no", "/models/no/invoke", "/no/predict", "/tiny/9/predict", "/explanations/no"):
             with self.subTest(target=target):
                 self.assertEqual(self.infer("POST", target, PROMPT).status, 404)
         self.assert_error(self.infer("GET", "/invocations"), 405, "MethodNotAllowedException")
