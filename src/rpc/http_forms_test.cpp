@@ -73,7 +73,7 @@ TEST(HttpForms, RefusesAFormThatIsNone) {
   EXPECT_THAT(refusal("multipart/form-data; boundary=\"B", good), HasSubstr("no boundary"));
   EXPECT_THAT(refusal(kForm, ""), HasSubstr("does not occur"));
   EXPECT_THAT(refusal(kForm, "text"), HasSubstr("does not occur"));
-  EXPECT_THAT(refusal(kForm, good), HasSubstr("end of its line"));
+  EXPECT_THAT(refusal(kForm, good), HasSubstr("last boundary is missing"));
   EXPECT_THAT(refusal(kForm, "--B\r\n" + named("a") + "\r\n\r\n1"), HasSubstr("last boundary is missing"));
   EXPECT_THAT(refusal(kForm, "--Bx\r\n" + named("a") + "\r\n\r\n1\r\n--B--"), HasSubstr("end of its line"));
   EXPECT_THAT(refusal(kForm, "--B\r\n" + named("a")), HasSubstr("does not end"));

@@ -76,7 +76,7 @@ TEST_F(HttpRouterTest, TellsAnUnknownPathFromAnUnknownMethod) {
 
 TEST_F(HttpRouterTest, DescribesItsOwnTable) {
   const auto json = nlohmann::json::parse(answer("GET", "/api-description").body);
-  EXPECT_EQ(json["paths"].size(), 6u);
+  EXPECT_EQ(json["paths"].size(), 7u);
   EXPECT_EQ(json["paths"]["/models/{name}"]["get"]["parameters"].size(), 2u);
   EXPECT_TRUE(json["paths"]["/ping"].contains("post"));
 }
