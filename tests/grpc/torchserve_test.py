@@ -174,7 +174,9 @@ class TorchServeTest(unittest.TestCase):
         next(stream)
         stopping = threading.Thread(target=server.run, args=["--stop", "--foreground"])
         stopping.start()
-        self.assertEqual(len(list(stream)) + 1, 150)
+        rest = list(stream)  # a token of a real model may end no character
+        self.assertEqual(dict(stream.trailing_metadata())["penstock-completion-tokens"], "150")
+        self.assertGreater(len(rest), 0)
         stopping.join()
 
     def test_the_server_leaves_its_starters_terminal(self):
