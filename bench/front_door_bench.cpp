@@ -207,6 +207,8 @@ double memory_mib(int pid) {
   return pages * static_cast<double>(::sysconf(_SC_PAGESIZE)) / (1 << 20);
 }
 
+float at_share(const std::vector<float>& sorted, double share) { return sorted[static_cast<size_t>(share * static_cast<double>(sorted.size() - 1))]; }
+
 void report(const Options& options, Counts& counts, double seconds, double processor, double memory_before) {
   const auto messages = static_cast<double>(counts.messages.load());
   fmt::print("{:<7} {:>4} clients  {:>9.0f} messages/s", options.mode, options.clients, messages / seconds);
@@ -216,8 +218,7 @@ void report(const Options& options, Counts& counts, double seconds, double proce
   auto& delays = counts.delays_us;
   if (!delays.empty()) {
     std::sort(delays.begin(), delays.end());
-    const auto at = [&](double share) { return delays[static_cast<size_t>(share * static_cast<double>(delays.size() - 1))]; };
-    fmt::print("  on the way p50 {:.0f} us, p90 {:.0f}, p99 {:.0f}", at(0.5), at(0.9), at(0.99));
+    fmt::print("  on the way p50 {:.0f} us, p90 {:.0f}, p99 {:.0f}", at_share(delays, 0.5), at_share(delays, 0.9), at_share(delays, 0.99));
   }
   if (counts.failures > 0) fmt::print("  {} FAILED: {}", counts.failures.load(), counts.first_failure);
   fmt::print("\n");
