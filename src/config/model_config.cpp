@@ -35,7 +35,7 @@ constexpr std::pair<const char*, const char*> kIdleKeys[] = {
     {"handler.profile", kPython},
     {"handler.vllm_engine_config", kPython},
     {"handler.adapters", "not supported yet: adapters"},
-    {"handler.chat_template", "not supported yet: chat templates"},
+    {"handler.chat_template", "not supported yet: the template is that of the model's directory"},
     {"handler.engine_dir", kPython},
     {"handler.tokenizer_dir", kPython},
     {"handler.kv_cache_config", kPython},
