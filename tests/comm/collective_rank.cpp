@@ -2,6 +2,7 @@
 // environment.
 // Says READY when the collective has worked once, and FAILED with the error. RANKS_PER_HOST: as if so many were on each machine.
 // COLLECTIVE sockets: says how many sockets this process has, before and after it talks to a neighbour.
+// COLLECTIVE stay: meets the others and stays until it is killed.
 #include <ATen/ATen.h>
 #include <unistd.h>
 
@@ -9,6 +10,7 @@
 #include <filesystem>
 #include <map>
 #include <string>
+#include <thread>
 
 #include "base/error.h"
 #include "cluster/launch_env.h"
@@ -81,6 +83,8 @@ int main(int argc, char** argv) {
     const auto world = comm::connect_c10d(info, options);
     if (std::string(argv[1]) == "sockets") {
       talk_to_a_neighbour(*world, Deadline::after(seconds(60)));
+    } else if (std::string(argv[1]) == "stay") {
+      for (;;) std::this_thread::sleep_for(seconds(1));
     } else {
       repeat(*world, argv[1]);
     }
