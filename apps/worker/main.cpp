@@ -40,6 +40,7 @@ int main(int argc, char** argv) {
   serve_command->add_option("--socket", serve.socket, "unix socket on which rank 0 answers the front door")->required();
   serve_command->add_option("--max-concurrent", serve.max_concurrent, "sequences that run at once")->check(CLI::Range(1, 1024));
   serve_command->add_option("--max-sequence-tokens", serve.max_sequence_tokens, "prompt and completion; 0 = as the model says");
+  serve_command->add_option("--kv-cache-mb", serve.kv_cache_mb, "MiB for keys and values on this rank; 0 = by itself")->check(CLI::NonNegativeNumber);
   serve_command->add_option("--dtype", serve.dtype, "auto, fp32 or bf16")->check(CLI::IsMember({"auto", "fp32", "bf16"}));
   serve_command->callback([&] { exit_code = run_serve_rank(serve); });
 

@@ -18,8 +18,15 @@ constexpr seconds kDrainTime{30};
 
 engine::StageOptions stage_options(const ServeRankOptions& options, const cluster::RankInfo& info) {
   const bool bf16 = options.dtype == "bf16" || (options.dtype == "auto" && tensor::has_bf16());
-  return {options.model, info.rank, info.world_size, options.max_concurrent, options.max_sequence_tokens,
-          bf16 ? kernels::Compute::kBf16 : kernels::Compute::kFp32};
+  engine::StageOptions stage;
+  stage.model = options.model;
+  stage.stage = info.rank;
+  stage.num_stages = info.world_size;
+  stage.max_sequences = options.max_concurrent;
+  stage.max_sequence_tokens = options.max_sequence_tokens;
+  stage.compute = bf16 ? kernels::Compute::kBf16 : kernels::Compute::kFp32;
+  stage.kv_cache_bytes = int64_t{options.kv_cache_mb} << 20;
+  return stage;
 }
 
 // Returns when a signal asked for the end or the engine has failed.

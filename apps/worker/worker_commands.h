@@ -35,6 +35,7 @@ struct ServeRankOptions {
   int max_concurrent = 8;
   int max_sequence_tokens = 0;  // 0 = the model's
   std::string dtype = "auto";   // auto, fp32, bf16
+  int kv_cache_mb = 0;          // MiB for keys and values; 0 = by itself
 };
 int run_serve_rank(const ServeRankOptions& options);
 

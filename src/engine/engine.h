@@ -2,10 +2,13 @@
 // The serving engine as the RPC layer sees it: requests in, events out. Torch-free.
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "base/error.h"
 #include "text/generation_request.h"
+#include "text/token_logprob.h"
 
 namespace penstock::engine {
 
@@ -21,6 +24,7 @@ struct Usage {
 struct GenerationEvent {
   std::string text;          // UTF-8, always whole characters; may be empty
   int token_id = -1;         // the token that made this event; -1 in a last event that carries none
+  std::vector<text::TokenLogprob> logprobs = {};  // of token_id: itself, then the most likely ones; empty unless asked for
   double step_ms = 0;        // time of the engine step that made it, from plan to sampled id
   bool finished = false;
   FinishReason reason = FinishReason::kStop;
@@ -38,6 +42,17 @@ class EventSink {
 
 using RequestId = uint64_t;
 
+// What an engine has and does just now, and since it began.
+struct EngineStats {
+  int64_t running = 0;         // requests that have pages of the KV cache
+  int64_t waiting = 0;
+  int64_t pages_held = 0;
+  int64_t pages = 0;
+  int64_t prefix_queries = 0;  // tokens of prompts, ...
+  int64_t prefix_hits = 0;     // ... and those of them whose keys and values were there already
+  int64_t preemptions = 0;     // requests that were put back for want of pages
+};
+
 struct EngineInfo {
   std::string architecture;   // e.g. "LlamaForCausalLM"
   int max_sequence_tokens = 0;
@@ -50,6 +65,8 @@ class Engine {
  public:
   virtual ~Engine() = default;
   [[nodiscard]] virtual EngineInfo info() const = 0;
+  // nullopt: it does not count.
+  [[nodiscard]] virtual std::optional<EngineStats> stats() const { return std::nullopt; }
   // max_tokens is an upper bound: a generation also ends, with kLength, where prompt and completion fill max_sequence_tokens.
   // kInvalidArgument names the field (empty or over-long prompt); kResourceExhausted when the queue is full;
   // kUnavailable when the engine has failed or is stopping.

@@ -5,29 +5,22 @@
 namespace penstock::engine {
 
 Generation::Generation(const text::Tokenizer& tokenizer, const text::GenerationRequest& request, int prompt_tokens, std::shared_ptr<EventSink> sink)
-    : end_id_(request.sampling.ignore_eos ? -1 : tokenizer.end_id()),
+    : tokenizer_(tokenizer),
+      end_ids_(end_ids(tokenizer, request.sampling)),
+      min_tokens_(request.sampling.min_tokens),
       sink_(std::move(sink)),
       decoder_(tokenizer, text::SpecialTokens::kSkip, /*at_start=*/false),
       stops_(request.sampling.stop) {
   usage_.prompt_tokens = prompt_tokens;
 }
 
-bool Generation::accept(int32_t token, bool at_limit, double step_ms) {
+GenerationEvent Generation::accept(const SampledToken& token, bool at_limit, double step_ms) {
   ++usage_.completion_tokens;
   step_ms_.push_back(step_ms);
-  const bool ended = token == end_id_;
-  std::string shown = ended ? std::string() : stops_.feed(decoder_.feed(token));
-  if (stops_.matched()) return push(std::move(shown), token, step_ms, FinishReason::kStop);
-  if (!ended && !at_limit) return push(std::move(shown), token, step_ms, std::nullopt);
-  shown += stops_.feed(decoder_.flush());
-  if (!stops_.matched()) shown += stops_.flush();
-  return push(std::move(shown), token, step_ms, ended || stops_.matched() ? FinishReason::kStop : FinishReason::kLength);
-}
-
-bool Generation::push(std::string text, int32_t token, double step_ms, std::optional<FinishReason> end) {
   GenerationEvent event;
-  event.text = std::move(text);
-  event.token_id = token;
+  const auto end = show(token.id, at_limit, event.text);
+  event.token_id = token.id;
+  if (!ends(token.id)) event.logprobs = spelled(token);  // the end is no part of the text
   event.step_ms = step_ms;
   event.finished = end.has_value();
   if (end) {
@@ -37,20 +30,46 @@ bool Generation::push(std::string text, int32_t token, double step_ms, std::opti
     usage_.median_step_ms = *middle;
   }
   event.usage = usage_;
-  const bool reader_there = sink_->push(std::move(event));
-  over_ = end.has_value() || !reader_there;
-  return !over_;
+  return event;
+}
+
+// The text that becomes certain with this token, and how the generation ends with it, if it does.
+std::optional<FinishReason> Generation::show(int32_t token, bool at_limit, std::string& text) {
+  const bool ended = ends(token);
+  const bool stops_count = usage_.completion_tokens > min_tokens_;
+  if (!ended) {
+    text = decoder_.feed(token);
+    if (stops_count) text = stops_.feed(text);
+    if (stops_.matched()) return FinishReason::kStop;
+    if (!at_limit) return std::nullopt;
+  }
+  std::string rest = decoder_.flush();
+  text += stops_count ? stops_.feed(rest) : rest;
+  if (!stops_.matched()) text += stops_.flush();
+  return ended || stops_.matched() ? FinishReason::kStop : FinishReason::kLength;
+}
+
+std::vector<text::TokenLogprob> Generation::spelled(const SampledToken& token) const {
+  std::vector<text::TokenLogprob> result;
+  for (const RankedToken& ranked : token.logprobs) {
+    result.push_back({ranked.id, ranked.logprob, std::string(tokenizer_.bytes_of(ranked.id, text::SpecialTokens::kAsText))});
+  }
+  return result;
 }
 
 void Generation::fail(const Error& error) {
-  if (over_) return;
-  over_ = true;
   GenerationEvent event;
   event.finished = true;
   event.reason = FinishReason::kError;
   event.error = error;
   event.usage = usage_;
   (void)sink_->push(std::move(event));  // nobody is left to be told when the reader is gone
+}
+
+std::vector<int32_t> end_ids(const text::Tokenizer& tokenizer, const text::SamplingParams& sampling) {
+  std::vector<int32_t> ids = sampling.stop_token_ids;
+  if (!sampling.ignore_eos && tokenizer.end_id() >= 0) ids.push_back(tokenizer.end_id());
+  return ids;
 }
 
 }  // namespace penstock::engine

@@ -9,8 +9,16 @@
 namespace penstock::engine {
 namespace {
 
-SchedulerLimits scheduler_limits(const PipelineEngineOptions& options, const StageRunner& runner, int num_stages) {
-  return {options.max_sequences, options.max_waiting, options.max_step_rows, runner.max_sequence_tokens(), num_stages};
+SchedulerLimits scheduler_limits(const PipelineEngineOptions& options, StageRunner& runner, comm::Communicator& stages) {
+  const int num_pages = make_caches(runner, stages, options.timeout);
+  return {options.max_sequences, options.max_waiting, options.max_step_rows, runner.max_sequence_tokens(), stages.size(), num_pages};
+}
+
+// The ids of a field are those of tokens. nullopt: they are.
+std::optional<Error> check_ids(const char* field, const std::vector<int32_t>& ids, int64_t vocab_size) {
+  const auto out = std::find_if(ids.begin(), ids.end(), [&](int32_t id) { return id < 0 || id >= vocab_size; });
+  if (out == ids.end()) return std::nullopt;
+  return error(Code::kInvalidArgument, "{}: expected token ids from 0 to {}, found {}", field, vocab_size - 1, *out);
 }
 
 uint64_t fresh_seed() {
@@ -26,7 +34,8 @@ PipelineEngine::PipelineEngine(StageRunner& runner, comm::Communicator& stages, 
       tokenizer_(std::move(tokenizer)),
       options_(options),
       messages_(static_cast<size_t>(2 * (options.max_waiting + options.max_sequences))),
-      scheduler_(scheduler_limits(options, runner, stages.size())),
+      scheduler_(scheduler_limits(options, runner, stages)),
+      chunks_(options.max_step_rows),
       link_(stages, options.max_sequences, options.timeout),
       thread_([this] { loop(); }) {}
 
@@ -40,6 +49,11 @@ EngineInfo PipelineEngine::info() const {
   return {runner_.config().architecture, runner_.max_sequence_tokens(), options_.max_sequences, stages_.size()};
 }
 
+std::optional<EngineStats> PipelineEngine::stats() const {
+  MutexLock lock(mutex_);
+  return stats_;
+}
+
 Result<SequenceInput> PipelineEngine::prepare(const text::GenerationRequest& request) const {
   SequenceInput input;
   try {
@@ -48,15 +62,31 @@ Result<SequenceInput> PipelineEngine::prepare(const text::GenerationRequest& req
   } catch (const Error& e) {
     return error(e.code(), "prompt: {}", e.message());
   }
-  const auto out = std::find_if(input.prompt.begin(), input.prompt.end(), [&](int32_t id) { return id < 0 || id >= runner_.config().vocab_size; });
-  if (out != input.prompt.end()) return error(Code::kInvalidArgument, "prompt: expected token ids from 0 to {}, found {}", runner_.config().vocab_size - 1, *out);
+  if (auto bad = check_ids("prompt", input.prompt, runner_.config().vocab_size)) return *bad;
   const int limit = runner_.max_sequence_tokens();
   if (input.prompt.empty()) return error(Code::kInvalidArgument, "prompt: is empty; expected at least one token");
   if (static_cast<int>(input.prompt.size()) >= limit) {
     return error(Code::kInvalidArgument, "prompt: {} tokens; this model takes prompt and completion of at most {} together", input.prompt.size(), limit);
   }
-  input.max_tokens = request.sampling.max_tokens;
-  input.choice = {request.sampling.temperature, request.sampling.top_k, request.sampling.top_p, request.sampling.seed.value_or(fresh_seed()), 0};
+  const text::SamplingParams& sampling = request.sampling;
+  std::vector<int32_t> biased;
+  for (const auto& [id, bias] : sampling.logit_bias) biased.push_back(id);
+  if (auto bad = check_ids("logit_bias", biased, runner_.config().vocab_size)) return *bad;
+  if (auto bad = check_ids("stop_token_ids", sampling.stop_token_ids, runner_.config().vocab_size)) return *bad;
+  input.max_tokens = sampling.max_tokens;
+  input.salt = request.cache_salt;
+  input.choice = {.temperature = sampling.temperature,
+                  .top_k = sampling.top_k,
+                  .top_p = sampling.top_p,
+                  .min_p = sampling.min_p,
+                  .repetition_penalty = sampling.repetition_penalty,
+                  .presence_penalty = sampling.presence_penalty,
+                  .frequency_penalty = sampling.frequency_penalty,
+                  .logit_bias = sampling.logit_bias,
+                  .ends = end_ids(tokenizer_, sampling),
+                  .min_tokens = sampling.min_tokens,
+                  .seed = sampling.seed.value_or(fresh_seed()),
+                  .logprobs = sampling.logprobs.value_or(-1)};
   return input;
 }
 
@@ -118,7 +148,7 @@ void PipelineEngine::run_until_closed() {
   while (!messages_.closed()) {
     take_messages();
     while (static_cast<int>(in_flight_.size()) < stages_.size()) {
-      auto step = scheduler_.next();
+      auto step = scheduler_.next(prompt_rows());
       if (!step) break;
       launch(std::move(*step));
     }
@@ -147,6 +177,7 @@ void PipelineEngine::handle(Message message) {
   if (!message.submission) {  // a cancel
     scheduler_.remove(message.id);
     if (generations_.erase(message.id) > 0) --queued_;
+    publish_stats();
     return;
   }
   auto& [input, generation] = *message.submission;
@@ -156,22 +187,27 @@ void PipelineEngine::handle(Message message) {
     return;
   }
   generations_[message.id] = std::move(generation);
+  publish_stats();
 }
 
 void PipelineEngine::launch(BatchScheduler::Step step) {
-  InFlight flight{std::move(step), Clock::now(), {}};
+  InFlight flight{std::move(step), Clock::now(), {}, 0};
+  for (InFlight& other : in_flight_) {
+    flight.others_prompt_rows += other.step.prompt_rows;
+    other.others_prompt_rows += flight.step.prompt_rows;
+  }
   const StepPlan& plan = flight.step.plan;
   const bool alone = stages_.size() == 1;
   last_plan_ = Clock::now();
   ++steps_;
   if (!alone) {
     link_.send_plan(plan);
-    if (plan.samples() > 0) link_.expect_ids(plan.samples());
+    if (plan.samples() > 0) link_.expect_samples(plan);
   }
   const std::vector<int64_t> ids(flight.step.tokens.begin(), flight.step.tokens.end());
   const at::Tensor out = runner_.forward(plan, at::tensor(ids, at::kLong));
   if (alone) {
-    flight.local_ids = sample_rows(plan, out);
+    flight.sampled = runner_.sample(plan, out);
   } else {
     link_.send_hidden(out);
   }
@@ -181,16 +217,48 @@ void PipelineEngine::launch(BatchScheduler::Step step) {
 void PipelineEngine::complete_oldest() {
   InFlight flight = std::move(in_flight_.front());
   in_flight_.pop_front();
-  if (stages_.size() > 1 && flight.step.plan.samples() > 0) flight.local_ids = link_.wait_ids();
+  const StepPlan& plan = flight.step.plan;
+  if (stages_.size() > 1 && plan.samples() > 0) flight.sampled = link_.wait_samples(plan);
   const double step_ms = 1e3 * to_seconds(Clock::now() - flight.start);
-  for (const auto& sampled : scheduler_.complete(flight.step, flight.local_ids)) {
-    const auto generation = generations_.find(sampled.id);
+  observe(flight, step_ms);
+  hand_out(scheduler_.complete(flight.step, std::move(flight.sampled)), step_ms);
+}
+
+// Of a step that samples: others do not wait for the other stages, so their time says little. What waits for it are streams, and between two of
+// their tokens they wait for the prompts of all steps that are under way.
+void PipelineEngine::observe(const InFlight& flight, double step_ms) {
+  if (flight.step.plan.samples() == 0 && stages_.size() > 1) return;
+  chunks_.observe(flight.step.plan.rows() - flight.step.prompt_rows, flight.step.prompt_rows + flight.others_prompt_rows, step_ms);
+}
+
+// Rows of prompts that one more step may carry.
+int PipelineEngine::prompt_rows() const {
+  int rows = chunks_.prompt_rows();
+  for (const InFlight& flight : in_flight_) rows -= flight.step.prompt_rows;
+  return std::max(0, rows);
+}
+
+void PipelineEngine::hand_out(std::vector<BatchScheduler::Sampled> sampled, double step_ms) {
+  std::vector<std::pair<std::unique_ptr<Generation>, GenerationEvent>> last;
+  for (const auto& [id, token, at_limit] : sampled) {
+    const auto generation = generations_.find(id);
     if (generation == generations_.end()) continue;
-    if (generation->second->accept(sampled.token, sampled.at_limit, step_ms)) continue;
-    scheduler_.remove(sampled.id);
+    GenerationEvent event = generation->second->accept(token, at_limit, step_ms);
+    const bool finished = event.finished;
+    if (!finished && generation->second->push(std::move(event))) continue;
+    scheduler_.remove(id);
+    if (finished) last.emplace_back(std::move(generation->second), std::move(event));
     generations_.erase(generation);
     --queued_;
   }
+  publish_stats();  // before the last words of those that have ended: who hears them finds the pages free
+  for (auto& [generation, event] : last) (void)generation->push(std::move(event));
+}
+
+void PipelineEngine::publish_stats() {
+  EngineStats stats = scheduler_.stats();
+  MutexLock lock(mutex_);
+  stats_ = stats;
 }
 
 void PipelineEngine::stop_other_stages() {

@@ -9,6 +9,7 @@
 #include "base/channel.h"
 #include "comm/communicator.h"
 #include "engine/batch_scheduler.h"
+#include "engine/chunk_sizer.h"
 #include "engine/engine.h"
 #include "engine/generation.h"
 #include "engine/stage_link.h"
@@ -23,6 +24,10 @@ struct PipelineEngineOptions {
   seconds timeout{60};  // of a wait within a step
 };
 
+// Note [Long prompts beside texts that stream]
+// While any text streams, a step carries so many rows of prompts that it is predicted to take less than twice as long as without (ChunkSizer), and
+// so no stream waits for its next token much longer than usual. While none does, a step carries max_step_rows.
+//
 // Note [Steps in flight]
 // With p stages, up to p steps of disjoint sequences are under way. The loop fills the pipeline before it waits: only when no further step
 // can be planned does it wait for the ids of the oldest. Ids come on a channel of their own, so no stage ever waits for the first one.
@@ -32,10 +37,12 @@ struct PipelineEngineOptions {
 // Lifetime: runner, stages and tokenizer outlive the engine. The destructor stops the loop and tells the other stages to stop.
 class PipelineEngine : public Engine {
  public:
+  // Makes the cache together with the other stages: throws as make_caches() does.
   PipelineEngine(StageRunner& runner, comm::Communicator& stages, text::Tokenizer tokenizer, const PipelineEngineOptions& options);
   ~PipelineEngine() override;
 
   [[nodiscard]] EngineInfo info() const override;
+  [[nodiscard]] std::optional<EngineStats> stats() const override EXCLUDES(mutex_);
   [[nodiscard]] Result<RequestId> submit(const text::GenerationRequest& request, std::shared_ptr<EventSink> sink) override;
   void cancel(RequestId id) override;
   void drain() override;
@@ -58,7 +65,8 @@ class PipelineEngine : public Engine {
   struct InFlight {
     BatchScheduler::Step step;
     Clock::time_point start;
-    std::vector<int32_t> local_ids;  // with one stage the ids are there at once
+    std::vector<SampledToken> sampled;  // with one stage they are there at once
+    int others_prompt_rows = 0;         // of steps that were in flight meanwhile
   };
 
   void loop();
@@ -67,6 +75,10 @@ class PipelineEngine : public Engine {
   void handle(Message message);
   void launch(BatchScheduler::Step step);
   void complete_oldest();
+  void observe(const InFlight& flight, double step_ms);
+  [[nodiscard]] int prompt_rows() const;
+  void hand_out(std::vector<BatchScheduler::Sampled> sampled, double step_ms);
+  void publish_stats() EXCLUDES(mutex_);
   void stop_other_stages();
   void fail_all(const Error& error);
   [[nodiscard]] Result<SequenceInput> prepare(const text::GenerationRequest& request) const;
@@ -83,12 +95,14 @@ class PipelineEngine : public Engine {
 
   // Owned by the loop thread.
   BatchScheduler scheduler_;
+  ChunkSizer chunks_;
   StageLink link_;
   std::map<RequestId, std::unique_ptr<Generation>> generations_;
   std::deque<InFlight> in_flight_;
   Clock::time_point last_plan_ = Clock::now();
 
-  Mutex mutex_;
+  mutable Mutex mutex_;
+  EngineStats stats_ GUARDED_BY(mutex_);
   CondVar ended_changed_;
   bool ended_ GUARDED_BY(mutex_) = false;
   std::optional<Error> failure_ GUARDED_BY(mutex_);

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
+#include "engine/lone_steps.h"
 #include "engine/stage_runner.h"
 #include "weights/hf_directory.h"
 
@@ -17,17 +18,21 @@ using nlohmann::json;
 class Pipeline {
  public:
   Pipeline(const std::filesystem::path& model, int stages) {
-    for (int i = 0; i < stages; ++i) stages_.push_back(std::make_unique<StageRunner>(StageOptions{model, i, stages, 4, 128, kernels::Compute::kFp32}));
+    for (int i = 0; i < stages; ++i) {
+      stages_.push_back(std::make_unique<StageRunner>(StageOptions{model, i, stages, kSlots, kTokens, kernels::Compute::kFp32}));
+      stages_.back()->make_cache(kSlots * kPages);
+    }
   }
   // The logits [V] of the last of the tokens that sequence `slot` goes on with.
   at::Tensor feed(int slot, int start, const std::vector<int64_t>& tokens) {
-    const StepPlan plan{StepKind::kCompute, {{slot, start, static_cast<int>(tokens.size()), true, {}}}};
+    const StepPlan plan{StepKind::kCompute, {lone_step(slot, start, static_cast<int>(tokens.size()), true, kSlots, kPages)}};
     at::Tensor x = at::tensor(tokens, at::kLong);
     for (auto& stage : stages_) x = stage->forward(plan, x);
     return x[0];
   }
 
  private:
+  static constexpr int kSlots = 4, kTokens = 128, kPages = kTokens / kPageTokens;  // of a sequence
   std::vector<std::unique_ptr<StageRunner>> stages_;
 };
 

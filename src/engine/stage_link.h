@@ -1,5 +1,5 @@
 #pragma once
-// Messages between the stages of a served model: plans and activations forward, sampled ids from the last stage to the first.
+// Messages between the stages of a served model: plans and activations forward, sampled tokens from the last stage to the first.
 #include <deque>
 #include <optional>
 #include <vector>
@@ -21,10 +21,10 @@ class StageLink {
   void send_hidden(const at::Tensor& hidden);     // [N, D] float32, to the next stage
   [[nodiscard]] at::Tensor recv_hidden(int rows, int64_t width);
 
-  void send_ids(const std::vector<int32_t>& ids);  // last stage to first
-  // Posts the receive of the ids of a step that has been sent; wait_ids() answers in the order of the posts.
-  void expect_ids(int count);
-  [[nodiscard]] std::vector<int32_t> wait_ids();
+  void send_samples(const StepPlan& plan, const std::vector<SampledToken>& tokens);  // last stage to first
+  // Posts the receive of the tokens of a step that has been sent; wait_samples() answers in the order of the posts.
+  void expect_samples(const StepPlan& plan);
+  [[nodiscard]] std::vector<SampledToken> wait_samples(const StepPlan& plan);
 
   void flush();
 
@@ -38,7 +38,7 @@ class StageLink {
   const int max_sequences_;
   const seconds timeout_;
   std::deque<Pending> sends_;
-  std::deque<Pending> expected_ids_;
+  std::deque<Pending> expected_samples_;
 };
 
 }  // namespace penstock::engine

@@ -4,7 +4,16 @@
 
 namespace penstock::engine {
 
+int make_caches(StageRunner& runner, comm::Communicator& stages, seconds timeout) {
+  at::Tensor fewest = at::full({1}, -runner.affordable_pages(), at::kLong);  // there is a largest number, and no smallest
+  if (stages.size() > 1) stages.all_reduce(fewest, comm::Reduce::kMax)->wait(Deadline::after(timeout));
+  const int num_pages = static_cast<int>(-fewest.item<int64_t>());
+  runner.make_cache(num_pages);
+  return num_pages;
+}
+
 void run_stage(StageRunner& runner, comm::Communicator& stages, int max_sequences, seconds timeout) {
+  (void)make_caches(runner, stages, timeout);
   StageLink link(stages, max_sequences, timeout);
   const bool last = stages.rank() == stages.size() - 1;
   for (;;) {
@@ -16,7 +25,7 @@ void run_stage(StageRunner& runner, comm::Communicator& stages, int max_sequence
     if (!last) {
       link.send_hidden(out);
     } else if (plan.samples() > 0) {
-      link.send_ids(sample_rows(plan, out));
+      link.send_samples(plan, runner.sample(plan, out));
     }
   }
   link.flush();

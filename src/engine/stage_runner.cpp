@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "base/host_memory.h"
+#include "engine/kv_budget.h"
+#include "engine/page_pool.h"
 #include "model/families.h"
 #include "model/stored_weights.h"
 #include "plan/partition.h"
@@ -22,10 +25,12 @@ plan::Boundaries cut(const std::vector<model::LayerSpec>& specs, int num_stages)
 }
 
 // The decoder blocks among the layers [first, first + count): layer 0 is the embedding, the last one the head.
-model::KvCache::Shape cache_shape(const model::TransformerConfig& config, const pipeline::Stage& stage, int64_t slots, int64_t max_length) {
+model::KvCache::Shape cache_shape(const model::TransformerConfig& config, const pipeline::Stage& stage) {
   const int first = std::max(stage.first_layer(), 1), end = std::min(stage.first_layer() + stage.num_layers(), static_cast<int>(config.num_layers) + 1);
-  return {first - 1, std::max(0, end - first), slots, config.num_kv_heads, max_length, config.head_size};
+  return {first - 1, std::max(0, end - first), config.num_kv_heads, config.head_size};
 }
+
+static_assert(kPageTokens == kernels::kPageTokens);
 
 }  // namespace
 
@@ -44,16 +49,27 @@ StageRunner::StageRunner(const StageOptions& options) : options_(options), confi
     p.value.requires_grad_(false);
   }
   weights.require_all_used(stage_->parameters());
-  cache_ = std::make_unique<model::KvCache>(cache_shape(config_, *stage_, options.max_sequences, max_sequence_tokens_));
+}
+
+int StageRunner::affordable_pages() const {
+  const KvDemand demand{cache_shape(config_, *stage_).page_bytes(), options_.max_sequences, max_sequence_tokens_, options_.num_stages};
+  return plan_pages(demand, options_.kv_cache_bytes, available_memory()).value();
+}
+
+void StageRunner::make_cache(int num_pages) {
+  cache_ = std::make_unique<model::KvCache>(cache_shape(config_, *stage_), num_pages);
+  slots_ = std::make_unique<SlotTable>(options_.max_sequences, num_pages);
 }
 
 at::Tensor StageRunner::forward(const StepPlan& plan, const at::Tensor& input) {
   at::NoGradGuard no_grad;
+  PENSTOCK_CHECK(cache_, "a step before make_cache()");
+  slots_->apply(plan);
   std::vector<kernels::SequenceRows> rows;
   std::vector<int64_t> sampled;
   int64_t end = 0;
   for (const SequenceStep& s : plan.sequences) {
-    rows.push_back({s.slot, s.start, s.count});
+    rows.push_back({slots_->at(s.slot).pages, s.start, s.count});
     end += s.count;
     if (s.samples) sampled.push_back(end - 1);
   }
@@ -65,16 +81,22 @@ at::Tensor StageRunner::forward(const StepPlan& plan, const at::Tensor& input) {
   return stage_->forward({input}, context).at(0);
 }
 
-std::vector<int32_t> sample_rows(const StepPlan& plan, const at::Tensor& logits) {
-  std::vector<int32_t> out;
-  const auto width = static_cast<size_t>(logits.size(-1));
-  const float* row = logits.data_ptr<float>();
+std::vector<SampledToken> StageRunner::sample(const StepPlan& plan, at::Tensor logits) {
+  std::vector<const SequenceStep*> steps;
   for (const SequenceStep& s : plan.sequences) {
-    if (!s.samples) continue;
-    out.push_back(sample({row, width}, s.choice));
-    row += width;
+    if (s.samples) steps.push_back(&s);
   }
-  return out;
+  const auto width = static_cast<size_t>(logits.size(-1));
+  float* first = logits.data_ptr<float>();
+  std::vector<SampledToken> tokens(steps.size());
+  at::parallel_for(0, static_cast<int64_t>(steps.size()), 1, [&](int64_t begin, int64_t end) {
+    for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) {
+      const SlotTable::Slot& slot = slots_->at(steps[i]->slot);
+      tokens[i] = next_token({first + i * width, width}, slot.choice, slot.history, steps[i]->start + steps[i]->count);
+    }
+  });
+  for (size_t i = 0; i < steps.size(); ++i) slots_->sampled(steps[i]->slot, tokens[i].id);
+  return tokens;
 }
 
 }  // namespace penstock::engine

@@ -5,6 +5,7 @@
 #include <memory>
 #include <vector>
 
+#include "engine/slot_table.h"
 #include "engine/step_plan.h"
 #include "model/kv_cache.h"
 #include "model/transformer_config.h"
@@ -16,9 +17,10 @@ struct StageOptions {
   std::filesystem::path model;     // a Hugging Face directory
   int stage = 0;
   int num_stages = 1;
-  int max_sequences = 8;           // KV slots
+  int max_sequences = 8;           // that run at once
   int max_sequence_tokens = 0;     // 0 = the model's max_position_embeddings
   kernels::Compute compute = kernels::Compute::kFp32;
+  int64_t kv_cache_bytes = 0;      // of this stage; 0 = as plan_pages() finds
 };
 
 // Threads: owned by one thread.
@@ -28,9 +30,17 @@ class StageRunner {
   // Throws Error naming the file and key or tensor.
   explicit StageRunner(const StageOptions& options);
 
+  // Pages of the KV cache that this stage has memory for, as plan_pages() says. Throws Error kResourceExhausted when not one sequence fits.
+  [[nodiscard]] int affordable_pages() const;
+  // REQUIRES: the same number on all stages, once, before forward().
+  void make_cache(int num_pages);
+
   // Rows of the plan through the layers. First stage: `input` is token ids [N] int64; others: hidden [N, D]. -> hidden [N, D], or on the
   // last stage logits [S, V] of the S rows that are sampled (S may be 0).
   [[nodiscard]] at::Tensor forward(const StepPlan& plan, const at::Tensor& input);
+
+  // Last stage: a token of each row of logits [S, V], which are changed, by its sequence's choice.
+  [[nodiscard]] std::vector<SampledToken> sample(const StepPlan& plan, at::Tensor logits);
 
   [[nodiscard]] const model::TransformerConfig& config() const { return config_; }
   [[nodiscard]] int max_sequence_tokens() const { return max_sequence_tokens_; }
@@ -42,9 +52,7 @@ class StageRunner {
   int max_sequence_tokens_ = 0;
   std::unique_ptr<pipeline::Stage> stage_;
   std::unique_ptr<model::KvCache> cache_;
+  std::unique_ptr<SlotTable> slots_;
 };
-
-// Samples each row of logits [S, V] by its sequence's choice.
-[[nodiscard]] std::vector<int32_t> sample_rows(const StepPlan& plan, const at::Tensor& logits);
 
 }  // namespace penstock::engine

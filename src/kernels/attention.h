@@ -29,15 +29,19 @@ Tensor causal_attention(const Tensor& qkv, const AttentionShape& shape, const Ro
 // The same by plain LibTorch operations.
 Tensor causal_attention_reference(const Tensor& qkv, const AttentionShape& shape, const RotaryTable& rotary, const Tensor& starts = {});
 
-// `count` consecutive rows of a serving step: positions start … start + count − 1 of the sequence that owns `slot` of the cache.
+// Positions of one page of the KV cache.
+inline constexpr int kPageTokens = 16;
+
+// `count` consecutive rows of a serving step: positions start … start + count − 1 of a sequence.
 struct SequenceRows {
-  int slot = 0;
+  std::span<const int32_t> pages;  // of its positions 0 …, 16 each; borrowed
   int start = 0;
   int count = 0;
 };
 
-// Serving. qkv [N, (H+2G)·K], the rows of `sequences` one after another; keys and values of the new rows are written into
-// k_cache and v_cache [slots, G, max_length, K] before use. -> [N, H·K]. No gradients.
+// Serving, on the CPU. qkv [N, (H+2G)·K] float32, the rows of `sequences` one after another; they are rotated in place, and the keys and values of all
+// of them are written into their pages before any page is read. k_cache [pages, G, K, 16]: the keys of 16 positions side by side, so that one
+// vector register takes an element of all of them; v_cache [pages, G, 16, K]. -> [N, H·K]. No gradients. Parallel over rows, sequences and heads.
 Tensor cached_attention(const Tensor& qkv, const AttentionShape& shape, const RotaryTable& rotary, std::span<const SequenceRows> sequences,
                         Tensor& k_cache, Tensor& v_cache);
 

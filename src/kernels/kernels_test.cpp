@@ -179,6 +179,13 @@ TEST(DocumentAttention, RefusesStartsThatAreNone) {
   EXPECT_THROW(causal_attention(qkv, shape, rotary, at::tensor({0, 0}, at::kInt).unsqueeze(0)), Bug);
 }
 
+// An empty cache of pages that nobody has written.
+struct Cache {
+  Cache(int64_t pages, const AttentionShape& shape)
+      : k(at::full({pages, shape.kv_heads, shape.head_size, kPageTokens}, NAN)), v(at::full({pages, shape.kv_heads, kPageTokens, shape.head_size}, NAN)) {}
+  Tensor k, v;
+};
+
 TEST_P(Attention, WithACacheEqualsTheWholeSequenceHoweverItIsCut) {
   const auto [heads, kv_heads, length] = GetParam();
   const AttentionShape shape{heads, kv_heads, 8};
@@ -186,12 +193,13 @@ TEST_P(Attention, WithACacheEqualsTheWholeSequenceHoweverItIsCut) {
   at::NoGradGuard no_grad;
   const Tensor qkv = leaf({1, length, shape.row()}, 1).detach();
   const Tensor whole = causal_attention_reference(qkv, shape, rotary)[0];
-  for (const int piece : {1, 3, length}) {
-    Tensor k = at::full({3, kv_heads, 200, 8}, NAN), v = at::full({3, kv_heads, 200, 8}, NAN);
+  const std::vector<int32_t> pages = {4, 0, 9, 2, 7, 1, 8, 3, 6};  // anywhere
+  for (const int piece : {1, 3, 8, 9, 20, length}) {
+    Cache cache(10, shape);
     std::vector<Tensor> rows;
     for (int start = 0; start < length; start += piece) {
-      const SequenceRows part{2, start, std::min(piece, length - start)};
-      rows.push_back(cached_attention(qkv[0].narrow(0, start, part.count).clone(), shape, rotary, std::span(&part, 1), k, v));
+      const SequenceRows part{pages, start, std::min(piece, length - start)};
+      rows.push_back(cached_attention(qkv[0].narrow(0, start, part.count).clone(), shape, rotary, std::span(&part, 1), cache.k, cache.v));
     }
     EXPECT_LT(difference(at::cat(rows), whole), 2e-5) << "pieces of " << piece;
   }
@@ -201,18 +209,44 @@ INSTANTIATE_TEST_SUITE_P(Shapes, Attention, testing::Values(std::tuple(2, 2, 5),
 
 TEST(CachedAttention, KeepsSequencesOfOneStepApart) {
   const AttentionShape shape{2, 1, 8};
-  const RotaryTable rotary(16, 8, 10000);
+  const RotaryTable rotary(32, 8, 10000);
   at::NoGradGuard no_grad;
   at::manual_seed(1);
-  const Tensor a = at::randn({3, shape.row()}), b = at::randn({2, shape.row()});
+  const Tensor a = at::randn({3, shape.row()}), b = at::randn({20, shape.row()});
+  const std::vector<int32_t> first = {1}, second = {2, 0};
   const auto alone = [&](const Tensor& rows) {
-    Tensor k = at::zeros({1, 1, 16, 8}), v = at::zeros({1, 1, 16, 8});
-    const SequenceRows part{0, 0, static_cast<int>(rows.size(0))};
-    return cached_attention(rows.clone(), shape, rotary, std::span(&part, 1), k, v);
+    Cache cache(3, shape);
+    const SequenceRows part{second, 0, static_cast<int>(rows.size(0))};
+    return cached_attention(rows.clone(), shape, rotary, std::span(&part, 1), cache.k, cache.v);
   };
-  Tensor k = at::zeros({2, 1, 16, 8}), v = at::zeros({2, 1, 16, 8});
-  const SequenceRows both[] = {{1, 0, 3}, {0, 0, 2}};
-  EXPECT_LT(difference(cached_attention(at::cat({a, b}), shape, rotary, both, k, v), at::cat({alone(a), alone(b)})), 1e-6);
+  Cache cache(3, shape);
+  const SequenceRows both[] = {{first, 0, 3}, {second, 0, 20}};
+  EXPECT_LT(difference(cached_attention(at::cat({a, b}), shape, rotary, both, cache.k, cache.v), at::cat({alone(a), alone(b)})), 1e-6);
+}
+
+TEST(CachedAttention, ASequenceMayShareAPageThatAnotherOneFillsInTheSameStep) {
+  const AttentionShape shape{2, 1, 8};
+  const RotaryTable rotary(32, 8, 10000);
+  at::NoGradGuard no_grad;
+  at::manual_seed(2);
+  const Tensor rows = at::randn({18, shape.row()});
+  const std::vector<int32_t> own = {0, 1}, sharing = {0, 2};
+  Cache cache(3, shape);
+  // The one that shares comes first in the step.
+  const SequenceRows both[] = {{sharing, 16, 2}, {own, 0, 18}};
+  const Tensor out = cached_attention(at::cat({rows.narrow(0, 16, 2), rows}), shape, rotary, both, cache.k, cache.v);
+  EXPECT_LT(difference(out.narrow(0, 0, 2), out.narrow(0, 18, 2)), 1e-5);
+}
+
+TEST(CachedAttention, RefusesPagesThatAreNotThereOrTooFew) {
+  const AttentionShape shape{2, 1, 8};
+  const RotaryTable rotary(32, 8, 10000);
+  Cache cache(2, shape);
+  const std::vector<int32_t> beyond = {2}, few = {1};
+  const SequenceRows bad[] = {{beyond, 0, 1}, {few, 16, 1}};
+  for (const SequenceRows& part : bad) {
+    EXPECT_THROW(cached_attention(at::zeros({1, shape.row()}), shape, rotary, std::span(&part, 1), cache.k, cache.v), Bug);
+  }
 }
 
 TEST(Adamw, EqualsTheFormulaInFloat64) {

@@ -4,10 +4,10 @@
 
 namespace penstock::model {
 
-KvCache::KvCache(const Shape& shape) : shape_(shape) {
+KvCache::KvCache(const Shape& shape, int64_t num_pages) : shape_(shape) {
   for (int i = 0; i < shape.num_layers; ++i) {
-    keys_.push_back(at::empty({shape.slots, shape.kv_heads, shape.max_length, shape.head_size}, at::kFloat));
-    values_.push_back(at::empty_like(keys_.back()));
+    keys_.push_back(at::empty({num_pages, shape.kv_heads, shape.head_size, kernels::kPageTokens}, at::kFloat));
+    values_.push_back(at::empty({num_pages, shape.kv_heads, kernels::kPageTokens, shape.head_size}, at::kFloat));
   }
 }
 

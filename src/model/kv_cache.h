@@ -5,10 +5,12 @@
 #include <cstdint>
 #include <vector>
 
+#include "kernels/attention.h"
+
 namespace penstock::model {
 
-// One slot a sequence, each with room for max_length positions, for the layers [first_layer, first_layer + num_layers) of a stage.
-// The memory is reserved at once; pages are touched when written.
+// Pages of kernels::kPageTokens positions, for the layers [first_layer, first_layer + num_layers) of a stage. Who has which page is decided
+// elsewhere. The memory is reserved at once; the system gives it when it is written.
 //
 // Threads: owned by the thread that runs the stage.
 class KvCache {
@@ -16,19 +18,17 @@ class KvCache {
   struct Shape {
     int first_layer = 0;
     int num_layers = 0;
-    int64_t slots = 0;
     int64_t kv_heads = 0;
-    int64_t max_length = 0;
     int64_t head_size = 0;
 
-    // Keys and values, float32.
-    [[nodiscard]] int64_t bytes() const { return 2 * 4 * num_layers * slots * kv_heads * max_length * head_size; }
+    // Of a page of all its layers: keys and values, float32.
+    [[nodiscard]] int64_t page_bytes() const { return 2 * 4 * num_layers * kv_heads * kernels::kPageTokens * head_size; }
   };
-  explicit KvCache(const Shape& shape);
+  KvCache(const Shape& shape, int64_t num_pages);
 
-  // [slots, G, max_length, K] of the layer with this number in the whole model.
-  [[nodiscard]] at::Tensor& keys(int layer);
-  [[nodiscard]] at::Tensor& values(int layer);
+  // Of the layer with this number in the whole model, as kernels::cached_attention() wants them.
+  [[nodiscard]] at::Tensor& keys(int layer);    // [pages, G, K, 16]
+  [[nodiscard]] at::Tensor& values(int layer);  // [pages, G, 16, K]
   [[nodiscard]] const Shape& shape() const { return shape_; }
 
  private:

@@ -32,10 +32,11 @@ TEST(LoadParameter, FillsFusedRowsByTheirNamesAndNamesWhatDoesNotFit) {
 }
 
 TEST(KvCache, KnowsItsLayersOnly) {
-  KvCache cache({.first_layer = 3, .num_layers = 2, .slots = 2, .kv_heads = 1, .max_length = 4, .head_size = 8});
-  EXPECT_EQ(cache.keys(4).size(2), 4);
+  KvCache cache({.first_layer = 3, .num_layers = 2, .kv_heads = 1, .head_size = 8}, 5);
+  EXPECT_EQ(cache.keys(4).sizes(), at::IntArrayRef({5, 1, 8, 16}));
+  EXPECT_EQ(cache.values(4).sizes(), at::IntArrayRef({5, 1, 16, 8}));
   EXPECT_THROW((void)cache.keys(5), Bug);
-  EXPECT_EQ(cache.shape().bytes(), 2 * 4 * 2 * 2 * 4 * 8);
+  EXPECT_EQ(cache.shape().page_bytes(), 2 * 4 * 2 * 16 * 8);
 }
 
 }  // namespace

@@ -1,0 +1,44 @@
+#include "engine/kv_budget.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+namespace penstock::engine {
+namespace {
+
+using testing::HasSubstr;
+
+constexpr int64_t kMiB = 1 << 20;
+constexpr KvDemand kDemand{.page_bytes = kMiB, .max_sequences = 4, .max_sequence_tokens = 160, .ranks_on_host = 2};  // 10 pages a sequence
+
+TEST(KvBudget, ByItselfItIsWhatAllSequencesNeedWithinARanksPartOfHalfTheMemory) {
+  EXPECT_EQ(plan_pages(kDemand, 0, 1000 * kMiB).value(), 40);
+  EXPECT_EQ(plan_pages(kDemand, 0, 100 * kMiB).value(), 25) << "half of 100 MiB, for two ranks";
+  EXPECT_EQ(plan_pages(kDemand, 0, std::nullopt).value(), 40);
+}
+
+TEST(KvBudget, WhatIsGivenIsUsed) {
+  EXPECT_EQ(plan_pages(kDemand, 90 * kMiB, 100 * kMiB).value(), 90);
+  EXPECT_EQ(plan_pages(kDemand, 10 * kMiB, std::nullopt).value(), 10);
+}
+
+TEST(KvBudget, SaysWhatIsNeededAndWhatThereIs) {
+  const auto message = [](int64_t budget, int64_t available) {
+    const auto result = plan_pages(kDemand, budget, available);
+    EXPECT_EQ(result.error().code(), Code::kResourceExhausted);
+    return result.error().message();
+  };
+  EXPECT_THAT(message(9 * kMiB, 100 * kMiB), HasSubstr("9 MiB hold 144 tokens of a sequence on this rank; one of 160 tokens needs 10 MiB"));
+  EXPECT_THAT(message(0, 39 * kMiB), HasSubstr("one sequence of 160 tokens needs 10 MiB on this rank; 39 MiB of memory are available"));
+  EXPECT_THAT(message(200 * kMiB, 100 * kMiB), HasSubstr("200 MiB for the KV cache of each rank, but 100 MiB are available"));
+}
+
+TEST(KvBudget, AStageWithoutLayersNeedsNone) {
+  KvDemand none = kDemand;
+  none.page_bytes = 0;
+  EXPECT_EQ(plan_pages(none, 0, kMiB).value(), 40);
+  EXPECT_GE(plan_pages(none, kMiB, kMiB).value(), 40) << "it does not hold the others back";
+}
+
+}  // namespace
+}  // namespace penstock::engine
