@@ -2,37 +2,44 @@
 
 #include <algorithm>
 
-#include "base/file.h"
-
 namespace penstock::formats {
 
 namespace fs = std::filesystem;
 
-Result<std::vector<TensorEntry>> list_model_tensors(const fs::path& folder) {
-  std::vector<fs::path> files;
+MappedModel::MappedModel(const fs::path& folder) {
+  std::vector<fs::path> paths;
   std::error_code failed;
   for (const auto& entry : fs::directory_iterator(folder, failed)) {
-    if (entry.path().extension() == ".safetensors") files.push_back(entry.path());
+    if (entry.path().extension() == ".safetensors") paths.push_back(entry.path());
   }
-  if (failed) return error(Code::kNotFound, "{}: {}", folder.string(), failed.message());
-  if (files.empty()) return error(Code::kNotFound, "{}: expected *.safetensors files, found none", folder.string());
-  std::sort(files.begin(), files.end());
+  if (failed) throw error(Code::kNotFound, "{}: {}", folder.string(), failed.message());
+  if (paths.empty()) throw error(Code::kNotFound, "{}: expected *.safetensors files, found none", folder.string());
+  std::sort(paths.begin(), paths.end());
 
-  std::vector<TensorEntry> tensors;
+  std::vector<std::pair<TensorEntry, size_t>> found;
+  for (const fs::path& path : paths) {
+    files_.push_back(MappedFile::open(path).value());
+    for (TensorEntry& tensor : parse_safetensors_header(files_.back().bytes(), path.string()).tensors) found.emplace_back(std::move(tensor), files_.size() - 1);
+  }
+  std::sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return a.first.name < b.first.name; });
+  for (auto& [tensor, file] : found) {
+    if (!tensors_.empty() && tensors_.back().name == tensor.name) throw error(Code::kDataLoss, "{}: two files hold tensor '{}'", folder.string(), tensor.name);
+    tensors_.push_back(std::move(tensor));
+    file_of_.push_back(file);
+  }
+}
+
+std::span<const std::byte> MappedModel::bytes(size_t tensor) const {
+  const TensorEntry& entry = tensors_.at(tensor);
+  return files_[file_of_[tensor]].bytes().subspan(entry.begin, entry.end - entry.begin);
+}
+
+Result<std::vector<TensorEntry>> list_model_tensors(const fs::path& folder) {
   try {
-    for (const fs::path& file : files) {
-      const auto map = MappedFile::open(file);
-      if (!map) return map.error();
-      SafetensorsHeader header = parse_safetensors_header(map.value().bytes(), file.string());
-      std::move(header.tensors.begin(), header.tensors.end(), std::back_inserter(tensors));
-    }
+    return MappedModel(folder).tensors();
   } catch (const Error& wrong) {
     return wrong;
   }
-  std::sort(tensors.begin(), tensors.end(), [](const TensorEntry& a, const TensorEntry& b) { return a.name < b.name; });
-  const auto twice = std::adjacent_find(tensors.begin(), tensors.end(), [](const TensorEntry& a, const TensorEntry& b) { return a.name == b.name; });
-  if (twice != tensors.end()) return error(Code::kDataLoss, "{}: two files hold tensor '{}'", folder.string(), twice->name);
-  return tensors;
 }
 
 }  // namespace penstock::formats
