@@ -13,9 +13,9 @@ from pathlib import Path
 # A file includes its own folder and folders of strictly lower rank.
 RANKS = {
     "base": 0,
-    "config": 1, "text": 1, "formats": 1,
-    "plan": 2, "handler": 2, "cluster": 2, "data": 2, "tensor": 2,
-    "comm": 3, "kernels": 3, "weights": 3,
+    "config": 1, "formats": 1,
+    "text": 2, "plan": 2, "cluster": 2, "tensor": 2,
+    "handler": 3, "data": 3, "comm": 3, "kernels": 3, "weights": 3,
     "model": 4,
     "pipeline": 5,
     "train": 6, "engine": 6, "frontend": 6,

@@ -1,10 +1,13 @@
 #include "text/charsmap.h"
 
+#include <utf8proc.h>
+
 #include <algorithm>
 #include <cstring>
 
 #include "base/error.h"
 #include "base/utf8.h"
+#include "text/characters.h"
 
 namespace penstock::text {
 namespace {
@@ -54,7 +57,7 @@ Charsmap::Charsmap(std::string_view table, const std::string& where) {
   texts_ = table.substr(sizeof(size) + size);
 }
 
-Charsmap::Match Charsmap::longest(std::string_view text) const {
+Charsmap::Match Charsmap::find(std::string_view text, bool first) const {
   Match match;
   if (units_.empty()) return match;
   uint32_t node = offset_of(units_[0]);
@@ -68,8 +71,39 @@ Charsmap::Match Charsmap::longest(std::string_view text) const {
     const uint32_t begin = value_of(units_[node]);
     if (begin >= texts_.size()) continue;
     match = {i + 1, std::string_view(texts_).substr(begin, texts_.find('\0', begin) - begin)};
+    if (first) break;
   }
   return match;
+}
+
+std::string normalize_clusters(std::string_view text, const Charsmap& rules) {
+  constexpr size_t kShortCluster = 6;  // bytes
+  std::string out;
+  out.reserve(text.size());
+  const auto apply = [&](std::string_view part) {
+    const Charsmap::Match match = rules.shortest(part);
+    if (match.length > 0) out += match.replacement;
+    return match.length > 0;
+  };
+  for (size_t at = 0; at < text.size();) {
+    size_t end = at;
+    char32_t last = next_character(text, end);
+    utf8proc_int32_t state = 0;
+    for (size_t next = end; end < text.size(); end = next) {
+      const char32_t c = next_character(text, next);
+      if (utf8proc_grapheme_break_stateful(static_cast<utf8proc_int32_t>(last), static_cast<utf8proc_int32_t>(c), &state)) break;
+      last = c;
+    }
+    const std::string_view cluster = text.substr(at, end - at);
+    at = end;
+    if (cluster.size() < kShortCluster && apply(cluster)) continue;
+    for (size_t i = 0, begin = 0; i < cluster.size(); begin = i) {
+      (void)next_character(cluster, i);
+      const std::string_view character = cluster.substr(begin, i - begin);
+      if (!apply(character)) out += character;
+    }
+  }
+  return out;
 }
 
 std::string normalize_sentence(std::string_view text, const Charsmap& rules, const SpaceRules& spaces, const PieceTrie& symbols) {

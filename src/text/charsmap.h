@@ -22,10 +22,13 @@ class Charsmap {
     size_t length = 0;  // 0: no rule
     std::string_view replacement;
   };
-  // The longest rule that `text` starts with.
-  [[nodiscard]] Match longest(std::string_view text) const;
+  // The longest rule that `text` starts with, and the shortest.
+  [[nodiscard]] Match longest(std::string_view text) const { return find(text, /*first=*/false); }
+  [[nodiscard]] Match shortest(std::string_view text) const { return find(text, /*first=*/true); }
 
  private:
+  [[nodiscard]] Match find(std::string_view text, bool first) const;
+
   std::vector<uint32_t> units_;
   std::string texts_;
 };
@@ -36,6 +39,10 @@ struct SpaceRules {
   bool escape_spaces = true;        // spaces become word symbols, U+2581
   bool symbol_behind = false;       // the dummy goes behind the text
 };
+
+// What Hugging Face's normalizer "Precompiled" makes of the same table, which is not quite what SentencePiece does: a cluster of characters of
+// less than 6 bytes becomes what the shortest rule it starts with says; else each of its characters by itself.
+[[nodiscard]] std::string normalize_clusters(std::string_view text, const Charsmap& rules);
 
 // The text that SentencePiece's models see. `symbols`: pieces that stay as they are.
 [[nodiscard]] std::string normalize_sentence(std::string_view text, const Charsmap& rules, const SpaceRules& spaces, const PieceTrie& symbols);

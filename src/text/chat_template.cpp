@@ -4,6 +4,8 @@
 #include <ctime>
 
 #include "base/file.h"
+#include "formats/gguf_model.h"
+#include "text/gguf_tokenizer.h"
 #include "text/json_input.h"
 #include "text/json_node.h"
 #include "text/template_evaluator.h"
@@ -71,6 +73,43 @@ std::string template_of(const JsonNode& node) {
   throw node.wrong("a template called \"default\"");
 }
 
+struct Source {
+  std::string text;
+  std::map<std::string, std::string> special_tokens;
+};
+
+Source read_gguf_source(const fs::path& file) {
+  const formats::GgufHeader header = formats::read_gguf_header(file);
+  const std::string* source = header.text("tokenizer.chat_template");
+  if (source == nullptr) throw error(Code::kNotFound, "{}: expected tokenizer.chat_template in its metadata, found none", file.string());
+  return {*source, special_tokens_of_gguf(header)};
+}
+
+Source read_folder_source(const fs::path& folder) {
+  const fs::path config_file = folder / "tokenizer_config.json";
+  Result<nlohmann::json> config = read_json_file(config_file);
+  if (!config && config.error().code() != Code::kNotFound) throw config.error();
+  const nlohmann::json document = config ? std::move(*config) : nlohmann::json::object();
+  const JsonNode root(document, config_file.string());
+  Source source;
+  for (const char* name : kSpecialTokens) {
+    const JsonNode token = root[name].is_object() ? root[name]["content"] : root[name];
+    if (token) source.special_tokens[name] = token.text();
+  }
+  Result<std::string> file = read_file(folder / "chat_template.jinja", kFileLimit);
+  if (!file && file.error().code() != Code::kNotFound) throw file.error();
+  if (!file && !root["chat_template"]) {
+    throw error(Code::kNotFound, "{}: expected chat_template.jinja, or a chat_template in tokenizer_config.json; found neither", folder.string());
+  }
+  source.text = file ? *file : template_of(root["chat_template"]);
+  return source;
+}
+
+Source read_source(const fs::path& model) {
+  const auto gguf = formats::find_gguf(model);
+  return gguf ? read_gguf_source(*gguf) : read_folder_source(model);
+}
+
 }  // namespace
 
 Result<ChatTemplate> ChatTemplate::parse(std::string_view source, std::map<std::string, std::string> special_tokens) {
@@ -84,25 +123,19 @@ Result<ChatTemplate> ChatTemplate::parse(std::string_view source, std::map<std::
   }
 }
 
-Result<ChatTemplate> ChatTemplate::load(const fs::path& folder) {
+Result<std::string> ChatTemplate::source(const fs::path& model) {
   try {
-    const fs::path config_file = folder / "tokenizer_config.json";
-    Result<nlohmann::json> config = read_json_file(config_file);
-    if (!config && config.error().code() != Code::kNotFound) return config.error();
-    const nlohmann::json document = config ? std::move(*config) : nlohmann::json::object();
-    const JsonNode root(document, config_file.string());
-    std::map<std::string, std::string> special;
-    for (const char* name : kSpecialTokens) {
-      const JsonNode token = root[name].is_object() ? root[name]["content"] : root[name];
-      if (token) special[name] = token.text();
-    }
-    Result<std::string> source = read_file(folder / "chat_template.jinja", kFileLimit);
-    if (!source && source.error().code() != Code::kNotFound) return source.error();
-    if (!source && !root["chat_template"]) {
-      return error(Code::kNotFound, "{}: expected chat_template.jinja, or a chat_template in tokenizer_config.json; found neither", folder.string());
-    }
-    Result<ChatTemplate> parsed = parse(source ? *source : template_of(root["chat_template"]), std::move(special));
-    if (!parsed) return error(parsed.error().code(), "{}: {}", folder.string(), parsed.error().message());
+    return read_source(model).text;
+  } catch (const Error& e) {
+    return e;
+  }
+}
+
+Result<ChatTemplate> ChatTemplate::load(const fs::path& model) {
+  try {
+    Source source = read_source(model);
+    Result<ChatTemplate> parsed = parse(source.text, std::move(source.special_tokens));
+    if (!parsed) return error(parsed.error().code(), "{}: {}", model.string(), parsed.error().message());
     return parsed;
   } catch (const Error& e) {
     return e;

@@ -42,9 +42,12 @@ class ChatTemplate {
   // `special_tokens` become variables: bos_token, eos_token, ...
   // Errors: kDataLoss (broken) and kUnimplemented (outside the subset), naming the construct and its line.
   [[nodiscard]] static Result<ChatTemplate> parse(std::string_view source, std::map<std::string, std::string> special_tokens);
-  // The template of a Hugging Face directory: chat_template.jinja, else "chat_template" of tokenizer_config.json (of several, the one called
-  // "default"), with the special tokens of tokenizer_config.json. kNotFound when the folder has none.
-  [[nodiscard]] static Result<ChatTemplate> load(const std::filesystem::path& folder);
+  // The template of a model. Of a Hugging Face directory: chat_template.jinja, else "chat_template" of tokenizer_config.json (of several, the one
+  // called "default"), with the special tokens of tokenizer_config.json; of a GGUF file (formats/gguf_model.h) that of its metadata. kNotFound when
+  // there is none.
+  [[nodiscard]] static Result<ChatTemplate> load(const std::filesystem::path& model);
+  // Its text alone.
+  [[nodiscard]] static Result<std::string> source(const std::filesystem::path& model);
 
   // Errors: kInvalidArgument (what the template raises, in its own words; a value that does not fit, naming the line; limits),
   // kUnimplemented (a filter, test or method outside the subset, naming it and the line).

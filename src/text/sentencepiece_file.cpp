@@ -139,7 +139,59 @@ void read_normalizer_spec(std::string_view bytes, const std::string& where, Sent
   }
 }
 
+void put_varint(std::string& out, uint64_t value) {
+  for (; value >= 0x80; value >>= 7) out += static_cast<char>(value | 0x80);
+  out += static_cast<char>(value);
+}
+
+void put_number(std::string& out, uint64_t field, uint64_t value) {
+  put_varint(out, field << 3);
+  put_varint(out, value);
+}
+
+void put_data(std::string& out, uint64_t field, std::string_view data) {
+  put_varint(out, field << 3 | 2);
+  put_varint(out, data.size());
+  out += data;
+}
+
 }  // namespace
+
+std::string format_sentencepiece(const SentencePieceFile& file) {
+  std::string out;
+  for (const SentencePiece& piece : file.pieces) {
+    std::string message;
+    put_data(message, 1, piece.text);
+    put_varint(message, 2 << 3 | 5);
+    message.append(reinterpret_cast<const char*>(&piece.score), sizeof(piece.score));
+    if (piece.type != SentencePiece::kNormal) put_number(message, 3, piece.type);
+    put_data(out, 1, message);
+  }
+  std::string trainer;
+  put_number(trainer, 3, file.model);
+  put_number(trainer, 24, file.space_as_suffix ? 1 : 0);
+  put_number(trainer, 35, file.byte_fallback ? 1 : 0);
+  const auto put_id = [&](uint64_t field, auto is) {
+    for (size_t id = 0; id < file.pieces.size(); ++id) {
+      if (is(file.pieces[id])) return put_number(trainer, field, id);
+    }
+  };
+  put_id(40, [](const SentencePiece& piece) { return piece.type == SentencePiece::kUnknown; });
+  put_id(41, [&](const SentencePiece& piece) { return piece.text == file.begin_piece; });
+  put_id(42, [&](const SentencePiece& piece) { return piece.text == file.end_piece; });
+  put_data(trainer, 44, file.unknown_surface);
+  put_data(trainer, 46, file.begin_piece);
+  put_data(trainer, 47, file.end_piece);
+  put_data(out, 2, trainer);
+  std::string normalizer;
+  put_data(normalizer, 1, file.charsmap.empty() ? "identity" : "");
+  if (!file.charsmap.empty()) put_data(normalizer, 2, file.charsmap);
+  put_number(normalizer, 3, file.add_dummy_prefix ? 1 : 0);
+  put_number(normalizer, 4, file.remove_extra_spaces ? 1 : 0);
+  put_number(normalizer, 5, file.escape_spaces ? 1 : 0);
+  put_data(out, 3, normalizer);
+  return out;
+}
 
 SentencePieceFile parse_sentencepiece(std::string_view bytes, const std::string& where) {
   SentencePieceFile file;

@@ -30,5 +30,7 @@ struct SentencePieceFile {
 
 // Throws Error kDataLoss or kUnimplemented (another model type) starting with `where`.
 [[nodiscard]] SentencePieceFile parse_sentencepiece(std::string_view bytes, const std::string& where);
+// The bytes of a file that says the same.
+[[nodiscard]] std::string format_sentencepiece(const SentencePieceFile& file);
 
 }  // namespace penstock::text

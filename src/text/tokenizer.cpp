@@ -4,8 +4,10 @@
 #include <array>
 
 #include "base/utf8.h"
+#include "formats/gguf_model.h"
 #include "text/byte_alphabet.h"
 #include "text/characters.h"
+#include "text/gguf_tokenizer.h"
 #include "text/tokenizer_json.h"
 #include "text/tokenizer_model_file.h"
 #include "text/tokenizer_parts.h"
@@ -21,6 +23,7 @@ Tokenizer::Tokenizer(std::shared_ptr<TokenizerParts> parts) {
 
 Result<Tokenizer> Tokenizer::load(const fs::path& folder) {
   try {
+    if (const auto gguf = formats::find_gguf(folder)) return Tokenizer(read_gguf_tokenizer(formats::read_gguf_header(*gguf)));
     std::error_code failed;
     if (fs::exists(folder / "tokenizer.json", failed)) return Tokenizer(read_tokenizer_json(folder));
     if (fs::exists(folder / "tokenizer.model", failed) || fs::exists(folder / "spiece.model", failed)) return Tokenizer(read_tokenizer_model(folder));

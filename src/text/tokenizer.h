@@ -30,11 +30,11 @@ struct EncodeOptions {
 // Threads: const and shared freely after construction. Copies are cheap; they share what they know.
 class Tokenizer {
  public:
-  // Reads a Hugging Face directory: tokenizer.json (BPE), and of tokenizer_config.json and special_tokens_map.json which tokens begin and end
-  // a text; without one tokenizer.model (SentencePiece, unigram and BPE). The ids are exactly those of Hugging Face's `tokenizers` and of
-  // `sentencepiece`.
+  // Reads that of a model: of a GGUF file (formats/gguf_model.h) the one in its metadata; of a Hugging Face directory tokenizer.json (BPE and
+  // unigram), and of tokenizer_config.json and special_tokens_map.json which tokens begin and end a text; without one tokenizer.model
+  // (SentencePiece, unigram and BPE). The ids are exactly those of Hugging Face's `tokenizers` and of `sentencepiece`.
   // Errors: kNotFound; kDataLoss (broken JSON, ids twice, tokens that are missing) and kUnimplemented, naming the file, the key and the part.
-  [[nodiscard]] static Result<Tokenizer> load(const std::filesystem::path& folder);
+  [[nodiscard]] static Result<Tokenizer> load(const std::filesystem::path& model);
 
   // `text` should be UTF-8. Byte-level tokenizers keep bytes that are none; others take U+FFFD for them.
   // Throws Error kInvalidArgument when the tokenizer's own regular expression takes too many steps for this text; no sound one does.

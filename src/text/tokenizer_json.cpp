@@ -1,8 +1,12 @@
 #include "text/tokenizer_json.h"
 
+#include <cmath>
+#include <set>
+
 #include "text/bpe_model.h"
 #include "text/byte_alphabet.h"
 #include "text/json_node.h"
+#include "text/sentencepiece_models.h"
 #include "text/tokenizer_json_steps.h"
 #include "text/tokenizer_parts.h"
 
@@ -42,7 +46,13 @@ class TokenizerJsonReader {
  private:
   void read_model(const JsonNode& model) {
     const std::string type = model["type"] ? model["type"].text() : model["merges"] ? "BPE" : "unnamed";
-    if (type != "BPE") throw model.unsupported(fmt::format("model type '{}'", type));
+    if (type == "BPE") read_bpe(model);
+    else if (type == "Unigram") read_unigram(model);
+    else throw model.unsupported(fmt::format("model type '{}'", type));
+    parts_->vocabulary = vocabulary_;
+  }
+
+  void read_bpe(const JsonNode& model) {
     for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
       if (model[key] && !model[key].text().empty()) throw model[key].unsupported("anything but an empty text");
     }
@@ -53,9 +63,8 @@ class TokenizerJsonReader {
                        .ignore_merges = model["ignore_merges"].flag(false),
                        .fuse_unknown = model["fuse_unk"].flag(false)};
     if (model["unk_token"] && (options.unknown = find(model["unk_token"].text())) == kNoToken) throw model["unk_token"].wrong("a token of model.vocab");
-    if (options.bytes && options.unknown == kNoToken) require_all_bytes(model["vocab"]);
+    if (options.bytes && options.unknown == kNoToken) require_common_bytes(model["vocab"]);
     const std::vector<BpeMerge> merges = read_merges(model["merges"]);
-    parts_->vocabulary = vocabulary_;
     parts_->model = std::make_unique<BpeModel>(vocabulary_, merges, options);
   }
 
@@ -69,13 +78,58 @@ class TokenizerJsonReader {
     }
   }
 
-  // Bytes that UTF-8 does not have may be missing.
-  void require_all_bytes(const JsonNode& node) const {
-    for (int byte = 0; byte < 256; ++byte) {
+  // Those that no text of the training data had may be missing (SmolLM's has no U+0004): they are dropped, as Hugging Face drops them.
+  void require_common_bytes(const JsonNode& node) const {
+    for (int byte = 0x20; byte < 0x7F; ++byte) {
       const char value = static_cast<char>(byte);
-      if (byte == 0xC0 || byte == 0xC1 || byte >= 0xF5 || vocabulary_->find({&value, 1}) != kNoToken) continue;
+      if (vocabulary_->find({&value, 1}) != kNoToken) continue;
       throw error(Code::kDataLoss, "{}: byte 0x{:02x} has no token", node.where(), byte);
     }
+  }
+
+  // Special tokens are found in the text before, or they are plain text: the model never makes them.
+  void read_unigram(const JsonNode& model) {
+    if (parts_->byte_level) throw model.unsupported("a unigram model over bytes");
+    std::set<std::string> special;
+    const JsonNode added = root_["added_tokens"];
+    for (size_t i = 0, count = added ? added.list_size() : 0; i < count; ++i) {
+      if (added[i]["special"].flag(false)) special.insert(added[i]["content"].text());
+    }
+    ScoredPieces pieces;
+    pieces.single_precision = false;
+    const JsonNode list = model["vocab"];
+    const size_t count = list.list_size();
+    for (size_t id = 0; id < count; ++id) {
+      const Json& entry = list.value()[id];
+      if (!entry.is_array() || entry.size() != 2 || !entry[0].is_string() || !entry[1].is_number() || !std::isfinite(entry[1].get<double>())) {
+        throw list[id].wrong("a token and its score");
+      }
+      const auto& piece = entry[0].get_ref<const std::string&>();
+      const bool plain = !piece.empty() && !special.contains(piece);
+      if (plain && vocabulary_->find(piece) != kNoToken) throw list[id].wrong("a token that is not listed before");
+      if (plain) vocabulary_->add(static_cast<int64_t>(id), piece, list.where());
+      else vocabulary_->add_unmatched(static_cast<int64_t>(id), piece, list.where());
+      pieces.scores.push_back(entry[1].get<double>());
+      pieces.uses.push_back(plain ? PieceUse::kNormal : PieceUse::kNever);
+    }
+    const int64_t unknown = model["unk_id"] ? model["unk_id"].number() : kNoToken;
+    if (unknown != kNoToken && !vocabulary_->has(unknown)) throw model["unk_id"].wrong("the id of a token");
+    pieces.unknown = static_cast<int32_t>(unknown);
+    if (unknown != kNoToken) pieces.uses[static_cast<size_t>(unknown)] = PieceUse::kNever;
+    if (model["byte_fallback"].flag(false)) pieces.byte_ids = byte_ids();
+    if (pieces.byte_ids.empty() && unknown == kNoToken) throw model.wrong("an unk_id for what has no token");
+    pieces.vocabulary = vocabulary_;
+    parts_->model = std::make_unique<UnigramModel>(std::move(pieces));
+  }
+
+  // Of <0x00> ... <0xFF>; empty unless all are there.
+  [[nodiscard]] std::vector<int32_t> byte_ids() const {
+    std::vector<int32_t> ids;
+    for (int byte = 0; byte < 256; ++byte) {
+      ids.push_back(vocabulary_->find(fmt::format("<0x{:02X}>", byte)));
+      if (ids.back() == kNoToken) return {};
+    }
+    return ids;
   }
 
   // A token as the file writes it.
@@ -172,10 +226,12 @@ int32_t named_token(const fs::path& folder, const char* key, const TokenizerPart
 
 }  // namespace
 
+std::shared_ptr<TokenizerParts> read_tokenizer_document(const Json& document, const std::string& file) { return TokenizerJsonReader(document, file).read(); }
+
 std::shared_ptr<TokenizerParts> read_tokenizer_json(const fs::path& folder) {
   const fs::path file = folder / "tokenizer.json";
   const Result<Json> document = read_json_file(file);
-  std::shared_ptr<TokenizerParts> parts = TokenizerJsonReader(document.value(), file.string()).read();
+  std::shared_ptr<TokenizerParts> parts = read_tokenizer_document(document.value(), file.string());
   parts->begin_id = named_token(folder, "bos_token", *parts);
   parts->end_id = named_token(folder, "eos_token", *parts);
   return parts;

@@ -5,6 +5,7 @@
 
 #include "text/byte_alphabet.h"
 #include "text/characters.h"
+#include "text/charsmap.h"
 
 namespace penstock::text {
 namespace {
@@ -34,6 +35,30 @@ void add_replace(const JsonNode& node, Normalizer& normalizer) {
   normalizer.add_replace(literal_of(pattern["String"]), node["content"].text());
 }
 
+std::string from_base64(const JsonNode& node) {
+  constexpr std::string_view kDigits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  std::string_view text = node.text();
+  while (text.ends_with('=')) text.remove_suffix(1);
+  std::string bytes;
+  uint32_t bits = 0;
+  int count = 0;
+  for (const char c : text) {
+    const size_t digit = kDigits.find(c);
+    if (digit == std::string_view::npos) throw node.wrong("base64");
+    bits = bits << 6 | static_cast<uint32_t>(digit);
+    if ((count += 6) < 8) continue;
+    count -= 8;
+    bytes += static_cast<char>(bits >> count & 0xFF);
+  }
+  return bytes;
+}
+
+void add_precompiled(const JsonNode& node, Normalizer& normalizer) {
+  const JsonNode table = node["precompiled_charsmap"];
+  const auto rules = std::make_shared<const Charsmap>(from_base64(table), table.where());
+  normalizer.add_step([rules](std::string_view text) { return normalize_clusters(text, *rules); });
+}
+
 void add_normalizer_step(const JsonNode& node, const std::string& type, Normalizer& normalizer) {
   if (type == "NFC") normalizer.add_unicode_form(UnicodeForm::kNfc);
   else if (type == "NFD") normalizer.add_unicode_form(UnicodeForm::kNfd);
@@ -44,6 +69,7 @@ void add_normalizer_step(const JsonNode& node, const std::string& type, Normaliz
   else if (type == "Strip") normalizer.add_strip(node["strip_left"].flag(true), node["strip_right"].flag(true));
   else if (type == "Prepend") normalizer.add_prepend(node["prepend"].text());
   else if (type == "Replace") add_replace(node, normalizer);
+  else if (type == "Precompiled") add_precompiled(node, normalizer);
   else throw node.unsupported(fmt::format("normalizer '{}'", type));
 }
 

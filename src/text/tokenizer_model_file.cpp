@@ -103,12 +103,14 @@ class ModelFileReader {
 
 }  // namespace
 
+std::shared_ptr<TokenizerParts> tokenizer_of(SentencePieceFile file, const std::string& where) { return ModelFileReader(std::move(file), where).read(); }
+
 std::shared_ptr<TokenizerParts> read_tokenizer_model(const fs::path& folder) {
   fs::path path = folder / "tokenizer.model";
   std::error_code failed;
   if (!fs::exists(path, failed) && fs::exists(folder / "spiece.model", failed)) path = folder / "spiece.model";
   const std::string bytes = read_file(path, kFileLimit).value();
-  std::shared_ptr<TokenizerParts> parts = ModelFileReader(parse_sentencepiece(bytes, path.string()), path.string()).read();
+  std::shared_ptr<TokenizerParts> parts = tokenizer_of(parse_sentencepiece(bytes, path.string()), path.string());
 
   const fs::path config_file = folder / "tokenizer_config.json";
   Result<nlohmann::json> config = read_json_file(config_file);

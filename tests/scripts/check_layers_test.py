@@ -51,7 +51,7 @@ class CheckLayers(unittest.TestCase):
     def test_an_equal_folder_is_refused(self):
         self.assert_one(self.include("src/plan/a.cpp", "cluster/a.h"), "plan (rank 2)", "cluster (rank 2)")
         self.write("src/plan/a.cpp", "")
-        self.assert_one(self.include("src/config/a.cpp", "text/a.h"), "config (rank 1)", "text (rank 1)")
+        self.assert_one(self.include("src/config/a.cpp", "text/a.h"), "config (rank 1)", "text (rank 2)")
 
     def test_angle_brackets_and_spaces_hide_nothing(self):
         self.write("src/plan/a.cpp", "  #  include <frontend/a.h>\n")
