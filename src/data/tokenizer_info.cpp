@@ -1,6 +1,8 @@
 #include "data/tokenizer_info.h"
 
 #include "base/file.h"
+#include "formats/gguf_model.h"
+#include "text/gguf_tokenizer.h"
 
 namespace penstock::data {
 namespace {
@@ -52,6 +54,10 @@ std::shared_ptr<const text::Tokenizer> open_tokenizer(const fs::path& folder) {
 
 void copy_tokenizer_files(const fs::path& folder, const fs::path& to) {
   if (folder.empty()) return text::write_tokenizer_files(to);
+  if (const auto gguf = formats::find_gguf(folder)) {
+    for (const auto& [name, content] : text::tokenizer_files_of_gguf(formats::read_gguf_header(*gguf))) write_file_atomic(to / name, content);
+    return;
+  }
   for (const char* name : kFiles) {
     const auto bytes = read_file(folder / name, kFileLimit);
     if (bytes) {

@@ -19,7 +19,7 @@ struct TokenizerInfo {
 
 [[nodiscard]] TokenizerInfo describe(const text::Tokenizer& tokenizer);
 
-// The byte tokenizer for an empty folder name, else that of a model directory. Errors as text::Tokenizer::load.
+// The byte tokenizer for an empty folder name, else that of a model (a Hugging Face directory or a GGUF file). Errors as text::Tokenizer::load.
 [[nodiscard]] std::shared_ptr<const text::Tokenizer> open_tokenizer(const std::filesystem::path& folder);
 
 // The tokenizer's files, for a model directory: copies of those in `folder`, or the byte tokenizer's for an empty name.

@@ -9,13 +9,13 @@
 #include "model/families.h"
 #include "model/stored_weights.h"
 #include "plan/partition.h"
-#include "weights/hf_directory.h"
+#include "weights/model_files.h"
 
 namespace penstock::engine {
 namespace {
 
-model::TransformerConfig read_config(const std::filesystem::path& folder) {
-  return model::parse_transformer_config(weights::read_config_json(folder).dump(), (folder / "config.json").string()).value();
+model::TransformerConfig read_config(const std::filesystem::path& model) {
+  return model::parse_transformer_config(weights::read_config_json(model).dump(), weights::config_name(model)).value();
 }
 
 plan::Boundaries cut(const std::vector<model::LayerSpec>& specs, int num_stages) {
@@ -44,9 +44,13 @@ StageRunner::StageRunner(const StageOptions& options) : options_(options), confi
   const auto specs = model::transformer_layers(config_);
   stage_ = std::make_unique<pipeline::Stage>(specs, cut(specs, options.num_stages), options.stage);
   const model::StoredWeights weights(options.model, config_);
+  int64_t loaded = 0, all = 0;
+  for (const model::Parameter& p : stage_->parameters()) all += p.value.numel();
   for (model::Parameter& p : stage_->parameters()) {
     weights.load(p);
     p.value.requires_grad_(false);
+    loaded += p.value.numel();
+    if (options.on_progress) options.on_progress(static_cast<double>(loaded) / static_cast<double>(all));
   }
   weights.require_all_used(stage_->parameters());
 }

@@ -2,6 +2,7 @@
 // One stage of a served model: its layers, its KV cache, and what a step does to them.
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -14,13 +15,14 @@
 namespace penstock::engine {
 
 struct StageOptions {
-  std::filesystem::path model;     // a Hugging Face directory
+  std::filesystem::path model;     // a Hugging Face directory, a GGUF file or a folder with one
   int stage = 0;
   int num_stages = 1;
   int max_sequences = 8;           // that run at once
   int max_sequence_tokens = 0;     // 0 = the model's max_position_embeddings
   kernels::Compute compute = kernels::Compute::kFp32;
   int64_t kv_cache_bytes = 0;      // of this stage; 0 = as plan_pages() finds
+  std::function<void(double share)> on_progress = {};  // told of the share of the stage's weights that is loaded
 };
 
 // Threads: owned by one thread.

@@ -205,6 +205,8 @@ std::string model_stem(std::string_view name) {
   for (const std::string_view suffix : kSuffixes) {
     if (name.size() > suffix.size() && name.ends_with(suffix)) return std::string(name.substr(0, name.size() - suffix.size()));
   }
+  constexpr std::string_view kGguf = ".gguf";
+  if (name.size() > kGguf.size() && name.ends_with(kGguf)) name.remove_suffix(kGguf.size());
   return std::string(name);
 }
 

@@ -210,6 +210,7 @@ TEST(ArchiveNames, AreKnownByTheirSuffixes) {
   EXPECT_EQ(model_stem("https://x/y/tiny.tar.gz"), "tiny");
   EXPECT_EQ(model_stem("store/tiny.v2/"), "tiny.v2");
   EXPECT_EQ(model_stem("tiny.mar"), "tiny");
+  EXPECT_EQ(model_stem("store/tiny.Q4_1.gguf"), "tiny.Q4_1");
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "base/file.h"
+#include "formats/gguf_model.h"
 
 namespace penstock::frontend {
 namespace {
@@ -18,7 +19,7 @@ namespace fs = std::filesystem;
 bool holds_model(const fs::path& folder) {
   std::error_code ignored;
   return fs::exists(folder / "MAR-INF" / "MANIFEST.json", ignored) || fs::exists(folder / "config.json", ignored) ||
-         fs::exists(folder / "model-config.yaml", ignored);
+         fs::exists(folder / "model-config.yaml", ignored) || formats::holds_gguf(folder);
 }
 
 // Where the model lies in an unpacked archive: at its top, or in the one folder there. Empty: nowhere.
@@ -42,7 +43,7 @@ bool same_bytes(const fs::path& a, const fs::path& b) {
 
 Result<ModelFolder> ModelArchives::open(ModelFolder model) {
   std::error_code ignored;
-  if (!fs::is_regular_file(model.folder, ignored)) return model;
+  if (!fs::is_regular_file(model.folder, ignored) || model.folder.extension() == ".gguf") return model;
   const auto stamp = stamp_of(model.folder);
   if (!stamp) return stamp.error();
   auto unpacked = find_unpacked(model.folder, stamp.value());

@@ -70,6 +70,11 @@ bool names_a_handler(const fs::path& file) {
 // A Python handler reads the same file, which may hold what only it knows.
 Result<config::ModelConfig> read_config(const fs::path& folder, const Manifest& manifest, const std::string& handler) {
   std::error_code ignored;
+  if (fs::is_regular_file(folder, ignored)) {  // a GGUF file
+    config::ModelConfig config;
+    config.handler.model_path = fs::absolute(folder).lexically_normal();
+    return config;
+  }
   const fs::path file = folder / (manifest.config_file.empty() ? "model-config.yaml" : manifest.config_file);
   const bool is_there = !manifest.config_file.empty() || fs::exists(file, ignored);
   const std::string& name = handler.empty() ? manifest.handler : handler;

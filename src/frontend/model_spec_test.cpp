@@ -36,6 +36,17 @@ TEST_F(ModelSpecTest, AFolderWithoutAManifestIsVersionOne) {
   EXPECT_FALSE(spec.is_default);
 }
 
+TEST_F(ModelSpecTest, AGgufFileIsAModelOfItsOwn) {
+  write_file_atomic(dir_.path() / "x.gguf", "x");
+  write_file_atomic(dir_.path() / "model-config.yaml", "minWorkers: 2\n");
+  const std::filesystem::path file = dir_.path() / "x.gguf";
+  const ModelSpec spec = read_model_spec({"", file.string(), file, file}, {}).value();
+  EXPECT_EQ(spec.name, "x");
+  EXPECT_EQ(spec.config.handler.model_path, file);
+  EXPECT_EQ(spec.handler, "llm");
+  EXPECT_EQ(spec.config.min_workers, 0) << "the folder around it is not its own";
+}
+
 TEST_F(ModelSpecTest, AManifestNamesVersionAndConfiguration) {
   write_file_atomic(dir_.path() / "model-config.yaml", "minWorkers: 2\n");
   write_file_atomic(dir_.path() / "other.yaml", "minWorkers: 3\n");

@@ -6,6 +6,7 @@
 #include <cctype>
 #include <system_error>
 
+#include "formats/gguf_model.h"
 #include "frontend/archive.h"
 
 namespace penstock::frontend {
@@ -16,7 +17,7 @@ namespace fs = std::filesystem;
 bool holds_model(const fs::path& folder) {
   std::error_code ignored;
   return fs::exists(folder / "config.json", ignored) || fs::exists(folder / "model-config.yaml", ignored) ||
-         fs::exists(folder / "MAR-INF" / "MANIFEST.json", ignored);
+         fs::exists(folder / "MAR-INF" / "MANIFEST.json", ignored) || formats::holds_gguf(folder);
 }
 
 bool is_archive_file(const fs::path& path) {
@@ -24,9 +25,11 @@ bool is_archive_file(const fs::path& path) {
   return is_archive_name(path.filename().string()) && fs::is_regular_file(path, ignored);
 }
 
+bool is_gguf_name(std::string_view name) { return name.ends_with(".gguf"); }
+
 bool is_model_source(const fs::path& path) {
   std::error_code ignored;
-  return fs::is_directory(path, ignored) || is_archive_file(path);
+  return fs::is_directory(path, ignored) || is_archive_file(path) || (is_gguf_name(path.string()) && fs::is_regular_file(path, ignored));
 }
 
 }  // namespace
@@ -35,14 +38,14 @@ Result<ModelFolder> resolve_model(const std::optional<ModelStore>& store, const 
   const size_t equals = argument.find('=');
   const std::string folder = equals == std::string::npos ? argument : argument.substr(equals + 1);
   std::string name = argument.substr(0, equals);
-  if (equals == std::string::npos && is_archive_name(name)) name.clear();
+  if (equals == std::string::npos && (is_archive_name(name) || is_gguf_name(name))) name.clear();
   if (auto bad = check_model_name(name); bad && (!name.empty() || folder.empty())) return *bad;
   if (store) {
     auto path = store->resolve(folder);
     if (!path) return path.error();
     return ModelFolder{name, folder, *path, *path};
   }
-  if (equals == std::string::npos && !is_archive_file(folder)) {
+  if (equals == std::string::npos && !is_archive_file(folder) && !is_gguf_name(folder)) {
     return error(Code::kInvalidArgument, "model '{}': where is it? Write {}=FOLDER, or give --model-store DIR", name, name);
   }
   if (!is_model_source(folder)) return error(Code::kNotFound, "model '{}': there is no folder and no archive '{}'", name, folder);
@@ -72,7 +75,7 @@ Result<fs::path> ModelStore::resolve(std::string_view name) const {
     return error(Code::kInvalidArgument, "'{}' does not name a folder or an archive inside the model store '{}' (no absolute path, no '..'); "
                  "without --model-store, NAME=FOLDER takes any folder", name, root_.string());
   }
-  for (const char* suffix : {"", ".mar", ".tar.gz", ".tgz", ".zip"}) {
+  for (const char* suffix : {"", ".mar", ".tar.gz", ".tgz", ".zip", ".gguf"}) {
     fs::path path = root_ / relative;
     path += suffix;
     if (is_model_source(path)) return path;

@@ -64,6 +64,20 @@ TEST_F(ModelStoreTest, ArchivesAreModelsToo) {
   EXPECT_EQ(resolve({"x=readme.txt"}).error().code(), Code::kNotFound);
 }
 
+TEST_F(ModelStoreTest, GgufFilesAreModelsToo) {
+  write_file_atomic(dir_.path() / "store/tiny.gguf", "x");
+  write_file_atomic(dir_.path() / "store/notes/a.gguf", "x");
+  EXPECT_THAT(store().list(), ElementsAre("big", "notes", "small", "tiny.gguf"));
+  auto models = resolve({"tiny", "mine=tiny.gguf", "tiny.gguf"});
+  ASSERT_TRUE(models.ok()) << models.error().message();
+  EXPECT_EQ(models->at(0).folder, dir_.path() / "store/tiny.gguf");
+  EXPECT_EQ(models->at(1).name, "mine");
+  EXPECT_EQ(models->at(2).name, "") << "as its file is called";
+  const std::string path = (dir_.path() / "store/tiny.gguf").string();
+  EXPECT_EQ(resolve_model(std::nullopt, path).value().folder, path);
+  EXPECT_EQ(resolve_model(std::nullopt, path + ".gguf").error().code(), Code::kNotFound);
+}
+
 TEST_F(ModelStoreTest, AnAbsolutePathMayLeadIntoTheStore) {
   auto models = resolve({"x=" + (dir_.path() / "store/small").string()});
   ASSERT_TRUE(models.ok()) << models.error().message();

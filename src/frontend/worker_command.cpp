@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "config/environment.h"
+#include "formats/gguf_model.h"
 
 namespace penstock::frontend {
 namespace {
@@ -36,9 +37,9 @@ std::optional<Error> check_program(const fs::path& program, const char* remedy) 
 Result<WorkerCommand> text_command(const ModelSpec& spec, const fs::path& program) {
   const config::HandlerConfig& handler = spec.config.handler;
   std::error_code ignored;
-  if (!fs::exists(handler.model_path / "config.json", ignored)) {
+  if (!fs::exists(handler.model_path / "config.json", ignored) && !formats::holds_gguf(handler.model_path)) {
     return error(Code::kInvalidArgument,
-                 "model '{}': no config.json in {}; expected a Hugging Face directory there, or handler.model_path in model-config.yaml",
+                 "model '{}': no config.json in {}; expected a Hugging Face directory or a GGUF file there, or handler.model_path in model-config.yaml",
                  spec.name, handler.model_path.string());
   }
   std::vector<std::string> command = {program.string(), "serve", "--model", handler.model_path.string(), "--max-concurrent",

@@ -41,6 +41,13 @@ TEST_F(WorkerCommandTest, TextGenerationTakesAHuggingFaceDirectory) {
                                                                   "--dtype", "auto", "--max-sequence-tokens", "64"));
 }
 
+TEST_F(WorkerCommandTest, TextGenerationTakesAGgufFileAndAFolderWithOne) {
+  write_file_atomic(dir.path() / "x.gguf", "x");
+  EXPECT_EQ(worker_command(spec, programs).value().arguments.at(3), dir.path().string());
+  spec.config.handler.model_path = dir.path() / "x.gguf";
+  EXPECT_EQ(worker_command(spec, programs).value().arguments.at(3), (dir.path() / "x.gguf").string());
+}
+
 TEST_F(WorkerCommandTest, TorchscriptTakesTheSerializedFileOrModelPt) {
   use("torchscript");
   EXPECT_THAT(refusal(), HasSubstr("the torch.jit file: there is no file 'model.pt' in"));

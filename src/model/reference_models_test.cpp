@@ -94,10 +94,12 @@ TEST_P(ReferenceModel, GivesTheLogitsOfEveryPositionAndTheGreedyTokens) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, ReferenceModel,
-                         testing::Values("stories260K/hf", "tiny_gpt2", "tiny_mistral", "tiny_mistral/sharded_bf16", "tiny_qwen2", "tiny_qwen3"),
+                         testing::Values("stories260K/hf", "tiny_gpt2", "tiny_mistral", "tiny_mistral/sharded_bf16", "tiny_qwen2", "tiny_qwen3",
+                                         "stories260K/stories260K.gguf", "tiny_gpt2/tiny_gpt2.gguf", "tiny_mistral/tiny_mistral.gguf", "tiny_qwen2/tiny_qwen2.gguf",
+                                         "tiny_qwen3/tiny_qwen3.gguf"),
                          [](const auto& info) {
                            std::string name = info.param;
-                           std::ranges::replace(name, '/', '_');
+                           std::ranges::replace_if(name, [](char c) { return c == '/' || c == '.'; }, '_');
                            return name;
                          });
 

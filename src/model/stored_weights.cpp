@@ -38,15 +38,15 @@ bool is_a_table(const std::string& tensor) {
                              [&](const char* ending) { return tensor.ends_with(ending); });
 }
 
-std::string prefix_of_files(const weights::HfDirectory& files, const TransformerConfig& config) {
+std::string prefix_of_files(const weights::ModelFiles& files, const TransformerConfig& config) {
   const std::string prefix(tensor_prefix(config));
   return std::ranges::any_of(files.names(), [&](const std::string& name) { return name.starts_with(prefix); }) ? std::string() : prefix;
 }
 
 }  // namespace
 
-StoredWeights::StoredWeights(const std::filesystem::path& folder, const TransformerConfig& config)
-    : config_(config), files_(weights::HfDirectory::open(folder)), left_out_(prefix_of_files(files_, config)) {}
+StoredWeights::StoredWeights(const std::filesystem::path& model, const TransformerConfig& config)
+    : config_(config), files_(weights::open_model_files(model)), left_out_(prefix_of_files(*files_, config)) {}
 
 std::string StoredWeights::stored_name(const std::string& name) const {
   return name.starts_with(left_out_) ? name.substr(left_out_.size()) : name;
@@ -55,11 +55,11 @@ std::string StoredWeights::stored_name(const std::string& name) const {
 void StoredWeights::load(Parameter& parameter) const {
   load_parameter(parameter, parameter.value, [&](const std::string& name) {
     const std::string stored = stored_name(name);
-    if (!files_.has(stored)) {
-      throw error(Code::kDataLoss, "{} holds no tensor '{}', which {} needs; are config.json and the weights of one model?", files_.folder().string(), stored,
+    if (!files_->has(stored)) {
+      throw error(Code::kDataLoss, "{} holds no tensor '{}', which {} needs; are config.json and the weights of one model?", files_->path().string(), stored,
                   config_.architecture);
     }
-    return files_.tensor(stored);
+    return files_->tensor(stored);
   });
 }
 
@@ -71,23 +71,23 @@ void StoredWeights::require_all_used(std::span<const Parameter> parameters) cons
       if (const auto block = block_of(stored_name(rows.name))) blocks.insert(block->prefix);
     }
   }
-  for (const std::string& name : files_.names()) {
+  for (const std::string& name : files_->names()) {
     const auto block = block_of(name);
     if (!block || is_a_table(name)) continue;
     if (block->number >= config_.num_layers) {
-      throw error(Code::kDataLoss, "{}: tensor '{}' is of a block that config.json, with {} layers, does not have", files_.folder().string(), name, config_.num_layers);
+      throw error(Code::kDataLoss, "{}: tensor '{}' is of a block that config.json, with {} layers, does not have", files_->path().string(), name, config_.num_layers);
     }
     if (blocks.contains(block->prefix) && !used.contains(name)) {
-      throw error(Code::kUnimplemented, "{}: tensor '{}' has no place in {} as config.json describes it", files_.folder().string(), name, config_.architecture);
+      throw error(Code::kUnimplemented, "{}: tensor '{}' has no place in {} as config.json describes it", files_->path().string(), name, config_.architecture);
     }
   }
 }
 
 std::string StoredWeights::dtype() const {
-  const auto names = files_.names();
+  const auto names = files_->names();
   const auto table = std::ranges::find_if(names, [](const std::string& name) { return name.ends_with("embed_tokens.weight") || name.ends_with("wte.weight"); });
-  if (table == names.end()) throw error(Code::kDataLoss, "{} holds no table of token embeddings", files_.folder().string());
-  return std::string(tensor::safetensors_dtype_name(files_.tensor(*table).scalar_type()));
+  if (table == names.end()) throw error(Code::kDataLoss, "{} holds no table of token embeddings", files_->path().string());
+  return std::string(tensor::safetensors_dtype_name(files_->tensor(*table).scalar_type()));
 }
 
 }  // namespace penstock::model

@@ -1,13 +1,13 @@
 #pragma once
-// The weights of a Hugging Face directory, parameter by parameter.
+// The weights of a model on disk, parameter by parameter.
 #include <filesystem>
-#include <map>
+#include <memory>
 #include <span>
 #include <string>
 
 #include "model/layer.h"
 #include "model/transformer_config.h"
-#include "weights/hf_directory.h"
+#include "weights/model_files.h"
 
 namespace penstock::model {
 
@@ -18,20 +18,22 @@ namespace penstock::model {
 //          kUnimplemented (a dtype, a tensor of a block that this architecture has no use for).
 class StoredWeights {
  public:
-  StoredWeights(const std::filesystem::path& folder, const TransformerConfig& config);
+  // `model`: a Hugging Face directory, a GGUF file or a folder with one.
+  StoredWeights(const std::filesystem::path& model, const TransformerConfig& config);
 
-  // Fills the value of a parameter from its stored parts, converted to float32: exact for F32, F16 and BF16.
+  // Fills the value of a parameter from its stored parts, converted to float32: exact for F32, F16 and BF16, and for blocks of
+  // integers the values that they stand for.
   void load(Parameter& parameter) const;
   // Refuses tensors of the blocks that these parameters are in which none of them uses, and blocks that the configuration does not have.
   void require_all_used(std::span<const Parameter> parameters) const;
-  // What the input table is stored in: "F32", "F16", "BF16".
+  // What the input table is stored in: "F32", "F16", "BF16"; "F32" for blocks of integers.
   [[nodiscard]] std::string dtype() const;
 
  private:
   [[nodiscard]] std::string stored_name(const std::string& name) const;
 
   const TransformerConfig config_;
-  const weights::HfDirectory files_;
+  const std::unique_ptr<const weights::ModelFiles> files_;
   const std::string left_out_;  // tensor_prefix() where the files leave it out, else empty
 };
 

@@ -3,7 +3,9 @@
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
+#include "formats/gguf_model.h"
 #include "model/families.h"
+#include "text/gguf_tokenizer.h"
 #include "text/tokenizer.h"
 
 namespace penstock::train {
@@ -52,6 +54,12 @@ ModelDescription ModelDescription::of_new(const model::TransformerConfig& config
 
 ModelDescription ModelDescription::copied(const fs::path& folder, tensor::ScalarType dtype) {
   ModelDescription description;
+  if (const auto gguf = formats::find_gguf(folder)) {
+    const auto model = formats::GgufModel::open(*gguf);
+    description.files_ = text::tokenizer_files_of_gguf(model.header());
+    description.files_[kConfig] = with_dtype(model.config(), *gguf, dtype);
+    return description;
+  }
   description.files_[kConfig] = with_dtype(read_file(folder / kConfig, kMaxFileBytes).value(), folder / kConfig, dtype);
   description.copy_files(folder);
   return description;

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "data/corpus.h"
+#include "formats/gguf_model.h"
 #include "model/families.h"
 
 namespace penstock::train {
@@ -83,13 +84,15 @@ RunModel open_run_model(const config::TrainConfig& config) {
     const tensor::ScalarType dtype = exported_dtype(config.model_export.dtype, at::kFloat);
     return {shape, std::move(tokenizer), ModelDescription::of_new(shape, dtype, tokenizer_folder), dtype, nullptr};
   }
-  const fs::path folder = config.model.path;
-  if (!fs::is_directory(folder)) throw error(Code::kNotFound, "model.path: {} does not exist or is not a folder; expected a Hugging Face directory", folder.string());
-  const model::TransformerConfig shape = model::parse_transformer_config(weights::read_config_json(folder).dump(), (folder / "config.json").string()).value();
+  const fs::path path = config.model.path;
+  if (!fs::is_directory(path) && !formats::holds_gguf(path)) {
+    throw error(Code::kNotFound, "model.path: {} does not exist or is not a folder; expected a Hugging Face directory or a GGUF file", path.string());
+  }
+  const model::TransformerConfig shape = model::parse_transformer_config(weights::read_config_json(path).dump(), weights::config_name(path)).value();
   require_agreement(config.model, shape);
-  auto stored = std::make_shared<const model::StoredWeights>(folder, shape);
+  auto stored = std::make_shared<const model::StoredWeights>(path, shape);
   const tensor::ScalarType dtype = exported_dtype(config.model_export.dtype, *tensor::parse_safetensors_dtype(stored->dtype()));
-  RunModel model{shape, text::Tokenizer::load(folder).value(), ModelDescription::copied(folder, dtype), dtype, stored};
+  RunModel model{shape, text::Tokenizer::load(path).value(), ModelDescription::copied(path, dtype), dtype, stored};
   require_fit(config, model);
   return model;
 }

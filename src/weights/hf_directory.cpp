@@ -9,29 +9,15 @@
 #include <unordered_map>
 
 #include "base/error.h"
-#include "base/file.h"
 #include "base/mutex.h"
+#include "weights/json_file.h"
 
 namespace penstock::weights {
 namespace {
 
 constexpr size_t kMaxIndexBytes = 256 << 20;
-constexpr size_t kMaxConfigBytes = 16 << 20;
 constexpr const char* kSingleFile = "model.safetensors";
 constexpr const char* kIndexFile = "model.safetensors.index.json";
-
-nlohmann::json parse_json_object(const std::filesystem::path& path, size_t limit_bytes, Code code) {
-  const std::string text = read_file(path, limit_bytes).value();
-  try {
-    nlohmann::json json = nlohmann::json::parse(text);
-    if (!json.is_object()) throw error(code, "{}: it holds a JSON {}; expected an object", path.string(), json.type_name());
-    return json;
-  } catch (const nlohmann::json::parse_error& failed) {
-    throw error(code, "{}: it is not JSON: error at byte {}", path.string(), failed.byte);
-  } catch (const nlohmann::json::exception& failed) {  // a number that no double holds
-    throw error(code, "{}: it is not JSON: {}", path.string(), failed.what());
-  }
-}
 
 // A plain name: an index may not lead out of its folder. (The name may be a link; Hugging Face's cache is made of them.)
 bool is_plain_file_name(const std::string& name) {
@@ -117,7 +103,7 @@ HfDirectory HfDirectory::open(const std::filesystem::path& folder) {
   return HfDirectory(std::move(impl));
 }
 
-const std::filesystem::path& HfDirectory::folder() const { return impl_->folder; }
+const std::filesystem::path& HfDirectory::path() const { return impl_->folder; }
 
 std::vector<std::string> HfDirectory::names() const {
   std::vector<std::string> names;
@@ -138,10 +124,6 @@ Tensor HfDirectory::tensor(const std::string& name) const {
 int HfDirectory::num_open_files() const {
   MutexLock lock(impl_->mutex);
   return static_cast<int>(std::count_if(impl_->open_files.begin(), impl_->open_files.end(), [](const auto& file) { return file.second != nullptr; }));
-}
-
-nlohmann::json read_config_json(const std::filesystem::path& folder) {
-  return parse_json_object(folder / "config.json", kMaxConfigBytes, Code::kInvalidArgument);
 }
 
 }  // namespace penstock::weights

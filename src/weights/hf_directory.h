@@ -3,10 +3,10 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
-#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 
+#include "weights/model_files.h"
 #include "weights/safetensors.h"
 
 namespace penstock::weights {
@@ -16,19 +16,19 @@ namespace penstock::weights {
 //
 // Threads: any.
 // Errors:  kNotFound or kDataLoss naming file and tensor; kUnimplemented for a dtype that we do not read.
-class HfDirectory {
+class HfDirectory final : public ModelFiles {
  public:
   // Throws Error when there are no weights, or a shard that the index names is absent or not a file of this folder.
   [[nodiscard]] static HfDirectory open(const std::filesystem::path& folder);
   HfDirectory(HfDirectory&&) noexcept;
   HfDirectory& operator=(HfDirectory&&) noexcept;
-  ~HfDirectory();
+  ~HfDirectory() override;
 
-  [[nodiscard]] const std::filesystem::path& folder() const;
-  [[nodiscard]] std::vector<std::string> names() const;  // sorted
-  [[nodiscard]] bool has(const std::string& name) const;
+  [[nodiscard]] const std::filesystem::path& path() const override;
+  [[nodiscard]] std::vector<std::string> names() const override;
+  [[nodiscard]] bool has(const std::string& name) const override;
   // As SafetensorsFile::tensor(): a read-only view of the mapped file.
-  [[nodiscard]] Tensor tensor(const std::string& name) const;
+  [[nodiscard]] Tensor tensor(const std::string& name) const override;
   // How many files have been mapped so far.
   [[nodiscard]] int num_open_files() const;
 
@@ -37,8 +37,5 @@ class HfDirectory {
   explicit HfDirectory(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };
-
-// config.json of the folder. Throws Error kNotFound (absent), kInvalidArgument (not a JSON object: file and byte).
-[[nodiscard]] nlohmann::json read_config_json(const std::filesystem::path& folder);
 
 }  // namespace penstock::weights
