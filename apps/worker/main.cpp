@@ -42,7 +42,18 @@ int main(int argc, char** argv) {
   serve_command->add_option("--max-sequence-tokens", serve.max_sequence_tokens, "prompt and completion; 0 = as the model says");
   serve_command->add_option("--kv-cache-mb", serve.kv_cache_mb, "MiB for keys and values on this rank; 0 = by itself")->check(CLI::NonNegativeNumber);
   serve_command->add_option("--dtype", serve.dtype, "auto, fp32 or bf16")->check(CLI::IsMember({"auto", "fp32", "bf16"}));
+  serve_command->add_option("--quantization", serve.quantization, "none, or what the weights are rounded to: int8 or int4")->check(CLI::IsMember({"none", "int8", "int4"}));
   serve_command->callback([&] { exit_code = run_serve_rank(serve); });
+
+  BenchRankOptions bench;
+  CLI::App* bench_command = app.add_subcommand("bench", "the measuring of `penstock bench prefill|decode`");
+  bench_command->add_option("work", bench.work, "prefill or decode")->required()->check(CLI::IsMember({"prefill", "decode"}));
+  bench_command->add_option("--model", bench.model, "a shape's name, or a config.json")->required();
+  bench_command->add_option("--precision", bench.precision, "auto, fp32, bf16, int8 or int4")->check(CLI::IsMember({"auto", "fp32", "bf16", "int8", "int4"}));
+  bench_command->add_option("--batch", bench.batch, "sequences at once")->check(CLI::Range(1, 1024));
+  bench_command->add_option("--prompt", bench.prompt, "tokens")->check(CLI::Range(1, 1 << 20));
+  bench_command->add_option("--repeats", bench.repeats, "measured prompts or steps")->check(CLI::Range(1, 100000));
+  bench_command->callback([&] { exit_code = run_bench_rank(bench); });
 
   TorchscriptOptions torchscript;
   CLI::App* torchscript_command = app.add_subcommand("torchscript", "the worker of a torch.jit file");

@@ -36,7 +36,19 @@ struct ServeRankOptions {
   int max_sequence_tokens = 0;  // 0 = the model's
   std::string dtype = "auto";   // auto, fp32, bf16
   int kv_cache_mb = 0;          // MiB for keys and values; 0 = by itself
+  std::string quantization = "none";  // none, int8, int4
 };
 int run_serve_rank(const ServeRankOptions& options);
+
+struct BenchRankOptions {
+  std::string work;                // prefill, decode
+  std::string model;               // a preset's name, or a config.json or its folder
+  std::string precision = "auto";  // auto, fp32, bf16, int8, int4
+  int batch = 1;
+  int prompt = 64;
+  int repeats = 16;
+};
+// Random weights; prints what was measured.
+int run_bench_rank(const BenchRankOptions& options);
 
 }  // namespace penstock

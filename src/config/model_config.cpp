@@ -129,6 +129,8 @@ std::vector<Field> fields_of(ModelConfig& c, RawModelConfig& raw) {
       integer_field("handler.max_concurrent", c.handler.max_concurrent, {1, 4096}, ""),
       choice_field<ComputeType>("handler.dtype", c.handler.dtype,
                                 {{"auto", ComputeType::kAuto}, {"fp32", ComputeType::kFloat32}, {"bf16", ComputeType::kBfloat16}}, ""),
+      choice_field<Quantization>("handler.quantization", c.handler.quantization,
+                                 {{"none", Quantization::kNone}, {"int8", Quantization::kInt8}, {"int4", Quantization::kInt4}}, ""),
   };
   for (Field& field : idle_fields(raw.idle)) fields.push_back(std::move(field));
   return fields;

@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "base/host_memory.h"
 #include "engine/kv_budget.h"
 #include "engine/page_pool.h"
+#include "kernels/parallel.h"
 #include "model/families.h"
 #include "model/stored_weights.h"
 #include "plan/partition.h"
@@ -43,16 +45,23 @@ StageRunner::StageRunner(const StageOptions& options) : options_(options), confi
   }
   const auto specs = model::transformer_layers(config_);
   stage_ = std::make_unique<pipeline::Stage>(specs, cut(specs, options.num_stages), options.stage);
-  const model::StoredWeights weights(options.model, config_);
+  load_weights();
+  if (!quantized_.empty()) team_ = std::make_unique<kernels::ThreadTeam>(at::get_num_threads());
+}
+
+void StageRunner::load_weights() {
+  std::optional<model::StoredWeights> files;
+  if (!options_.weights) files.emplace(options_.model, config_);
   int64_t loaded = 0, all = 0;
   for (const model::Parameter& p : stage_->parameters()) all += p.value.numel();
   for (model::Parameter& p : stage_->parameters()) {
-    weights.load(p);
-    p.value.requires_grad_(false);
+    if (files) files->load(p);
+    else options_.weights(p);
+    model::hold(p, options_.quantization, options_.compute, quantized_);
     loaded += p.value.numel();
-    if (options.on_progress) options.on_progress(static_cast<double>(loaded) / static_cast<double>(all));
+    if (options_.on_progress) options_.on_progress(static_cast<double>(loaded) / static_cast<double>(all));
   }
-  weights.require_all_used(stage_->parameters());
+  if (files) files->require_all_used(stage_->parameters());
 }
 
 int StageRunner::affordable_pages() const {
@@ -65,10 +74,18 @@ void StageRunner::make_cache(int num_pages) {
   slots_ = std::make_unique<SlotTable>(options_.max_sequences, num_pages);
 }
 
+int64_t StageRunner::weight_bytes() const {
+  int64_t bytes = quantized_.bytes();
+  for (const model::Parameter& p : stage_->parameters()) bytes += static_cast<int64_t>(p.value.storage().nbytes());
+  return bytes;
+}
+
 at::Tensor StageRunner::forward(const StepPlan& plan, const at::Tensor& input) {
   at::NoGradGuard no_grad;
   PENSTOCK_CHECK(cache_, "a step before make_cache()");
   slots_->apply(plan);
+  std::optional<kernels::TeamScope> scope;
+  if (team_) scope.emplace(*team_);
   std::vector<kernels::SequenceRows> rows;
   std::vector<int64_t> sampled;
   int64_t end = 0;
@@ -79,6 +96,7 @@ at::Tensor StageRunner::forward(const StepPlan& plan, const at::Tensor& input) {
   }
   model::ForwardContext context;
   context.linear.compute = options_.compute;
+  context.linear.quantized = quantized_.empty() ? nullptr : &quantized_;
   context.sequences = rows;
   context.cache = cache_.get();
   if (stage_->is_last()) context.output_rows = at::tensor(sampled, at::kLong);
@@ -93,7 +111,9 @@ std::vector<SampledToken> StageRunner::sample(const StepPlan& plan, at::Tensor l
   const auto width = static_cast<size_t>(logits.size(-1));
   float* first = logits.data_ptr<float>();
   std::vector<SampledToken> tokens(steps.size());
-  at::parallel_for(0, static_cast<int64_t>(steps.size()), 1, [&](int64_t begin, int64_t end) {
+  std::optional<kernels::TeamScope> scope;
+  if (team_) scope.emplace(*team_);
+  kernels::parallel_for(0, static_cast<int64_t>(steps.size()), 1, [&](int64_t begin, int64_t end) {
     for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) {
       const SlotTable::Slot& slot = slots_->at(steps[i]->slot);
       tokens[i] = next_token({first + i * width, width}, slot.choice, slot.history, steps[i]->start + steps[i]->count);

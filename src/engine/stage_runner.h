@@ -8,6 +8,8 @@
 
 #include "engine/slot_table.h"
 #include "engine/step_plan.h"
+#include "kernels/thread_team.h"
+#include "model/held_weights.h"
 #include "model/kv_cache.h"
 #include "model/transformer_config.h"
 #include "pipeline/stage.h"
@@ -23,9 +25,12 @@ struct StageOptions {
   kernels::Compute compute = kernels::Compute::kFp32;
   int64_t kv_cache_bytes = 0;      // of this stage; 0 = as plan_pages() finds
   std::function<void(double share)> on_progress = {};  // told of the share of the stage's weights that is loaded
+  model::Quantization quantization = model::Quantization::kNone;
+  // Fills a parameter in place of the files, of which then only config.json is read; for measurements.
+  std::function<void(model::Parameter&)> weights = {};
 };
 
-// Threads: owned by one thread.
+// Threads: owned by one thread. With quantized weights its loops run on a team of as many threads as LibTorch had when it was made.
 class StageRunner {
  public:
   // Builds the stage's layers and reads their weights, and no others, from the mapped files. Stages are cut by parameters.
@@ -47,12 +52,18 @@ class StageRunner {
   [[nodiscard]] const model::TransformerConfig& config() const { return config_; }
   [[nodiscard]] int max_sequence_tokens() const { return max_sequence_tokens_; }
   [[nodiscard]] const pipeline::Stage& stage() const { return *stage_; }
+  // Of the stage's weights, in the form in which they are held.
+  [[nodiscard]] int64_t weight_bytes() const;
 
  private:
+  void load_weights();
+
   const StageOptions options_;
   model::TransformerConfig config_;
   int max_sequence_tokens_ = 0;
   std::unique_ptr<pipeline::Stage> stage_;
+  kernels::QuantizedWeights quantized_;
+  std::unique_ptr<kernels::ThreadTeam> team_;  // null where nothing is quantized
   std::unique_ptr<model::KvCache> cache_;
   std::unique_ptr<SlotTable> slots_;
 };

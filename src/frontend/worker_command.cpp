@@ -18,13 +18,24 @@ namespace fs = std::filesystem;
 
 constexpr int kDefaultBatchDelayMs = 100;  // as in TorchServe
 
+// As penstock-worker takes it.
 std::string_view dtype_name(config::ComputeType type) {
   switch (type) {
-    case config::ComputeType::kFloat32: return "float32";
-    case config::ComputeType::kBfloat16: return "bfloat16";
+    case config::ComputeType::kFloat32: return "fp32";
+    case config::ComputeType::kBfloat16: return "bf16";
     case config::ComputeType::kAuto: break;
   }
   return "auto";
+}
+
+// What --quantization is given; empty for none.
+std::string_view quantization_name(config::Quantization quantization) {
+  switch (quantization) {
+    case config::Quantization::kInt8: return "int8";
+    case config::Quantization::kInt4: return "int4";
+    case config::Quantization::kNone: break;
+  }
+  return "";
 }
 
 WorkerCommand plain(std::vector<std::string> arguments) { return {std::move(arguments), "--socket", {}}; }
@@ -47,6 +58,8 @@ Result<WorkerCommand> text_command(const ModelSpec& spec, const fs::path& progra
   if (handler.max_sequence_tokens > 0) {
     command.insert(command.end(), {"--max-sequence-tokens", std::to_string(handler.max_sequence_tokens)});
   }
+  const std::string quantization(quantization_name(handler.quantization));
+  if (!quantization.empty()) command.insert(command.end(), {"--quantization", quantization});
   return plain(std::move(command));
 }
 

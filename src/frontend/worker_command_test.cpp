@@ -48,6 +48,25 @@ TEST_F(WorkerCommandTest, TextGenerationTakesAGgufFileAndAFolderWithOne) {
   EXPECT_EQ(worker_command(spec, programs).value().arguments.at(3), (dir.path() / "x.gguf").string());
 }
 
+TEST_F(WorkerCommandTest, TextGenerationNamesTheDtypeAsTheWorkerTakesIt) {
+  write_file_atomic(dir.path() / "config.json", "{}");
+  for (const auto& [dtype, name] : {std::pair(config::ComputeType::kFloat32, "fp32"), std::pair(config::ComputeType::kBfloat16, "bf16")}) {
+    spec.config.handler.dtype = dtype;
+    const auto arguments = worker_command(spec, programs).value().arguments;
+    EXPECT_THAT(std::vector(arguments.end() - 2, arguments.end()), ElementsAre("--dtype", name));
+  }
+}
+
+TEST_F(WorkerCommandTest, TextGenerationPassesTheQuantizationOn) {
+  write_file_atomic(dir.path() / "config.json", "{}");
+  EXPECT_THAT(worker_command(spec, programs).value().arguments, testing::Not(testing::Contains("--quantization")));
+  for (const auto& [quantization, name] : {std::pair(config::Quantization::kInt8, "int8"), std::pair(config::Quantization::kInt4, "int4")}) {
+    spec.config.handler.quantization = quantization;
+    const auto arguments = worker_command(spec, programs).value().arguments;
+    EXPECT_THAT(std::vector(arguments.end() - 2, arguments.end()), ElementsAre("--quantization", name));
+  }
+}
+
 TEST_F(WorkerCommandTest, TorchscriptTakesTheSerializedFileOrModelPt) {
   use("torchscript");
   EXPECT_THAT(refusal(), HasSubstr("the torch.jit file: there is no file 'model.pt' in"));

@@ -7,6 +7,7 @@
 #include "kernels/attention.h"
 #include "kernels/attention_rows.h"
 #include "kernels/matmul.h"
+#include "kernels/parallel.h"
 #include "kernels/simd.h"
 
 namespace penstock::kernels {
@@ -173,7 +174,7 @@ Tensor cached_attention(const Tensor& qkv, const AttentionShape& shape, const Ro
   float *in = qkv.data_ptr<float>(), *to = out.data_ptr<float>();
   const std::vector<Place> places = places_of(sequences);
   // All are stored before any is read: a sequence may share a page that another one fills in this very step.
-  at::parallel_for(0, qkv.size(0), 16, [&](int64_t begin, int64_t end) {
+  parallel_for(0, qkv.size(0), 16, [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) store_row(in + r * shape.row(), shape, rotary, places[static_cast<size_t>(r)], cache);
   });
   std::vector<std::pair<const SequenceRows*, int64_t>> few;  // and their first rows
@@ -182,14 +183,14 @@ Tensor cached_attention(const Tensor& qkv, const AttentionShape& shape, const Ro
     if (rows.count <= kFewRows) {
       few.emplace_back(&rows, row);
     } else {
-      at::parallel_for(0, shape.heads, 1, [&](int64_t begin, int64_t end) {
+      parallel_for(0, shape.heads, 1, [&](int64_t begin, int64_t end) {
         Scratch scratch;
         for (int64_t h = begin; h < end; ++h) attend_many(in + row * shape.row(), to + row * out_row, shape, rows, cache, h, scratch);
       });
     }
     row += rows.count;
   }
-  at::parallel_for(0, static_cast<int64_t>(few.size()) * shape.kv_heads, 1, [&](int64_t begin, int64_t end) {
+  parallel_for(0, static_cast<int64_t>(few.size()) * shape.kv_heads, 1, [&](int64_t begin, int64_t end) {
     std::vector<float> scores;
     for (int64_t task = begin; task < end; ++task) {
       const auto& [rows, first] = few[static_cast<size_t>(task / shape.kv_heads)];

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "kernels/rms_norm.h"
+#include "kernels/parallel.h"
 #include "kernels/rms_norm_rows.h"
 
 namespace penstock::kernels {
@@ -29,7 +30,7 @@ Tensor forward_heads(const Tensor& qkv, const AttentionShape& shape, const Tenso
   inverse = at::empty({s.rows, s.norms()}, qkv.options());
   const float *x = qkv.data_ptr<float>(), *qw = q_weight.data_ptr<float>(), *kw = k_weight.data_ptr<float>();
   float *y = out.data_ptr<float>(), *inv = inverse.data_ptr<float>();
-  at::parallel_for(0, s.rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
+  parallel_for(0, s.rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
       const float* in = x + r * s.row();
       float *to = y + r * s.row(), *one = inv + r * s.norms();

@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "kernels/matmul.h"
+#include "kernels/quantized_linear.h"
 #include "kernels/weight_grad_queue.h"
 
 namespace penstock::kernels {
@@ -92,6 +93,9 @@ struct DeferringLinear : torch::autograd::Function<DeferringLinear> {
 
 Tensor linear(const Tensor& x, const Tensor& weight, const LinearOptions& options) {
   PENSTOCK_CHECK(x.size(-1) == weight.size(1), "linear: x has {} columns, weight expects {}", x.size(-1), weight.size(1));
+  if (options.quantized != nullptr) {
+    if (const QuantizedWeight* quantized = options.quantized->find(weight)) return quantized_linear(x, *quantized);
+  }
   const auto compute = static_cast<int64_t>(options.compute);
   if (!at::GradMode::is_enabled() || !(x.requires_grad() || weight.requires_grad())) return forward_product(x, weight, options.compute);
   if (options.weight_grads != nullptr && x.requires_grad() && weight.requires_grad()) {

@@ -5,6 +5,7 @@
 
 namespace penstock::kernels {
 
+class QuantizedWeights;
 class WeightGradQueue;
 
 struct LinearOptions {
@@ -12,9 +13,11 @@ struct LinearOptions {
   // Where set, the backward pass makes the gradient of x only, and leaves the weight's to this queue, which must outlive the graph. An x that
   // needs no gradient leaves nothing to put off: the weight's gradient is then made as usual.
   WeightGradQueue* weight_grads = nullptr;
+  // Serving: the weights that are held quantized. Their products need no gradient, and `compute` does not matter to them.
+  const QuantizedWeights* quantized = nullptr;
 };
 
-// x [..., D] float32, weight [O, D] float32 -> [..., O] float32. Records a gradient for what requires one.
+// x [..., D] float32, weight [O, D] float32 (serving in bfloat16: that) -> [..., O] float32. Records a gradient for what requires one.
 Tensor linear(const Tensor& x, const Tensor& weight, const LinearOptions& options = {});
 
 // With `bias` [O] added, or none where it is undefined. Its gradient is never put off: it is a sum over rows, as cheap as a norm's.

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "kernels/parallel.h"
 #include "kernels/rms_norm_rows.h"
 #include "kernels/simd.h"
 
@@ -49,7 +50,7 @@ Tensor forward_rows(const Tensor& x, const Tensor& weight, double eps, Tensor& i
   inverse = at::empty({rows}, x.options());
   const float *xp = x.data_ptr<float>(), *wp = weight.data_ptr<float>();
   float *yp = y.data_ptr<float>(), *ip = inverse.data_ptr<float>();
-  at::parallel_for(0, rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
+  parallel_for(0, rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
     normalise_rows(xp + begin * width, wp, yp + begin * width, ip + begin, end - begin, width, static_cast<float>(eps));
   });
   return y;

@@ -1,6 +1,7 @@
 #include "kernels/swiglu.h"
 
 #include "base/error.h"
+#include "kernels/parallel.h"
 #include "kernels/simd.h"
 
 namespace penstock::kernels {
@@ -41,8 +42,8 @@ Tensor forward_rows(const Tensor& gate_up) {
   Tensor y = at::empty(shape, gate_up.options());
   const float* in = gate_up.data_ptr<float>();
   float* out = y.data_ptr<float>();
-  at::parallel_for(0, rows, kRowsPerTask,
-                   [&](int64_t begin, int64_t end) { gate_rows(in + begin * 2 * width, out + begin * width, end - begin, width); });
+  parallel_for(0, rows, kRowsPerTask,
+               [&](int64_t begin, int64_t end) { gate_rows(in + begin * 2 * width, out + begin * width, end - begin, width); });
   return y;
 }
 

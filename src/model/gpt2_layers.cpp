@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "kernels/attention.h"
+#include "kernels/embedding.h"
 #include "kernels/rotary.h"
 #include "model/document_starts.h"
 #include "model/kv_cache.h"
@@ -19,7 +20,7 @@ struct Linear {
   Linear(int64_t out, int64_t in) : weight(new_weight({out, in})), bias(new_weight({out})) {}
   [[nodiscard]] at::Tensor operator()(const at::Tensor& x, const ForwardContext& context) const { return kernels::linear(x, weight, bias, context.linear); }
   void list(const std::string& name, double init_std, std::vector<Parameter>& all) const {
-    all.push_back({name + ".weight", weight, {{name + ".weight", 0, weight.size(0), true}}, init_std, true});
+    all.push_back(used_as(WeightUse::kProduct, {name + ".weight", weight, {{name + ".weight", 0, weight.size(0), true}}, init_std, true}));
     all.push_back(bias_of(name + ".bias", bias));
   }
   at::Tensor weight, bias;
@@ -56,9 +57,11 @@ class Embedding : public Layer {
     const at::Tensor& ids = inputs.at(0);
     at::Tensor positions = positions_of(ids, context);
     if (const at::Tensor starts = starts_of(inputs); starts.defined()) positions = positions - starts;  // they count within a document
-    return with_starts(at::embedding(tokens_, ids) + at::embedding(places_, positions), inputs);
+    return with_starts(kernels::embedding(tokens_, ids, context.linear) + kernels::embedding(places_, positions, context.linear), inputs);
   }
-  std::vector<Parameter> parameters() override { return {whole(kTokens, tokens_, init_std_), whole("transformer.wpe.weight", places_, init_std_)}; }
+  std::vector<Parameter> parameters() override {
+    return {used_as(WeightUse::kTable, whole(kTokens, tokens_, init_std_)), used_as(WeightUse::kTable, whole("transformer.wpe.weight", places_, init_std_))};
+  }
 
  private:
   double init_std_;
@@ -132,7 +135,7 @@ class Head : public Layer {
   std::vector<Parameter> parameters() override {
     std::vector<Parameter> all;
     norm_.list("transformer.ln_f", all);
-    all.push_back(whole(tied_ ? kTokens : "lm_head.weight", table_, init_std_));
+    all.push_back(used_as(WeightUse::kTable, whole(tied_ ? kTokens : "lm_head.weight", table_, init_std_)));
     return all;
   }
 

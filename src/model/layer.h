@@ -38,6 +38,13 @@ struct StoredRows {
   bool transposed = false;  // the checkpoint holds these rows as columns
 };
 
+// What reads a parameter: what nothing else reads may be held in another form while serving (model/held_weights.h).
+enum class WeightUse {
+  kOther,
+  kProduct,  // kernels::linear() as its weight
+  kTable,    // kernels::embedding(), kernels::linear(), or both
+};
+
 struct Parameter {
   std::string name;                // unique in the model
   at::Tensor value;                // a leaf, float32, [rows, ...]; `value.grad()` is its gradient
@@ -45,6 +52,7 @@ struct Parameter {
   double init_std = 0;             // normal with this deviation; 0 = all init_constant
   bool decay = true;               // weight decay applies
   double init_constant = 1;
+  WeightUse use = WeightUse::kOther;
 };
 
 // One layer. Users derive from this to train models of their own.

@@ -4,6 +4,7 @@
 #include <mutex>
 
 #include "base/error.h"
+#include "kernels/embedding.h"
 #include "kernels/head_norm.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rotary.h"
@@ -40,8 +41,10 @@ class Embedding : public Layer {
     const auto make = [&] { return new_weight({config.vocab_size, config.hidden_size}); };
     table_ = config.tie_word_embeddings ? shared.get(kName, make) : make();
   }
-  Tensors forward(const Tensors& inputs, const ForwardContext&) override { return with_starts(at::embedding(table_, inputs.at(0)), inputs); }
-  std::vector<Parameter> parameters() override { return {whole(kName, table_, init_std_)}; }
+  Tensors forward(const Tensors& inputs, const ForwardContext& context) override {
+    return with_starts(kernels::embedding(table_, inputs.at(0), context.linear), inputs);
+  }
+  std::vector<Parameter> parameters() override { return {used_as(WeightUse::kTable, whole(kName, table_, init_std_))}; }
 
   static constexpr const char* kName = "model.embed_tokens.weight";
 
@@ -86,16 +89,16 @@ class DecoderBlock : public Layer {
     const double residual_std = std / std::sqrt(2.0 * static_cast<double>(config_.num_layers));  // as GPT-2: the residual sum keeps its size
     std::vector<Parameter> all;
     all.push_back(whole(prefix + "input_layernorm.weight", attention_norm_, 0));
-    all.push_back({attention + "qkv_proj.weight", qkv_, qkv_rows(attention, ".weight"), std, true});
+    all.push_back(used_as(WeightUse::kProduct, {attention + "qkv_proj.weight", qkv_, qkv_rows(attention, ".weight"), std, true}));
     if (config_.qkv_bias) all.push_back(bias_of(attention + "qkv_proj.bias", qkv_bias_, qkv_rows(attention, ".bias")));
     if (config_.qk_norm) all.push_back(whole(attention + "q_norm.weight", q_norm_, 0));
     if (config_.qk_norm) all.push_back(whole(attention + "k_norm.weight", k_norm_, 0));
-    all.push_back(whole(attention + "o_proj.weight", attention_out_, residual_std));
+    all.push_back(used_as(WeightUse::kProduct, whole(attention + "o_proj.weight", attention_out_, residual_std)));
     if (config_.attention_out_bias) all.push_back(bias_of(attention + "o_proj.bias", attention_out_bias_));
     all.push_back(whole(prefix + "post_attention_layernorm.weight", feed_forward_norm_, 0));
-    all.push_back({mlp + "gate_up_proj.weight", gate_up_, gate_up_rows(mlp, ".weight"), std, true});
+    all.push_back(used_as(WeightUse::kProduct, {mlp + "gate_up_proj.weight", gate_up_, gate_up_rows(mlp, ".weight"), std, true}));
     if (config_.mlp_bias) all.push_back(bias_of(mlp + "gate_up_proj.bias", gate_up_bias_, gate_up_rows(mlp, ".bias")));
-    all.push_back(whole(mlp + "down_proj.weight", down_, residual_std));
+    all.push_back(used_as(WeightUse::kProduct, whole(mlp + "down_proj.weight", down_, residual_std)));
     if (config_.mlp_bias) all.push_back(bias_of(mlp + "down_proj.bias", down_bias_));
     return all;
   }
@@ -147,7 +150,7 @@ class Head : public Layer {
     return {kernels::linear(kernels::rms_norm(x, norm_, eps_), table_, context.linear)};
   }
   std::vector<Parameter> parameters() override {
-    return {whole("model.norm.weight", norm_, 0), whole(tied_ ? Embedding::kName : "lm_head.weight", table_, init_std_)};
+    return {whole("model.norm.weight", norm_, 0), used_as(WeightUse::kTable, whole(tied_ ? Embedding::kName : "lm_head.weight", table_, init_std_))};
   }
 
  private:

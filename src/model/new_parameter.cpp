@@ -15,4 +15,9 @@ Parameter bias_of(const std::string& name, const at::Tensor& value, std::vector<
   return {name, value, std::move(stored), 0, false, 0};
 }
 
+Parameter used_as(WeightUse use, Parameter parameter) {
+  parameter.use = use;
+  return parameter;
+}
+
 }  // namespace penstock::model

@@ -32,6 +32,7 @@ CpuFeatures cpu_features() {
   CpuFeatures cpu;
   if (__get_cpuid(1, &eax, &ebx, &ecx, &edx) == 0 || !bit(ecx, 27)) return cpu;  // 27: OSXSAVE, xgetbv may be used
   const bool fma = bit(ecx, 12);
+  const bool f16c = bit(ecx, 29);
   const uint64_t state = enabled_state();
   const bool ymm = bit(state, 1) && bit(state, 2);
   const bool zmm = ymm && bit(state, 5) && bit(state, 6) && bit(state, 7);
@@ -39,7 +40,9 @@ CpuFeatures cpu_features() {
 
   if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) == 0) return cpu;
   cpu.avx2 = ymm && fma && bit(ebx, 5);
+  cpu.f16c = ymm && f16c;
   cpu.avx512 = zmm && bit(ebx, 16) && bit(ebx, 17) && bit(ebx, 28) && bit(ebx, 30) && bit(ebx, 31);  // F, DQ, CD, BW, VL
+  cpu.avx512_vnni = cpu.avx512 && bit(ecx, 11);
   cpu.amx_bf16 = tiles && bit(edx, 22) && bit(edx, 24);                                              // AMX-BF16, AMX-TILE
   if (eax >= 1 && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0) cpu.avx512_bf16 = cpu.avx512 && bit(eax, 5);
   return cpu;

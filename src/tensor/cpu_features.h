@@ -4,8 +4,10 @@ namespace penstock::tensor {
 
 struct CpuFeatures {
   bool avx2 = false;         // with FMA
+  bool f16c = false;         // IEEE halves to floats and back, eight at once
   bool avx512 = false;       // F, CD, BW, DQ and VL: what "SkylakeX" kernels use
   bool avx512_bf16 = false;
+  bool avx512_vnni = false;  // sums of int8 products
   bool amx_bf16 = false;
 };
 

@@ -1,0 +1,24 @@
+#include "kernels/parallel.h"
+
+#include <omp.h>
+
+namespace penstock::kernels {
+namespace {
+
+thread_local ThreadTeam* current = nullptr;
+
+}  // namespace
+
+TeamScope::TeamScope(ThreadTeam& team) : before_(current), openmp_threads_(omp_get_max_threads()) {
+  current = &team;
+  omp_set_num_threads(1);  // of this thread's loops only
+}
+
+TeamScope::~TeamScope() {
+  current = before_;
+  omp_set_num_threads(openmp_threads_);
+}
+
+ThreadTeam* current_team() { return current; }
+
+}  // namespace penstock::kernels

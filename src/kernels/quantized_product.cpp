@@ -1,0 +1,87 @@
+#include "kernels/quantized_product.h"
+
+#include <algorithm>
+
+#include "kernels/parallel.h"
+#include "kernels/quantized_rows.h"
+#include "kernels/quantized_tiles.h"
+#include "tensor/cpu_features.h"
+
+namespace penstock::kernels {
+namespace {
+
+// Rows of x that one tile is multiplied with at once: few enough to stay in the second cache, enough that W is seldom read again.
+constexpr int64_t kRowBlock = 128;
+constexpr int64_t kRowsPerTask = 8;  // of those that are rounded
+
+// Rows [first, end) of x times tile `tile` of a part.
+struct Task {
+  const QuantizedPart& part;
+  int64_t tile, first, end;
+};
+
+void run(const Task& task, const QuantizedRows& x, const TileKernels& kernels, float* y, int64_t width) {
+  const QuantizedPart& part = task.part;
+  const int64_t tile_block = task.tile * x.blocks(), scale = tile_block * kTileRows;
+  const int64_t row = part.first_row + task.tile * kTileRows, present = std::min(kTileRows, part.rows - task.tile * kTileRows);
+  TileProduct product{part.quants + tile_block * part.tile_block_bytes(),
+                      part.scales + scale,
+                      part.minima == nullptr ? nullptr : part.minima + scale,
+                      &x,
+                      task.first,
+                      task.end,
+                      y + task.first * width + row,
+                      width};
+  const auto multiply_tile = kernels.multiply[static_cast<int>(part.format)];
+  if (present == kTileRows) return multiply_tile(product);
+  float whole[kRowBlock * kTileRows];  // the last tile: not all of its rows are W's
+  product.y = whole;
+  product.stride = kTileRows;
+  multiply_tile(product);
+  for (int64_t m = task.first; m < task.end; ++m) {
+    const float* from = whole + (m - task.first) * kTileRows;
+    std::copy(from, from + present, y + m * width + row);
+  }
+}
+
+Task task_at(std::span<const QuantizedPart> parts, int64_t tiles, int64_t index, int64_t rows) {
+  const int64_t first = index / tiles * kRowBlock;
+  int64_t tile = index % tiles;
+  size_t part = 0;
+  while (tile >= parts[part].tiles()) tile -= parts[part++].tiles();
+  return {parts[part], tile, first, std::min(rows, first + kRowBlock)};
+}
+
+}  // namespace
+
+const TileKernels& best_tile_kernels() {
+  static const TileKernels& best = [&]() -> const TileKernels& {
+    const tensor::CpuFeatures cpu = tensor::cpu_features();
+    if (cpu.avx512_vnni) return avx512_tile_kernels();
+    return cpu.avx2 && cpu.f16c ? avx2_tile_kernels() : plain_tile_kernels();
+  }();
+  return best;
+}
+
+const char* quantized_instruction_set() { return best_tile_kernels().name; }
+
+void multiply(const QuantizedWeight& weight, const float* x, int64_t rows, float* y) { multiply(weight, x, rows, y, best_tile_kernels()); }
+
+void multiply(const QuantizedWeight& weight, const float* x, int64_t rows, float* y, const TileKernels& kernels) {
+  if (rows == 0) return;
+  QuantizedRows rounded(rows, weight.columns());
+  if (rows < 2 * kRowsPerTask) {
+    rounded.set(0, rows, x);
+  } else {
+    parallel_for(0, rows, kRowsPerTask, [&](int64_t first, int64_t end) { rounded.set(first, end - first, x + first * weight.columns()); });
+  }
+  const auto parts = weight.parts();
+  int64_t tiles = 0;
+  for (const QuantizedPart& part : parts) tiles += part.tiles();
+  const int64_t row_blocks = (rows + kRowBlock - 1) / kRowBlock;
+  parallel_for(0, row_blocks * tiles, 1, [&](int64_t first, int64_t end) {
+    for (int64_t i = first; i < end; ++i) run(task_at(parts, tiles, i, rows), rounded, kernels, y, weight.rows());
+  });
+}
+
+}  // namespace penstock::kernels
