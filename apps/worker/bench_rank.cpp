@@ -1,4 +1,5 @@
 // `penstock bench prefill|decode`: one stage that holds a whole model of random weights, driven step by step.
+#include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
 #include <algorithm>

@@ -58,7 +58,7 @@ TEST_F(QuantizedStories, PerplexityStaysCloseToThatOfFloatingPoint) {
   EXPECT_LT(std::exp(exact), 6) << "the model should know such stories";
   EXPECT_NE(int8, exact);
   EXPECT_LT(std::abs(std::expm1(int8 - exact)), 0.005);
-  EXPECT_LT(std::abs(std::expm1(int4 - exact)), 0.03);
+  EXPECT_LT(std::abs(std::expm1(int4 - exact)), 0.05) << "a model of 64 columns has two blocks in a row: larger ones lose less";
 }
 
 TEST_F(QuantizedStories, StagesGiveWhatOneProcessGives) {

@@ -39,11 +39,12 @@ PENSTOCK_CLONES void to_int8(const float* x, std::byte* block) {
   for (int i = 0; i < kBlock; ++i) q[i] = static_cast<int8_t>(clamped(rounded(x[i] * inverse), -127.0f, 127.0f));
 }
 
-// How well integers q fit x = scale · q (+ minimum), and the best scale and minimum for them.
+// How well integers q fit x = scale · q (+ minimum), and the best scale and minimum for them. Each error counts x² times: large weights matter more than small
+// ones (docs/benchmarks.md).
 struct Fit {
   float scale = 0;
   float minimum = 0;
-  float gain = -1;  // by how much it lessens the squared error
+  float gain = -1;  // by how much it lessens the error
 };
 
 // x ≈ scale · q with q = round(x · inverse) in −8 … 7, by least squares.
@@ -51,9 +52,9 @@ PENSTOCK_INLINE Fit fit_int4(const float* x, float inverse) {
   float xq = 0, qq = 0;
 #pragma omp simd reduction(+ : xq, qq)
   for (int i = 0; i < kBlock; ++i) {
-    const float q = clamped(rounded(x[i] * inverse), -8.0f, 7.0f);
-    xq += x[i] * q;
-    qq += q * q;
+    const float q = clamped(rounded(x[i] * inverse), -8.0f, 7.0f), weight = x[i] * x[i];
+    xq += weight * x[i] * q;
+    qq += weight * q * q;
   }
   if (!(qq > 0)) return {};
   return {xq / qq, 0, xq * xq / qq};
@@ -64,7 +65,7 @@ PENSTOCK_CLONES Fit best_int4(const float* x) {
   for (int i = 0; i < kBlock; ++i) top = std::abs(x[i]) > std::abs(top) ? x[i] : top;
   Fit best;
   if (top == 0) return best;
-  for (int step = -6; step <= 6; ++step) {  // the largest value near −8, so that the side with more room is used
+  for (int step = -9; step <= 9; ++step) {  // the largest value near −8, so that the side with more room is used
     const Fit fit = fit_int4(x, (-8.0f + 0.2f * static_cast<float>(step)) / top);
     if (fit.gain > best.gain) best = fit;
   }
@@ -73,16 +74,16 @@ PENSTOCK_CLONES Fit best_int4(const float* x) {
 
 // x ≈ scale · q + minimum with q = round((x − low) · inverse) in 0 … 15, by least squares.
 PENSTOCK_INLINE Fit fit_int4_min(const float* x, float low, float inverse) {
-  float sx = 0, sq = 0, xq = 0, qq = 0;
-#pragma omp simd reduction(+ : sx, sq, xq, qq)
+  float n = 0, sx = 0, sq = 0, xq = 0, qq = 0;
+#pragma omp simd reduction(+ : n, sx, sq, xq, qq)
   for (int i = 0; i < kBlock; ++i) {
-    const float q = clamped(rounded((x[i] - low) * inverse), 0.0f, 15.0f);
-    sx += x[i];
-    sq += q;
-    xq += x[i] * q;
-    qq += q * q;
+    const float q = clamped(rounded((x[i] - low) * inverse), 0.0f, 15.0f), weight = x[i] * x[i];
+    n += weight;
+    sx += weight * x[i];
+    sq += weight * q;
+    xq += weight * x[i] * q;
+    qq += weight * q * q;
   }
-  constexpr float n = kBlock;
   const float spread = qq - sq * sq / n;
   if (!(spread > 0)) return {0, sx / n, 0};
   const float covariance = xq - sx * sq / n;
@@ -98,7 +99,7 @@ PENSTOCK_CLONES Fit best_int4_min(const float* x) {
   }
   Fit best{0, low, -1};
   if (low == high) return best;
-  for (int step = -2; step <= 6; ++step) {
+  for (int step = -6; step <= 6; ++step) {
     const Fit fit = fit_int4_min(x, low, (15.0f + 0.25f * static_cast<float>(step)) / (high - low));
     if (fit.gain > best.gain) best = fit;
   }

@@ -24,7 +24,7 @@ inline constexpr int64_t kBlockBytes[kNumBlockFormats] = {34, 18, 20};
 [[nodiscard]] constexpr int64_t row_bytes(BlockFormat format, int64_t columns) { return row_blocks(columns) * block_bytes(format); }
 
 // One row of values to blocks; what the last block lacks is zero. kInt8 keeps the largest value of a block exact but for its scale's rounding; the 4-bit
-// formats try several scales and keep the one of least squared error. A value that is not finite makes its whole block NaN.
+// formats try several scales and keep the one of least error. A value that is not finite makes its whole block NaN.
 void quantize_row(BlockFormat format, const float* values, int64_t columns, std::byte* blocks);
 void dequantize_row(BlockFormat format, const std::byte* blocks, int64_t columns, float* values);
 

@@ -11,7 +11,7 @@ namespace penstock::kernels {
 namespace {
 
 // Rows of x that one tile is multiplied with at once: few enough to stay in the second cache, enough that W is seldom read again.
-constexpr int64_t kRowBlock = 128;
+constexpr int64_t kRowBlock = QuantizedRows::kRowBlock;
 constexpr int64_t kRowsPerTask = 8;  // of those that are rounded
 
 // Rows [first, end) of x times tile `tile` of a part.
@@ -69,7 +69,7 @@ void multiply(const QuantizedWeight& weight, const float* x, int64_t rows, float
 
 void multiply(const QuantizedWeight& weight, const float* x, int64_t rows, float* y, const TileKernels& kernels) {
   if (rows == 0) return;
-  QuantizedRows rounded(rows, weight.columns());
+  QuantizedRows rounded(rows, weight.columns(), kernels.rows_at_once);
   if (rows < 2 * kRowsPerTask) {
     rounded.set(0, rows, x);
   } else {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstring>
 
 #include "kernels/simd.h"
 
@@ -10,30 +11,36 @@ namespace {
 
 constexpr int kBlock = static_cast<int>(kBlockValues);
 
-// One row of whole blocks.
-PENSTOCK_CLONES void quantize_blocks(const float* x, int64_t blocks, int8_t* values, float* scales, int32_t* corrections, float* sums) {
-  for (int64_t b = 0; b < blocks; ++b, x += kBlock, values += kBlock) {
-    float top = 0, poison = 0;  // poison: NaN where a value is not finite, else 0
+struct Rounded {
+  int8_t values[kBlock];
+  float scale;
+  int32_t sum;
+};
+
+PENSTOCK_INLINE void round_block(const float* x, Rounded& to) {
+  float top = 0, poison = 0;  // poison: NaN where a value is not finite, else 0
 #pragma omp simd reduction(max : top) reduction(+ : poison)
-    for (int i = 0; i < kBlock; ++i) {
-      const float size = x[i] < 0 ? -x[i] : x[i];
-      top = size > top ? size : top;
-      poison += x[i] * 0.0f;
-    }
-    const float inverse = top > 1e-30f ? 127.0f / top : 0.0f;
-    int32_t sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int i = 0; i < kBlock; ++i) {
-      // Adding 1.5 · 2^23 rounds to the nearest integer, which then stands in the low bits.
-      const auto q = static_cast<int8_t>(std::bit_cast<int32_t>(x[i] * inverse + 12582912.0f) - 0x4B400000);
-      values[i] = q;
-      sum += q;
-    }
-    const float scale = (top > 1e-30f ? top / 127.0f : 0.0f) + poison;
-    scales[b] = scale;
-    corrections[b] = -8 * sum;
-    sums[b] = scale * static_cast<float>(sum);
+  for (int i = 0; i < kBlock; ++i) {
+    const float size = x[i] < 0 ? -x[i] : x[i];
+    top = size > top ? size : top;
+    poison += x[i] * 0.0f;
   }
+  const bool any = top > 1e-30f;
+  const float inverse = any ? 127.0f / top : 0.0f;
+  int32_t sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int i = 0; i < kBlock; ++i) {
+    // Adding 1.5 · 2^23 rounds to the nearest integer, which then stands in the low bits.
+    const auto q = static_cast<int8_t>(std::bit_cast<int32_t>(x[i] * inverse + 12582912.0f) - 0x4B400000);
+    to.values[i] = q;
+    sum += q;
+  }
+  to.scale = (any ? top / 127.0f : 0.0f) + poison;
+  to.sum = sum;
+}
+
+PENSTOCK_CLONES void round_blocks(const float* x, int64_t count, Rounded* to) {
+  for (int64_t b = 0; b < count; ++b) round_block(x + b * kBlock, to[b]);
 }
 
 template <typename T>
@@ -43,25 +50,55 @@ std::unique_ptr<T[]> unset(int64_t count) {
 
 }  // namespace
 
-QuantizedRows::QuantizedRows(int64_t rows, int64_t columns)
+QuantizedRows::QuantizedRows(int64_t rows, int64_t columns, RowsAtOnce rows_at_once)
     : rows_(rows),
       columns_(columns),
       blocks_(row_blocks(columns)),
+      rows_at_once_(rows_at_once),
       values_(unset<int8_t>(rows * blocks_ * kBlockValues)),
       scales_(unset<float>(rows * blocks_)),
       sums_(unset<float>(rows * blocks_)),
-      corrections_(unset<int32_t>(rows * blocks_)) {}
+      corrections4_(unset<int32_t>(rows * blocks_)),
+      corrections8_(unset<int32_t>(rows * blocks_)) {}
+
+QuantizedRows::Place QuantizedRows::place_of(int64_t row) const {
+  int64_t first = row / kRowBlock * kRowBlock;
+  for (;;) {
+    const int count = rows_at_once_(std::min(rows_ - first, kRowBlock));
+    if (row < first + count) return {first, count};
+    first += count;
+  }
+}
+
+RowGroup QuantizedRows::group_at(int64_t row) const {
+  const int64_t at = row * blocks_;
+  return {place_of(row).count, values_.get() + at * kBlockValues, scales_.get() + at, sums_.get() + at, corrections4_.get() + at, corrections8_.get() + at};
+}
 
 void QuantizedRows::set(int64_t first, int64_t count, const float* x) {
-  const int64_t whole = columns_ / kBlockValues;
+  constexpr int64_t kAtOnce = 16;
+  Rounded rounded[kAtOnce];
   for (int64_t r = first; r < first + count; ++r, x += columns_) {
-    int8_t* values = values_.get() + r * blocks_ * kBlockValues;
-    const int64_t at = r * blocks_, end = at + whole;
-    quantize_blocks(x, whole, values, scales_.get() + at, corrections_.get() + at, sums_.get() + at);
-    if (whole == blocks_) continue;
-    float filled[kBlock] = {};
-    std::copy(x + whole * kBlockValues, x + columns_, filled);
-    quantize_blocks(filled, 1, values + whole * kBlockValues, scales_.get() + end, corrections_.get() + end, sums_.get() + end);
+    const auto [group, width] = place_of(r);
+    const int64_t start = group * blocks_, within = r - group;
+    for (int64_t b = 0; b < blocks_; b += kAtOnce) {
+      const int64_t some = std::min(kAtOnce, blocks_ - b), whole = std::min(some, columns_ / kBlockValues - b);
+      round_blocks(x + b * kBlockValues, whole, rounded);
+      if (whole < some) {
+        float filled[kBlock] = {};
+        std::copy(x + (b + whole) * kBlockValues, x + columns_, filled);
+        round_blocks(filled, 1, rounded + whole);
+      }
+      for (int64_t i = 0; i < some; ++i) {
+        const int64_t at = start + (b + i) * width + within;
+        scales_[static_cast<size_t>(at)] = rounded[i].scale;
+        sums_[static_cast<size_t>(at)] = rounded[i].scale * static_cast<float>(rounded[i].sum);
+        corrections4_[static_cast<size_t>(at)] = -8 * rounded[i].sum;
+        corrections8_[static_cast<size_t>(at)] = -128 * rounded[i].sum;
+        int8_t* words = values_.get() + (start + (b + i) * width) * kBlockValues + within * 4;
+        for (int64_t g = 0; g < kBlockValues / 4; ++g) std::memcpy(words + g * width * 4, rounded[i].values + g * 4, 4);
+      }
+    }
   }
 }
 

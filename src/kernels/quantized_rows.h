@@ -8,10 +8,25 @@
 
 namespace penstock::kernels {
 
+// How many of the `left` >= 1 rows that are left a kernel takes at once.
+using RowsAtOnce = int (*)(int64_t left);
+
+// Rows that a kernel takes at once, interleaved, so that one pointer leads to all: of each block, for each group of 4 columns 4 values of each row;
+// and one number of each row.
+struct RowGroup {
+  int count = 0;
+  const int8_t* values = nullptr;
+  const float* scales = nullptr;
+  const float* sums = nullptr;             // scale · Σ q: what a minimum is multiplied by
+  const int32_t* corrections4 = nullptr;   // −8 · Σ q: what a product with unsigned 4-bit weights has too much
+  const int32_t* corrections8 = nullptr;   // −128 · Σ q: the same with int8 weights + 128
+};
+
 // x [M, columns] in blocks of 32 along a row: x ≈ scale · q with q in −127 … 127. Read by several threads at once.
 class QuantizedRows {
  public:
-  QuantizedRows(int64_t rows, int64_t columns);
+  // Rows are grouped from the first on, in blocks of kRowBlock rows.
+  QuantizedRows(int64_t rows, int64_t columns, RowsAtOnce rows_at_once);
 
   // Fills rows [first, first + count) from x [count, columns]; different rows may be filled by several threads at once. What the last block lacks is
   // zero; a block with a value that is not finite has the scale NaN.
@@ -19,18 +34,24 @@ class QuantizedRows {
 
   [[nodiscard]] int64_t rows() const { return rows_; }
   [[nodiscard]] int64_t blocks() const { return blocks_; }  // of a row
-  [[nodiscard]] const int8_t* values(int64_t row) const { return values_.get() + row * blocks_ * kBlockValues; }
-  [[nodiscard]] const float* scales(int64_t row) const { return scales_.get() + row * blocks_; }
-  // −8 · Σ q of each block: what a product with unsigned 4-bit weights has too much. sixteen times that is what one with int8 + 128 has.
-  [[nodiscard]] const int32_t* corrections(int64_t row) const { return corrections_.get() + row * blocks_; }
-  // scale · Σ q of each block: what a minimum is multiplied by.
-  [[nodiscard]] const float* sums(int64_t row) const { return sums_.get() + row * blocks_; }
+  // The group that begins with this row.
+  [[nodiscard]] RowGroup group_at(int64_t row) const;
+
+  // A multiple of what any kernel takes at once.
+  static constexpr int64_t kRowBlock = 96;
 
  private:
-  int64_t rows_, columns_, blocks_;
+  struct Place {
+    int64_t first;  // of the row's group
+    int count;
+  };
+  [[nodiscard]] Place place_of(int64_t row) const;
+
+  const int64_t rows_, columns_, blocks_;
+  const RowsAtOnce rows_at_once_;
   std::unique_ptr<int8_t[]> values_;
   std::unique_ptr<float[]> scales_, sums_;
-  std::unique_ptr<int32_t[]> corrections_;
+  std::unique_ptr<int32_t[]> corrections4_, corrections8_;
 };
 
 }  // namespace penstock::kernels

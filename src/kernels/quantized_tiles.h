@@ -7,7 +7,8 @@
 
 namespace penstock::kernels {
 
-// One tile and where its products go: y[m · stride + r] for each row m of [first, end) and each of the tile's 16 rows r; y is of row `first`.
+// One tile and where its products go: y[m · stride + r] for each row m of [first, end) and each of the tile's 16 rows r; y is of row `first`, with which a
+// group begins.
 struct TileProduct {
   const uint8_t* quants;   // QuantizedPart's, from the tile's first block on
   const uint16_t* scales;
@@ -22,8 +23,13 @@ struct TileProduct {
 // is in, nor on the number of threads.
 struct TileKernels {
   const char* name;
+  RowsAtOnce rows_at_once;  // what QuantizedRows must be made with
   void (*multiply[kNumBlockFormats])(const TileProduct& product);
 };
+
+// How far ahead a product with few rows asks for its weights: the processor alone does not read ahead far enough to keep the memory busy.
+inline constexpr int kBytesAhead = 2048;
+inline constexpr int kFewRows = 3;
 
 [[nodiscard]] const TileKernels& plain_tile_kernels();   // any processor; the others' reference
 [[nodiscard]] const TileKernels& avx2_tile_kernels();    // AVX2, FMA, F16C

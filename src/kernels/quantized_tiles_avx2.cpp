@@ -14,8 +14,6 @@
 namespace penstock::kernels {
 namespace {
 
-// Rows of activations that share a weight while it is in a register: more would not leave registers for their sums.
-constexpr int kRows = 4;
 constexpr int64_t kHalf = 8;  // rows of a tile in one register
 
 // The same four activations for all eight rows.
@@ -29,26 +27,34 @@ PENSTOCK_AVX2_INLINE __m256 halves(const uint16_t* eight) {
   return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(eight)));
 }
 
+template <int kCount>
+PENSTOCK_AVX2_INLINE void ask_ahead(const uint8_t* line) {
+  if constexpr (kCount <= kFewRows) _mm_prefetch(reinterpret_cast<const char*>(line) + kBytesAhead, _MM_HINT_T0);
+}
+
 PENSTOCK_AVX2_INLINE __m256i bytes_at(const uint8_t* from) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)); }
 
-// Of `kCount` rows: their activations, and the sums of both halves of the tile.
+// gcc would load what both halves of a tile need once, and then has too few registers to keep it.
+PENSTOCK_AVX2_INLINE void load_again() { __asm__ volatile("" ::: "memory"); }
+
+// gcc would turn a chain of integer sums into a tree, all of whose leaves it then keeps in memory.
+PENSTOCK_AVX2_INLINE __m256i in_order(__m256i sum) {
+  __asm__("" : "+x"(sum));
+  return sum;
+}
+
+// Of `kCount` rows, the sums of both halves of the tile.
 template <int kCount>
 struct Sums {
-  const int8_t* values[kCount];
-  const float* scales[kCount];
   __m256 of[kCount][2];
 
-  PENSTOCK_AVX2_INLINE void start(const QuantizedRows& x, int64_t first) {
+  PENSTOCK_AVX2_INLINE Sums() {
 #pragma GCC unroll 4
-    for (int m = 0; m < kCount; ++m) {
-      values[m] = x.values(first + m);
-      scales[m] = x.scales(first + m);
-      of[m][0] = of[m][1] = _mm256_setzero_ps();
-    }
+    for (int m = 0; m < kCount; ++m) of[m][0] = of[m][1] = _mm256_setzero_ps();
   }
-  // Adds integer products of block b, scaled.
-  PENSTOCK_AVX2_INLINE void add(int m, int half, int64_t b, __m256i products, __m256 weight_scales) {
-    of[m][half] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(products), _mm256_mul_ps(weight_scales, _mm256_set1_ps(scales[m][b])), of[m][half]);
+  // Adds the integer products of a block, scaled.
+  PENSTOCK_AVX2_INLINE void add(int m, int half, __m256i products, __m256 weight_scales, float scale) {
+    of[m][half] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(products), _mm256_mul_ps(weight_scales, _mm256_set1_ps(scale)), of[m][half]);
   }
   PENSTOCK_AVX2_INLINE void store(float* y, int64_t stride) const {
 #pragma GCC unroll 4
@@ -61,29 +67,31 @@ struct Sums {
 
 // vpmaddubsw wants an unsigned operand: |w| times a with w's sign. Its sums of two are at most 2 · 128 · 127 and fit into 16 bits.
 template <int kCount>
-PENSTOCK_AVX2 void int8_rows(const TileProduct& t, int64_t first, float* y) {
+PENSTOCK_AVX2 void int8_rows(const TileProduct& t, const RowGroup& x, float* y) {
   const __m256i ones = _mm256_set1_epi16(1);
   Sums<kCount> sums;
-  sums.start(*t.x, first);
   const uint8_t* block = t.quants;
-  for (int64_t b = 0; b < t.x->blocks(); ++b, block += kTileRows * kBlockValues) {
+  const int8_t* values = x.values;
+  for (int64_t b = 0; b < t.x->blocks(); ++b, block += kTileRows * kBlockValues, values += kCount * kBlockValues) {
 #pragma GCC unroll 2
     for (int half = 0; half < 2; ++half) {
+      load_again();
       __m256i products[kCount];
 #pragma GCC unroll 4
       for (int m = 0; m < kCount; ++m) products[m] = _mm256_setzero_si256();
 #pragma GCC unroll 8
       for (int g = 0; g < 8; ++g) {
+        if (half == 0) ask_ahead<kCount>(block + g * 64);
         const __m256i w = bytes_at(block + g * 64 + half * 32), size = _mm256_abs_epi8(w);
 #pragma GCC unroll 4
         for (int m = 0; m < kCount; ++m) {
-          const __m256i a = _mm256_sign_epi8(four_of_all(sums.values[m] + b * kBlockValues + g * 4), w);
-          products[m] = _mm256_add_epi32(products[m], _mm256_madd_epi16(_mm256_maddubs_epi16(size, a), ones));
+          const __m256i a = _mm256_sign_epi8(four_of_all(values + (g * kCount + m) * 4), w);
+          products[m] = in_order(_mm256_add_epi32(products[m], _mm256_madd_epi16(_mm256_maddubs_epi16(size, a), ones)));
         }
       }
       const __m256 scales = halves(t.scales + b * kTileRows + half * kHalf);
 #pragma GCC unroll 4
-      for (int m = 0; m < kCount; ++m) sums.add(m, half, b, products[m], scales);
+      for (int m = 0; m < kCount; ++m) sums.add(m, half, products[m], scales, x.scales[b * kCount + m]);
     }
   }
   sums.store(y, t.stride);
@@ -91,39 +99,41 @@ PENSTOCK_AVX2 void int8_rows(const TileProduct& t, int64_t first, float* y) {
 
 // Sums of 16 products, each at most 15 · 127, fit into 16 bits: a whole block is summed before it is widened.
 template <int kCount, bool kHasMinimum>
-PENSTOCK_AVX2 void int4_rows(const TileProduct& t, int64_t first, float* y) {
+PENSTOCK_AVX2 void int4_rows(const TileProduct& t, const RowGroup& x, float* y) {
   const __m256i ones = _mm256_set1_epi16(1), low_bits = _mm256_set1_epi8(15);
   Sums<kCount> sums;
-  sums.start(*t.x, first);
   const uint8_t* block = t.quants;
-  for (int64_t b = 0; b < t.x->blocks(); ++b, block += kTileRows * kBlockValues / 2) {
+  const int8_t* values = x.values;
+  for (int64_t b = 0; b < t.x->blocks(); ++b, block += kTileRows * kBlockValues / 2, values += kCount * kBlockValues) {
 #pragma GCC unroll 2
     for (int half = 0; half < 2; ++half) {
+      load_again();
       __m256i products[kCount];
 #pragma GCC unroll 4
       for (int m = 0; m < kCount; ++m) products[m] = _mm256_setzero_si256();
 #pragma GCC unroll 4
       for (int g = 0; g < 4; ++g) {
+        if (half == 0) ask_ahead<kCount>(block + g * 64);
         const __m256i w = bytes_at(block + g * 64 + half * 32);
         const __m256i low = _mm256_and_si256(w, low_bits), high = _mm256_and_si256(_mm256_srli_epi16(w, 4), low_bits);
 #pragma GCC unroll 4
         for (int m = 0; m < kCount; ++m) {
-          const int8_t* a = sums.values[m] + b * kBlockValues + g * 4;
-          products[m] = _mm256_add_epi16(products[m], _mm256_maddubs_epi16(low, four_of_all(a)));
-          products[m] = _mm256_add_epi16(products[m], _mm256_maddubs_epi16(high, four_of_all(a + kBlockValues / 2)));
+          const int8_t* a = values + (g * kCount + m) * 4;
+          products[m] = in_order(_mm256_add_epi16(products[m], _mm256_maddubs_epi16(low, four_of_all(a))));
+          products[m] = in_order(_mm256_add_epi16(products[m], _mm256_maddubs_epi16(high, four_of_all(a + 4 * kCount * 4))));
         }
       }
       const __m256 scales = halves(t.scales + b * kTileRows + half * kHalf);
 #pragma GCC unroll 4
       for (int m = 0; m < kCount; ++m) {
         __m256i wide = _mm256_madd_epi16(products[m], ones);
-        if constexpr (!kHasMinimum) wide = _mm256_add_epi32(wide, _mm256_set1_epi32(t.x->corrections(first + m)[b]));
-        sums.add(m, half, b, wide, scales);
+        if constexpr (!kHasMinimum) wide = _mm256_add_epi32(wide, _mm256_set1_epi32(x.corrections4[b * kCount + m]));
+        sums.add(m, half, wide, scales, x.scales[b * kCount + m]);
       }
       if constexpr (kHasMinimum) {
         const __m256 minima = halves(t.minima + b * kTileRows + half * kHalf);
 #pragma GCC unroll 4
-        for (int m = 0; m < kCount; ++m) sums.of[m][half] = _mm256_fmadd_ps(minima, _mm256_set1_ps(t.x->sums(first + m)[b]), sums.of[m][half]);
+        for (int m = 0; m < kCount; ++m) sums.of[m][half] = _mm256_fmadd_ps(minima, _mm256_set1_ps(x.sums[b * kCount + m]), sums.of[m][half]);
       }
     }
   }
@@ -131,28 +141,34 @@ PENSTOCK_AVX2 void int4_rows(const TileProduct& t, int64_t first, float* y) {
 }
 
 template <int kCount, BlockFormat kFormat>
-PENSTOCK_AVX2_INLINE void some_rows(const TileProduct& t, int64_t first, float* y) {
-  if constexpr (kFormat == BlockFormat::kInt8) int8_rows<kCount>(t, first, y);
-  else int4_rows<kCount, kFormat == BlockFormat::kInt4Min>(t, first, y);
+inline void some_rows(const TileProduct& t, const RowGroup& x, float* y) {
+  if constexpr (kFormat == BlockFormat::kInt8) int8_rows<kCount>(t, x, y);
+  else int4_rows<kCount, kFormat == BlockFormat::kInt4Min>(t, x, y);
 }
 
 template <BlockFormat kFormat>
-PENSTOCK_AVX2 void multiply(const TileProduct& t) {
+void multiply(const TileProduct& t) {
   float* y = t.y;
-  int64_t m = t.first;
-  for (; m + kRows <= t.end; m += kRows, y += kRows * t.stride) some_rows<kRows, kFormat>(t, m, y);
-  switch (t.end - m) {
-    case 3: return some_rows<3, kFormat>(t, m, y);
-    case 2: return some_rows<2, kFormat>(t, m, y);
-    case 1: return some_rows<1, kFormat>(t, m, y);
-    default: return;
+  for (int64_t m = t.first; m < t.end;) {
+    const RowGroup x = t.x->group_at(m);
+    switch (x.count) {
+      case 4: some_rows<4, kFormat>(t, x, y); break;
+      case 3: some_rows<3, kFormat>(t, x, y); break;
+      case 2: some_rows<2, kFormat>(t, x, y); break;
+      default: some_rows<1, kFormat>(t, x, y); break;
+    }
+    m += x.count;
+    y += x.count * t.stride;
   }
 }
+
+// More would not leave registers for their sums.
+int rows_at_once(int64_t left) { return left < 4 ? static_cast<int>(left) : 4; }
 
 }  // namespace
 
 const TileKernels& avx2_tile_kernels() {
-  static const TileKernels kernels{"AVX2", {multiply<BlockFormat::kInt8>, multiply<BlockFormat::kInt4>, multiply<BlockFormat::kInt4Min>}};
+  static const TileKernels kernels{"AVX2", rows_at_once, {multiply<BlockFormat::kInt8>, multiply<BlockFormat::kInt4>, multiply<BlockFormat::kInt4Min>}};
   return kernels;
 }
 

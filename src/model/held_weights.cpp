@@ -34,7 +34,7 @@ Quantization quantization(const std::string& name) {
 std::optional<kernels::BlockFormat> format_of(Quantization quantization, WeightUse use) {
   if (quantization == Quantization::kNone || use == WeightUse::kOther) return std::nullopt;
   if (quantization == Quantization::kInt8 || use == WeightUse::kTable) return kernels::BlockFormat::kInt8;
-  return kernels::BlockFormat::kInt4;
+  return kernels::BlockFormat::kInt4Min;
 }
 
 void hold(Parameter& parameter, Quantization quantization, kernels::Compute compute, kernels::QuantizedWeights& into) {

@@ -12,7 +12,7 @@ namespace penstock::model {
 enum class Quantization {
   kNone,
   kInt8,  // blocks of 32 with a scale, 8.5 bits a weight
-  kInt4,  // 4.5 bits a weight; tables of tokens and the head stay int8
+  kInt4,  // 4 bits with a scale and a minimum, 5 bits a weight; tables of tokens and the head stay int8
 };
 
 // "none", "int8", "int4"; throws Error kInvalidArgument for another name.
