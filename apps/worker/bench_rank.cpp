@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/temp_dir.h"
+#include "engine/lone_steps.h"
 #include "engine/stage_runner.h"
 #include "kernels/memory_bandwidth.h"
 #include "kernels/parallel.h"
@@ -78,9 +79,13 @@ struct Times {
   [[nodiscard]] double at(double share) const { return seconds[static_cast<size_t>(share * static_cast<double>(seconds.size() - 1))]; }
 };
 
+// Sequence s has the slot s and pages of its own for its whole length.
 class Bench {
  public:
-  Bench(engine::StageRunner& runner, const BenchRankOptions& options) : runner_(runner), options_(options) {}
+  Bench(engine::StageRunner& runner, const BenchRankOptions& options)
+      : runner_(runner), options_(options), pages_((runner.max_sequence_tokens() + kernels::kPageTokens - 1) / kernels::kPageTokens) {
+    runner_.make_cache(options.batch * pages_);
+  }
 
   // Of whole prompts, one after the other.
   [[nodiscard]] Times prefill() {
@@ -101,7 +106,7 @@ class Bench {
     Times times;
     for (int i = 0; i < options_.repeats; ++i) {
       engine::StepPlan plan{engine::StepKind::kCompute, {}};
-      for (int s = 0; s < options_.batch; ++s) plan.sequences.push_back(part(s, options_.prompt + i, 1, true));
+      for (int s = 0; s < options_.batch; ++s) plan.sequences.push_back(engine::lone_step(s, options_.prompt + i, 1, true, options_.batch, pages_));
       const auto start = Clock::now();
       step(plan);
       times.seconds.push_back(to_seconds(Clock::now() - start));
@@ -111,28 +116,23 @@ class Bench {
   }
 
  private:
-  static engine::SequenceStep part(int slot, int start, int count, bool samples) {
-    engine::SequenceStep one;
-    one.slot = slot;
-    one.start = start;
-    one.count = count;
-    one.samples = samples;
-    one.choice.temperature = 0;
-    return one;
-  }
+  // Begins the sequence anew.
   void prompt(int slot) {
     for (int first = 0; first < options_.prompt; first += kStepRows) {
       const int count = std::min(kStepRows, options_.prompt - first);
-      step({engine::StepKind::kCompute, {part(slot, first, count, first + count == options_.prompt)}});
+      auto part = engine::lone_step(slot, first, count, first + count == options_.prompt, options_.batch, pages_);
+      step({engine::StepKind::kCompute, {std::move(part)}});
     }
   }
   void step(const engine::StepPlan& plan) {
     const at::Tensor ids = at::arange(plan.rows(), at::kLong).remainder(runner_.config().vocab_size);
-    (void)engine::sample_rows(plan, runner_.forward(plan, ids));
+    const at::Tensor logits = runner_.forward(plan, ids);
+    if (plan.samples() > 0) (void)runner_.sample(plan, logits);
   }
 
   engine::StageRunner& runner_;
   const BenchRankOptions& options_;
+  const int pages_;  // of a sequence
 };
 
 // What one step reads of the weights: all but an input table that is not the head as well.

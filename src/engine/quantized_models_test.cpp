@@ -3,7 +3,7 @@
 
 #include <cmath>
 
-#include "base/file.h"
+#include "engine/lone_steps.h"
 #include "engine/stage_runner.h"
 #include "text/tokenizer.h"
 
@@ -26,15 +26,27 @@ constexpr const char* kStories[] = {
 
 class QuantizedStories : public testing::Test {
  protected:
+  static constexpr int kTokens = 512, kPages = kTokens / kPageTokens;
   void SetUp() override {
     if (!std::filesystem::exists(stories())) GTEST_SKIP() << "no " << stories();
+  }
+  static StageOptions options(int stage, int stages, model::Quantization quantization) {
+    StageOptions all;
+    all.model = stories();
+    all.stage = stage;
+    all.num_stages = stages;
+    all.max_sequences = 1;
+    all.max_sequence_tokens = kTokens;
+    all.quantization = quantization;
+    return all;
   }
   // Mean negative log probability of each token after the first, in `stages` stages.
   static double loss(model::Quantization quantization, int stages = 1) {
     const text::Tokenizer tokenizer = text::Tokenizer::load(stories()).value();
     std::vector<std::unique_ptr<StageRunner>> runners;
     for (int i = 0; i < stages; ++i) {
-      runners.push_back(std::make_unique<StageRunner>(StageOptions{stories(), i, stages, 4, 512, kernels::Compute::kFp32, quantization}));
+      runners.push_back(std::make_unique<StageRunner>(options(i, stages, quantization)));
+      runners.back()->make_cache(kPages);
     }
     double sum = 0;
     int count = 0;
@@ -42,7 +54,7 @@ class QuantizedStories : public testing::Test {
       const auto ids = tokenizer.encode(story, {.add_special_tokens = true});
       for (size_t i = 0; i + 1 < ids.size(); ++i, ++count) {
         at::Tensor x = at::tensor(std::vector<int64_t>{ids[i]}, at::kLong);
-        for (auto& runner : runners) x = runner->forward({StepKind::kCompute, {{0, static_cast<int>(i), 1, true, {}}}}, x);
+        for (auto& runner : runners) x = runner->forward({StepKind::kCompute, {lone_step(0, static_cast<int>(i), 1, true, 1, kPages)}}, x);
         sum -= at::log_softmax(x[0].to(at::kDouble), 0)[ids[i + 1]].item<double>();
       }
     }
@@ -67,7 +79,7 @@ TEST_F(QuantizedStories, StagesGiveWhatOneProcessGives) {
 
 TEST_F(QuantizedStories, HoldTheirWeightsInAQuarterOfTheMemory) {
   const auto bytes = [](model::Quantization quantization) {
-    return static_cast<double>(StageRunner(StageOptions{stories(), 0, 1, 1, 64, kernels::Compute::kFp32, quantization}).weight_bytes());
+    return static_cast<double>(StageRunner(options(0, 1, quantization)).weight_bytes());
   };
   const double exact = bytes(model::Quantization::kNone);
   EXPECT_LT(bytes(model::Quantization::kInt8) / exact, 0.30);
