@@ -20,7 +20,7 @@ struct IdleKey {
 
 constexpr IdleKey kIdleKeys[] = {
     {IdleKey::kText, "workflow_store", "not supported yet: workflows"},
-    {IdleKey::kBoolean, "ts_open_inference_protocol", kLater},
+    {IdleKey::kBoolean, "ts_open_inference_protocol", "not needed: the Open Inference protocol is always served"},
     {IdleKey::kText, "metrics_config", "not applicable: the front door's metrics have fixed names and are always counted"},
 
     {IdleKey::kText, "keystore", "not applicable: Java's key store"},

@@ -18,6 +18,7 @@
 #include "rpc/grpc_credentials.h"
 #include "rpc/grpc_inference.h"
 #include "rpc/grpc_management.h"
+#include "rpc/grpc_open_inference.h"
 #include "rpc/grpc_reflection.h"
 
 namespace penstock::rpc {
@@ -61,11 +62,12 @@ void route_grpc_log() {
 
 class GrpcServer::Impl {
  public:
-  // `name`: the service's full name.
-  Impl(std::unique_ptr<grpc::Service> service, const std::string& name)
-      : service_(std::move(service)),
-        reflection_(make_reflection_service(
-            {name, "grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"})) {}
+  explicit Impl(std::vector<NamedService> services) : services_(std::move(services)) {
+    std::vector<std::string> names;
+    for (const NamedService& service : services_) names.push_back(service.name);
+    names.insert(names.end(), {"grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"});
+    reflection_ = make_reflection_service(std::move(names));
+  }
   ~Impl() { shutdown(Deadline::after(milliseconds(0))); }
 
   std::optional<Error> listen(const GrpcServerOptions& options) {
@@ -83,7 +85,7 @@ class GrpcServer::Impl {
     }
     builder.SetMaxReceiveMessageSize(options.max_request_bytes);
     builder.SetMaxSendMessageSize(options.max_response_bytes);
-    builder.RegisterService(service_.get());
+    for (const NamedService& service : services_) builder.RegisterService(service.service.get());
     builder.RegisterService(reflection_.get());
     server_ = builder.BuildAndStart();
     if (!server_ || port == 0) {
@@ -105,10 +107,10 @@ class GrpcServer::Impl {
   }
 
  private:
-  std::unique_ptr<grpc::Service> service_;
+  std::vector<NamedService> services_;
   std::unique_ptr<grpc::Service> reflection_;
   std::string address_;
-  std::unique_ptr<grpc::Server> server_;  // last: its destructor waits for the calls, which use the service
+  std::unique_ptr<grpc::Server> server_;  // last: its destructor waits for the calls, which use the services
 };
 
 GrpcServer::GrpcServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -120,9 +122,11 @@ Result<std::unique_ptr<GrpcServer>> GrpcServer::start(const GrpcServerOptions& o
 }
 
 Result<std::unique_ptr<GrpcServer>> GrpcServer::start_inference(const GrpcServerOptions& options, const frontend::ModelRegistry& registry) {
-  auto service = make_inference_service(registry, options.max_waiting_messages, static_cast<size_t>(options.max_response_bytes), options.watcher);
-  auto impl = std::make_unique<Impl>(std::move(service), "org.pytorch.serve.grpc.inference.InferenceAPIsService");
-  auto server = start(options, std::move(impl));
+  const auto limit = static_cast<size_t>(options.max_response_bytes);
+  std::vector<NamedService> services = make_open_inference_services(registry, limit, options.watcher);
+  services.push_back({"org.pytorch.serve.grpc.inference.InferenceAPIsService",
+                      make_inference_service(registry, options.max_waiting_messages, limit, options.watcher)});
+  auto server = start(options, std::make_unique<Impl>(std::move(services)));
   if (server) {
     for (const auto& model : registry.defaults()) (*server)->set_serving(model->name(), model->serving());
   }
@@ -130,8 +134,9 @@ Result<std::unique_ptr<GrpcServer>> GrpcServer::start_inference(const GrpcServer
 }
 
 Result<std::unique_ptr<GrpcServer>> GrpcServer::start_management(const GrpcServerOptions& options, frontend::Management& management) {
-  return start(options, std::make_unique<Impl>(make_management_service(management, options.watcher),
-                                               "org.pytorch.serve.grpc.management.ManagementAPIsService"));
+  std::vector<NamedService> services;
+  services.push_back({"org.pytorch.serve.grpc.management.ManagementAPIsService", make_management_service(management, options.watcher)});
+  return start(options, std::make_unique<Impl>(std::move(services)));
 }
 
 const std::string& GrpcServer::address() const { return impl_->address(); }

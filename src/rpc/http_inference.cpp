@@ -4,6 +4,7 @@
 
 #include "frontend/job.h"
 #include "rpc/http_job_options.h"
+#include "rpc/http_open_inference.h"
 #include "rpc/http_prediction.h"
 #include "rpc/model_openapi.h"
 
@@ -106,6 +107,7 @@ std::vector<HttpRoute> inference_routes(const ModelRegistry& registry, size_t ma
       {"*", "/{model_name}/predict", text, {}, forward},
       {"*", "/{model_name}/{model_version}/predict", text, {}, forward},
   };
+  for (HttpRoute& route : open_inference_routes(registry, max_response_bytes)) routes.push_back(std::move(route));
   for (HttpRoute& route : text_routes) routes.push_back(std::move(route));
   return routes;
 }

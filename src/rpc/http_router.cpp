@@ -22,33 +22,44 @@ std::vector<std::string_view> parts_of(std::string_view path) {
   }
 }
 
-// "{name...}" stands for all that is left of a path.
-bool is_rest(std::string_view part) { return part.size() > 5 && part.starts_with('{') && part.ends_with("...}"); }
-
-bool is_parameter(std::string_view part) { return part.size() > 2 && part.front() == '{' && part.back() == '}'; }
+// "{name}", "{name}:text" or "{name...}", which stands for all that is left of a path, taken apart; an empty name: it is none.
+struct Parameter {
+  std::string_view name;
+  std::string_view suffix;
+  bool is_rest = false;
+};
+Parameter parameter_of(std::string_view part) {
+  const size_t end = part.find('}');
+  if (part.empty() || part.front() != '{' || end == std::string_view::npos) return {};
+  Parameter parameter{part.substr(1, end - 1), part.substr(end + 1)};
+  parameter.is_rest = parameter.name.ends_with("...");
+  if (parameter.is_rest) parameter.name.remove_suffix(3);
+  return parameter;
+}
 
 enum class Match { kNo, kYes, kBroken };
 
 Match match(std::string_view pattern, std::string_view path, std::map<std::string, std::string>& parameters) {
   const auto wanted = parts_of(pattern), found = parts_of(path);
-  const bool has_rest = is_rest(wanted.back());
+  const bool has_rest = parameter_of(wanted.back()).is_rest;
   if (has_rest ? found.size() < wanted.size() : wanted.size() != found.size()) return Match::kNo;
   for (size_t i = 0; i < wanted.size(); ++i) {
-    if (has_rest && i + 1 == wanted.size()) {
+    const Parameter parameter = parameter_of(wanted[i]);
+    if (parameter.is_rest) {
       auto rest = decode_url(path.substr(static_cast<size_t>(found[i].data() - path.data())), /*plus_is_space=*/false);
       if (!rest) return Match::kBroken;
       if (rest->empty()) return Match::kNo;
-      parameters[std::string(wanted[i].substr(1, wanted[i].size() - 5))] = std::move(*rest);
+      parameters[std::string(parameter.name)] = std::move(*rest);
       return Match::kYes;
     }
-    if (!is_parameter(wanted[i])) {
+    if (parameter.name.empty()) {
       if (wanted[i] != found[i]) return Match::kNo;
       continue;
     }
-    if (found[i].empty()) return Match::kNo;
-    auto value = decode_url(found[i], /*plus_is_space=*/false);
+    if (found[i].size() <= parameter.suffix.size() || !found[i].ends_with(parameter.suffix)) return Match::kNo;
+    auto value = decode_url(found[i].substr(0, found[i].size() - parameter.suffix.size()), /*plus_is_space=*/false);
     if (!value) return Match::kBroken;
-    parameters[std::string(wanted[i].substr(1, wanted[i].size() - 2))] = std::move(*value);
+    parameters[std::string(parameter.name)] = std::move(*value);
   }
   return Match::kYes;
 }
@@ -120,10 +131,10 @@ std::string HttpRouter::openapi() const {
     operation["summary"] = route.summary;
     operation["parameters"] = Json::array();
     for (const std::string_view part : parts_of(route.pattern)) {
-      if (!is_parameter(part)) continue;
-      const size_t end = is_rest(part) ? 5 : 2;
+      const Parameter parameter = parameter_of(part);
+      if (parameter.name.empty()) continue;
       operation["parameters"].push_back(
-          {{"in", "path"}, {"name", part.substr(1, part.size() - end)}, {"required", true}, {"schema", {{"type", "string"}}}});
+          {{"in", "path"}, {"name", parameter.name}, {"required", true}, {"schema", {{"type", "string"}}}});
     }
     for (const std::string& name : route.query) {
       operation["parameters"].push_back({{"in", "query"}, {"name", name}, {"required", false}, {"schema", {{"type", "string"}}}});
@@ -132,7 +143,7 @@ std::string HttpRouter::openapi() const {
     std::string method = route.method == "*" ? "post" : route.method;
     for (char& c : method) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
     std::string path = route.pattern;
-    if (is_rest(parts_of(path).back())) path.replace(path.size() - 4, 4, "}");
+    if (parameter_of(parts_of(path).back()).is_rest) path.replace(path.size() - 4, 4, "}");
     json["paths"][path][method] = std::move(operation);
   }
   return json.dump(2) + "\n";

@@ -14,7 +14,7 @@ namespace penstock::rpc {
 struct HttpRoute {
   std::string method;    // "GET"; "*" = any
   std::string pattern;   // "/models/{model_name}/{model_version}": a part in braces stands for one part of the path, decoded;
-                         // a last one "{name...}" for one or more parts
+                         // "{model_name}:predict" for one that ends so; a last one "{name...}" for one or more parts
   std::string summary;   // for the description
   std::vector<std::string> query;  // names of the parameters that it reads
   // Called from any thread; must not block.

@@ -40,7 +40,8 @@ class HttpRouterTest : public testing::Test {
     router.handle(request, reply);
     return reply->response;
   }
-  const HttpRouter router{"test", {echo("*", "/ping"), echo("GET", "/models"), echo("GET", "/models/{name}"), echo("PUT", "/models/{name}/{version}"), echo("*", "/predictions/{name}/{rest...}")}};
+  const HttpRouter router{"test", {echo("*", "/ping"), echo("GET", "/models"), echo("GET", "/models/{name}"), echo("PUT", "/models/{name}/{version}"),
+                                   echo("*", "/predictions/{name}/{rest...}"), echo("POST", "/v1/{name}:predict")}};
 };
 
 TEST_F(HttpRouterTest, ARestTakesAllThatIsLeft) {
@@ -59,6 +60,12 @@ TEST_F(HttpRouterTest, FindsTheRouteAndItsParameters) {
   EXPECT_EQ(answer("GET", "/models/").body, "/models") << "one slash at the end does no harm";
   EXPECT_EQ(answer("GET", "/models/a%20b").body, "/models/{name} name=a b");
   EXPECT_EQ(answer("PUT", "/models/a/1.0").body, "/models/{name}/{version} name=a version=1.0");
+}
+
+TEST_F(HttpRouterTest, AParameterMayBeFollowedByText) {
+  EXPECT_EQ(answer("POST", "/v1/a.b:predict").body, "/v1/{name}:predict name=a.b");
+  EXPECT_EQ(answer("POST", "/v1/:predict").status, 404);
+  EXPECT_EQ(answer("POST", "/v1/a").status, 404);
 }
 
 TEST_F(HttpRouterTest, AnEncodedSlashDoesNotMakeAnotherPart) { EXPECT_EQ(answer("GET", "/models/a%2Fb").body, "/models/{name} name=a/b"); }

@@ -1,6 +1,7 @@
 // A worker program without a model, started by `penstock serve` in place of penstock-worker (environment PENSTOCK_WORKER):
 // rank 0 serves a FakeEngine (`serve`) or a FakeHandler (`torchscript`), the other ranks wait for their end.
 //   FAKE_WORKER_STEP_MS=N   time of a step (default 5; fractions, too)     FAKE_WORKER_SPREAD=1  its requests are spread over it
+//   FAKE_WORKER_TENSORS=1   `torchscript` is a FakeModel in place of a FakeHandler
 //   FAKE_WORKER_LOAD=exit   rank 1 says why and exits with code 3     =fail  loading fails with DATA_LOSS     =hang  never ready
 //                    =garbage  whoever connects gets bytes that mean nothing
 #include <signal.h>
@@ -16,6 +17,7 @@
 
 #include "fake_engine.h"
 #include "fake_handler.h"
+#include "fake_model.h"
 #include "rpc/worker_service.h"
 
 namespace {
@@ -43,8 +45,8 @@ void serve_garbage(const std::string& path) {
   }
 }
 
-// Without options: bytes.
-int serve(const std::string& socket, const std::optional<tests::FakeEngineOptions>& options) {
+// Either an engine or a handler.
+int serve(const std::string& socket, const std::optional<tests::FakeEngineOptions>& options, handler::Handler* handler) {
   sigset_t stop;
   sigemptyset(&stop);
   sigaddset(&stop, SIGTERM);
@@ -65,15 +67,26 @@ int serve(const std::string& socket, const std::optional<tests::FakeEngineOption
   }
 
   std::optional<tests::FakeEngine> engine;
-  tests::FakeHandler handler;
   if (options) engine.emplace(*options);
   const auto service = std::move(rpc::WorkerService::start(socket)).value();
   if (load == "fail") service->set_failed(Error(Code::kDataLoss, "model.safetensors is truncated"));
-  else if (load.empty() && !options) service->set_handler(handler);
+  else if (load.empty() && handler) service->set_handler(*handler);
   else if (load.empty()) service->set_engine(*engine);  // "exit": like a real rank 0, never ready without the other
   sigwait(&stop, &received);
   service->shutdown(Deadline::after(seconds(1)));
   return 0;
+}
+
+int serve_bytes(const std::string& socket, const std::string& name, int batch_size, int max_batch_delay_ms) {
+  tests::FakeHandler bytes;
+  tests::FakeModel model;
+  handler::TensorHandlerOptions options;
+  options.model = name;
+  options.batch_size = static_cast<size_t>(batch_size);
+  options.max_batch_delay = milliseconds(max_batch_delay_ms);
+  handler::TensorHandler tensors(model, options);
+  const bool wants_tensors = variable("FAKE_WORKER_TENSORS", "") == "1";
+  return serve(socket, std::nullopt, wants_tensors ? static_cast<handler::Handler*>(&tensors) : &bytes);
 }
 
 }  // namespace
@@ -96,8 +109,8 @@ int main(int argc, char** argv) {
   bytes_command->add_option("--batch-size", batch_size)->required();
   bytes_command->add_option("--max-batch-delay-ms", max_batch_delay_ms)->required();
   CLI11_PARSE(app, argc, argv);
-  if (bytes_command->parsed()) return serve(socket, std::nullopt);
+  if (bytes_command->parsed()) return serve_bytes(socket, name, batch_size, max_batch_delay_ms);
   options.step = std::chrono::microseconds(static_cast<int64_t>(1000 * std::stod(variable("FAKE_WORKER_STEP_MS", "5"))));
   options.spread = variable("FAKE_WORKER_SPREAD", "") == "1";
-  return serve(socket, options);
+  return serve(socket, options, nullptr);
 }
