@@ -35,8 +35,8 @@ std::optional<Error> check_request(const Request& request) {
 }
 
 std::optional<Error> check_head(const AnswerHead& head) {
-  if (head.status < 100 || head.status > 599) {
-    return error(Code::kInternal, "the handler answers with status {}; expected one of HTTP, 100 to 599", head.status);
+  if (head.status < 200 || head.status > 599) {  // 1xx is a word before the answer
+    return error(Code::kInternal, "the handler answers with status {}; expected one of HTTP, 200 to 599", head.status);
   }
   if (head.content_type.size() > kMaxNameBytes) {
     return error(Code::kInternal, "the handler's content type has {} bytes; expected at most {}", head.content_type.size(), kMaxNameBytes);

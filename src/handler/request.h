@@ -38,7 +38,7 @@ inline constexpr size_t kMaxHeaderBytes = 64 << 10;  // names and values togethe
 
 // kInvalidArgument naming the limit that is passed.
 [[nodiscard]] std::optional<Error> check_request(const Request& request);
-// kInternal, for it is the handler's fault: a status outside 100 ... 599, too many or too large headers.
+// kInternal, for it is the handler's fault: a status outside 200 ... 599, too many or too large headers.
 [[nodiscard]] std::optional<Error> check_head(const AnswerHead& head);
 
 // The first value of that name, letter case aside; nullptr when there is none.

@@ -25,7 +25,7 @@ TEST(Request, CountsAndSizesHaveLimits) {
 
 TEST(Request, AnAnswersHeadThatCannotBeIsTheHandlersFault) {
   EXPECT_EQ(check_head({404, "text/plain", {}}), std::nullopt);
-  EXPECT_EQ(check_head({99, "", {}})->code(), Code::kInternal);
+  EXPECT_EQ(check_head({199, "", {}})->code(), Code::kInternal);
   EXPECT_THAT(check_head({600, "", {}})->message(), HasSubstr("status 600"));
   EXPECT_THAT(check_head({200, std::string(2000, 'x'), {}})->message(), HasSubstr("content type has 2000 bytes"));
   EXPECT_THAT(check_head({200, "", Headers(300)})->message(), HasSubstr("300 headers"));

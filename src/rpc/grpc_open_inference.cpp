@@ -47,7 +47,8 @@ class InferReactor final : public grpc::ServerUnaryReactor {
     if (!inputs) return inputs.error();
     auto payload = infer_payload(*model_, *inputs);
     if (!payload) return payload.error();
-    auto observer = gather_tensors(limit, [this](Result<std::vector<handler::Tensor>> outputs) { finish(std::move(outputs)); });
+    const Error too_long = error(Code::kResourceExhausted, "the answer is longer than {} bytes (max_response_size); ask for less", limit);
+    auto observer = gather_tensors(limit, too_long, [this](Result<std::vector<handler::Tensor>> outputs) { finish(std::move(outputs)); });
     auto job = model_->jobs().submit(std::move(*payload), std::move(*options), std::move(observer));
     if (!job) return job.error();
     job_ = *job;

@@ -29,8 +29,7 @@ class WholeAnswer final : public frontend::RequestObserver {
       MutexLock lock(mutex_);
       if (std::exchange(finished_, true)) return;
       if (text_.size() > limit_) {
-        response = error_response(error(Code::kResourceExhausted,
-                                        "the text is longer than {} bytes (max_response_size); ask for fewer max_tokens or stream it", limit_));
+        response = error_response(answer_too_long(limit_));
       } else if (failure) {
         response = error_response(*failure);
       } else {
@@ -112,6 +111,9 @@ HttpResponse response_head(const handler::AnswerHead& head) {
   return response;
 }
 
+// Such an answer ends with its headers (RFC 9110); a body would be taken for the next answer.
+bool has_no_body(int status) { return status == 204 || status == 304; }
+
 // The answer of a handler. Shared: the job may hold it longer than the request lives.
 class BytesAnswer final : public frontend::RequestObserver {
  public:
@@ -121,6 +123,7 @@ class BytesAnswer final : public frontend::RequestObserver {
     MutexLock lock(mutex_);
     if (finished_) return false;
     if (event.head) response_ = response_head(*event.head);
+    if (has_no_body(response_.status)) return true;
     if (streaming_) return event.bytes.empty() || reply_->chunk(event.bytes);
     const bool whole = event.last || !reply_->can_stream();
     response_.body += event.bytes;
@@ -135,7 +138,7 @@ class BytesAnswer final : public frontend::RequestObserver {
     if (std::exchange(finished_, true)) return;
     if (streaming_) return reply_->end_stream(failure);
     if (response_.body.size() > limit_) {
-      return reply_->send(error_response(error(Code::kResourceExhausted, "the answer is longer than {} bytes (max_response_size)", limit_)));
+      return reply_->send(error_response(answer_too_long(limit_)));
     }
     reply_->send(failure ? error_response(*failure) : std::move(response_));
   }
@@ -150,6 +153,10 @@ class BytesAnswer final : public frontend::RequestObserver {
 };
 
 }  // namespace
+
+Error answer_too_long(size_t limit) {
+  return error(Code::kInternal, "the answer is longer than {} bytes (max_response_size); ask for less, have it streamed, or raise max_response_size", limit);
+}
 
 std::shared_ptr<frontend::RequestObserver> make_text_answer(std::shared_ptr<HttpReply> reply, std::shared_ptr<const TextFormat> format, bool streams,
                                                             size_t limit) {

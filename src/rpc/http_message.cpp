@@ -42,6 +42,13 @@ HttpResponse error_response(const Error& error) {
   }
 }
 
+HttpResponse token_refusal(const Error& refused) {
+  if (refused.code() == Code::kPermissionDenied) return error_response(400, "InvalidKeyException", refused.message());
+  HttpResponse response = error_response(429, "InvalidKeyException", refused.message());
+  response.headers.emplace_back("Retry-After", "60");
+  return response;
+}
+
 std::optional<std::string> decode_url(std::string_view text, bool plus_is_space) {
   std::string out;
   for (size_t i = 0; i < text.size(); ++i) {

@@ -57,6 +57,9 @@ class HttpReply {
 [[nodiscard]] HttpResponse error_response(int status, std::string_view type, std::string_view message);
 [[nodiscard]] HttpResponse error_response(const Error& error);
 
+// TorchServe's answer to who has no key that opens a route: 400, not 401. `refused`: what AccessKeys::check() said.
+[[nodiscard]] HttpResponse token_refusal(const Error& refused);
+
 // "%20" and, in a query, "+" decoded; nullopt for a broken escape or a NUL.
 [[nodiscard]] std::optional<std::string> decode_url(std::string_view text, bool plus_is_space);
 

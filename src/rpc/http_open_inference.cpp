@@ -7,6 +7,7 @@
 
 #include "frontend/job.h"
 #include "handler/infer_message.h"
+#include "rpc/http_answers.h"
 #include "rpc/http_job_options.h"
 #include "rpc/http_prediction.h"
 #include "rpc/infer_call.h"
@@ -51,7 +52,7 @@ std::optional<Error> infer_text(const ModelPtr& model, const HttpRequest& reques
     if (!outputs) return reply->send(error_response(outputs.error()));
     reply->send({200, "application/json", handler::infer_json({name, id, std::move(*outputs)}, "outputs", nullptr), {}});
   };
-  return submit(model, request, {std::move(*payload), {}, gather_tensors(limit, done)}, reply);
+  return submit(model, request, {std::move(*payload), {}, gather_tensors(limit, answer_too_long(limit), done)}, reply);
 }
 
 // A generation asked for by {"instances": [PROMPT or OBJECT]}.
@@ -71,7 +72,7 @@ std::optional<Error> predict_text(const ModelPtr& model, const HttpRequest& requ
     for (const std::string_view item : handler::items_of(outputs.value().at(0))) predictions.push_back(item);
     reply->send(json_response({{"predictions", std::move(predictions)}}));
   };
-  return submit(model, request, {std::move(*generation), {}, gather_tensors(limit, done)}, reply);
+  return submit(model, request, {std::move(*generation), {}, gather_tensors(limit, answer_too_long(limit), done)}, reply);
 }
 
 std::optional<Error> pass_on(const ModelPtr& model, const HttpRequest& request, const ReplyPtr& reply, size_t limit) {

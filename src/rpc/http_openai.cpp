@@ -23,7 +23,17 @@ int64_t unix_seconds() {
   return std::chrono::duration_cast<seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
 }
 
-text::OpenAiFailure bad_request(const text::OpenAiRefusal& refusal) { return {400, "invalid_request_error", refusal}; }
+// OpenAI's answer to a wrong key.
+HttpResponse key_refusal(const Error& refused) {
+  if (refused.code() == Code::kPermissionDenied) {
+    HttpResponse response = openai_response({401, "invalid_request_error", {refused.message(), "", "invalid_api_key"}});
+    response.headers.emplace_back("WWW-Authenticate", "Bearer");
+    return response;
+  }
+  HttpResponse response = openai_response(text::openai_failure(refused, ""));
+  response.headers = token_refusal(refused).headers;  // when to try again
+  return response;
+}
 
 bool generates_text(const frontend::ServedModel& model) { return model.spec().handler_kind == frontend::HandlerKind::kText; }
 
@@ -54,6 +64,7 @@ class OpenAiApi : public std::enable_shared_from_this<OpenAiApi> {
  private:
   [[nodiscard]] Result<Model> find(const std::string& id) const;
   [[nodiscard]] Result<Model> find(const HttpRequest& request, const std::string& id) const;
+  void refuse_body(const HttpRequest& request, const text::OpenAiRefusal& refusal, const Reply& reply) const;
   [[nodiscard]] std::string model_json(const Model& model, const std::string& id) const;
   void start(const HttpRequest& http, const Model& model, const text::OpenAiCall& call, text::OpenAiKind kind,
              std::vector<text::GenerationRequest> requests, const Reply& reply);
@@ -97,6 +108,13 @@ Result<Model> OpenAiApi::find(const HttpRequest& request, const std::string& id)
   return error(Code::kUnimplemented, "the model '{}' does not generate text: its handler is '{}'; expected 'llm'", id, (*model)->spec().handler);
 }
 
+// A model that is not there is the first thing that a client wants to know, whatever else is wrong with its body.
+void OpenAiApi::refuse_body(const HttpRequest& request, const text::OpenAiRefusal& refusal, const Reply& reply) const {
+  const auto model = find(request, text::model_named_in(request.body));
+  if (!model && model.error().code() == Code::kNotFound) return refuse(reply, model.error());
+  reply->send(openai_response({400, "invalid_request_error", refusal}));
+}
+
 // Also what KServe's first protocol asks of a model: its name, and whether it is ready.
 std::string OpenAiApi::model_json(const Model& model, const std::string& id) const {
   const auto info = model->info();
@@ -125,7 +143,7 @@ void OpenAiApi::describe_model(const std::string& id, const Reply& reply) const 
 
 void OpenAiApi::complete(const HttpRequest& request, const Reply& reply) {
   text::OpenAiBody parsed = text::parse_completion_request(request.body);
-  if (const auto* refusal = std::get_if<text::OpenAiRefusal>(&parsed)) return reply->send(openai_response(bad_request(*refusal)));
+  if (const auto* refusal = std::get_if<text::OpenAiRefusal>(&parsed)) return refuse_body(request, *refusal, reply);
   auto& call = std::get<text::OpenAiCall>(parsed);
   auto model = find(request, call.model);
   if (!model) return refuse(reply, model.error());
@@ -134,7 +152,7 @@ void OpenAiApi::complete(const HttpRequest& request, const Reply& reply) {
 
 void OpenAiApi::chat(const HttpRequest& request, const Reply& reply) {
   text::OpenAiBody parsed = text::parse_chat_request(request.body);
-  if (const auto* refusal = std::get_if<text::OpenAiRefusal>(&parsed)) return reply->send(openai_response(bad_request(*refusal)));
+  if (const auto* refusal = std::get_if<text::OpenAiRefusal>(&parsed)) return refuse_body(request, *refusal, reply);
   const auto& call = std::get<text::OpenAiCall>(parsed);
   auto model = find(request, call.model);
   if (!model) return refuse(reply, model.error());
@@ -180,7 +198,7 @@ void OpenAiApi::start(const HttpRequest& http, const Model& model, const text::O
 
 void OpenAiApi::tokenize(const HttpRequest& request, const Reply& reply) {
   auto parsed = text::parse_tokenize_request(request.body);
-  if (const auto* refusal = std::get_if<text::OpenAiRefusal>(&parsed)) return reply->send(openai_response(bad_request(*refusal)));
+  if (const auto* refusal = std::get_if<text::OpenAiRefusal>(&parsed)) return refuse_body(request, *refusal, reply);
   const auto* chat = std::get_if<text::OpenAiCall>(&parsed);
   auto model = find(request, chat ? chat->model : std::get<text::TokenizeCall>(parsed).model);
   if (!model) return refuse(reply, model.error());
@@ -197,7 +215,7 @@ void OpenAiApi::tokenize(const HttpRequest& request, const Reply& reply) {
 
 void OpenAiApi::detokenize(const HttpRequest& request, const Reply& reply) {
   const auto parsed = text::parse_detokenize_request(request.body);
-  if (const auto* refusal = std::get_if<text::OpenAiRefusal>(&parsed)) return reply->send(openai_response(bad_request(*refusal)));
+  if (const auto* refusal = std::get_if<text::OpenAiRefusal>(&parsed)) return refuse_body(request, *refusal, reply);
   const auto& call = std::get<text::DetokenizeCall>(parsed);
   auto model = find(request, call.model);
   if (!model) return refuse(reply, model.error());
@@ -233,17 +251,19 @@ std::vector<HttpRoute> openai_routes(const frontend::ModelRegistry& registry, Ca
   const char* text = "Text of a prompt, as OpenAI's API has it; server-sent events with \"stream\": true";
   const char* answer = "The answer in a conversation, as OpenAI's API has it";
   const std::string torchserve = "/predictions/{model_name}/{model_version}";  // where its vLLM handler has the same
-  return {
+  std::vector<HttpRoute> routes = {
       {"GET", "/v1/models", "The models, as OpenAI lists them", {}, list},
       {"GET", "/v1/models/{model_name}", "One model", {}, describe},
       {"*", "/v1/completions", text, {}, complete},
       {"*", "/v1/chat/completions", answer, {}, chat},
-      {"*", torchserve + "/v1/models", "The models, as OpenAI lists them", {}, list},
-      {"*", torchserve + "/v1/completions", text, {}, complete},
-      {"*", torchserve + "/v1/chat/completions", answer, {}, chat},
       {"*", "/tokenize", "Token ids of a text or a conversation", {}, on_pool(&OpenAiApi::tokenize)},
       {"*", "/detokenize", "Text of token ids", {}, on_pool(&OpenAiApi::detokenize)},
   };
+  for (HttpRoute& route : routes) route.refuse = &key_refusal;
+  routes.push_back({"*", torchserve + "/v1/models", "The models, as OpenAI lists them", {}, list});
+  routes.push_back({"*", torchserve + "/v1/completions", text, {}, complete});
+  routes.push_back({"*", torchserve + "/v1/chat/completions", answer, {}, chat});
+  return routes;
 }
 
 }  // namespace penstock::rpc

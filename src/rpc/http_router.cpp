@@ -76,6 +76,7 @@ HttpRouter::HttpRouter(std::string title, std::vector<HttpRoute> routes) : title
   const auto describe = [description](const HttpRequest&, const std::shared_ptr<HttpReply>& reply) {
     reply->send({200, "application/json", *description, {}});
   };
+  (void)std::ranges::stable_partition(routes_, [](const HttpRoute& route) { return !route.pattern.starts_with("/{"); });
   for (const HttpRoute& route : routes_) all_keys_ |= route.keys & ~frontend::kApiKey;
   routes_.push_back({"GET", "/api-description", "This description", {}, describe, all_keys_});
   routes_.push_back({"OPTIONS", "/", "This description", {}, describe, all_keys_});
@@ -93,19 +94,19 @@ HttpRouter::Found HttpRouter::find(const std::string& method, const std::string&
       break;
     }
     if (matched == Match::kNo) continue;
-    found.path_known = true;
+    if (!std::exchange(found.path_known, true)) found.lock.refuse = route.refuse;
     of_path |= route.keys;
     if (route.method != "*" && route.method != method) continue;
     found.route = &route;
-    found.keys = route.keys;
+    found.lock = {route.keys, route.refuse};
     found.parameters = std::move(parameters);
     return found;
   }
-  found.keys = found.path_known && !found.broken ? of_path : all_keys_;
+  found.lock.keys = found.path_known && !found.broken ? of_path : all_keys_;
   return found;
 }
 
-frontend::KeySet HttpRouter::keys(const std::string& method, const std::string& path) const { return find(method, path).keys; }
+HttpRouter::Lock HttpRouter::lock(const std::string& method, const std::string& path) const { return find(method, path).lock; }
 
 void HttpRouter::handle(HttpRequest request, const std::shared_ptr<HttpReply>& reply) const {
   Found found = find(request.method, request.path);

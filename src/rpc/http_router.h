@@ -20,11 +20,14 @@ struct HttpRoute {
   // Called from any thread; must not block.
   std::function<void(const HttpRequest&, const std::shared_ptr<HttpReply>&)> handle;
   frontend::KeySet keys = frontend::kManagementKey;  // that open it, where keys are asked for: guarded() says another for a whole table
+  HttpResponse (*refuse)(const Error& refused) = &token_refusal;  // what who has none of them is told
 };
 
 // The same routes, opened by these keys.
 [[nodiscard]] std::vector<HttpRoute> guarded(std::vector<HttpRoute> routes, frontend::KeySet keys);
 
+// Of several routes that fit a path, those that begin with a parameter, such as "/{model_name}/predict", come last, and of the others the first.
+//
 // Threads: constant after construction; handle() from any thread.
 class HttpRouter {
  public:
@@ -34,20 +37,24 @@ class HttpRouter {
   // Answers 404 for a path that no route has, 405 for a method that its routes do not have, 400 for a broken escape.
   void handle(HttpRequest request, const std::shared_ptr<HttpReply>& reply) const;
 
-  // The keys that open what such a request reaches; of a path or method that no route has, those of all that it might have meant.
-  [[nodiscard]] frontend::KeySet keys(const std::string& method, const std::string& path) const;
+  struct Lock {
+    frontend::KeySet keys = 0;  // that open it
+    HttpResponse (*refuse)(const Error& refused) = &token_refusal;
+  };
+  // What guards what such a request reaches; of a path or method that no route has, the keys of all that it might have meant.
+  [[nodiscard]] Lock lock(const std::string& method, const std::string& path) const;
 
   [[nodiscard]] const std::vector<HttpRoute>& routes() const { return routes_; }
   // OpenAPI 3.0.1 as JSON.
   [[nodiscard]] std::string openapi() const;
 
  private:
-  // What handle() and keys() go by, so that they cannot disagree.
+  // What handle() and lock() go by, so that they cannot disagree.
   struct Found {
     const HttpRoute* route = nullptr;
     bool path_known = false;
     bool broken = false;              // a % escape
-    frontend::KeySet keys = 0;
+    Lock lock;
     std::map<std::string, std::string> parameters;
   };
   [[nodiscard]] Found find(const std::string& method, const std::string& path) const;

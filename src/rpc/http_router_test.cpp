@@ -81,9 +81,31 @@ TEST_F(HttpRouterTest, TellsAnUnknownPathFromAnUnknownMethod) {
   EXPECT_THAT(answer("POST", "/models").body, HasSubstr("\"type\": \"MethodNotAllowedException\""));
 }
 
+TEST(HttpRouterOrder, ARouteThatBeginsWithAParameterTakesNothingFromTheOthers) {
+  const auto route = [](const char* method, const char* pattern, frontend::KeySet keys) { return HttpRoute{method, pattern, "", {}, {}, keys}; };
+  const HttpRouter router("test", {route("*", "/{name}/predict", 1), route("*", "/{name}/{version}/predict", 1), route("GET", "/models/{name}", 2),
+                                   route("PUT", "/models/{name}/{version}", 2), route("GET", "/v2/models/{name}", 4)});
+  EXPECT_EQ(router.lock("GET", "/models/predict").keys, 2u) << "a model called predict";
+  EXPECT_EQ(router.lock("PUT", "/models/m/predict").keys, 2u) << "a version called predict";
+  EXPECT_EQ(router.lock("GET", "/v2/models/predict").keys, 4u);
+  EXPECT_EQ(router.lock("POST", "/models/predict").keys, 1u) << "a model called models";
+  EXPECT_EQ(router.lock("POST", "/m/1.0/predict").keys, 1u);
+}
+
+TEST(HttpRouterOrder, ARouteMayRefuseInItsOwnWords) {
+  HttpRoute own{"POST", "/own", "", {}, {}};
+  own.refuse = [](const Error&) { return HttpResponse{401, "", "", {}}; };
+  const HttpRouter router("test", {own, {"GET", "/other", "", {}, {}}});
+  const Error wrong(Code::kPermissionDenied, "wrong token");
+  EXPECT_EQ(router.lock("POST", "/own").refuse(wrong).status, 401);
+  EXPECT_EQ(router.lock("GET", "/own").refuse(wrong).status, 401) << "another method";
+  EXPECT_EQ(router.lock("GET", "/other").refuse(wrong).status, 400);
+  EXPECT_EQ(router.lock("GET", "/nothing").refuse(wrong).status, 400);
+}
+
 TEST_F(HttpRouterTest, DescribesItsOwnTable) {
   const auto json = nlohmann::json::parse(answer("GET", "/api-description").body);
-  EXPECT_EQ(json["paths"].size(), 7u);
+  EXPECT_EQ(json["paths"].size(), 8u);
   EXPECT_EQ(json["paths"]["/models/{name}"]["get"]["parameters"].size(), 2u);
   EXPECT_TRUE(json["paths"]["/ping"].contains("post"));
 }

@@ -42,14 +42,6 @@ constexpr milliseconds kLookAgain{250};
 
 using Request = http::request<http::string_body>;
 
-// TorchServe's answer to a wrong token: 400, not 401.
-HttpResponse token_refusal(const Error& refused) {
-  if (refused.code() == Code::kPermissionDenied) return error_response(400, "InvalidKeyException", refused.message());
-  HttpResponse response = error_response(429, "InvalidKeyException", refused.message());
-  response.headers.emplace_back("Retry-After", "60");
-  return response;
-}
-
 // One connection: reads a request, has it answered, reads the next.
 //
 // Threads: what is not HttpReply runs on the connection's strand; HttpReply's methods from any thread.
@@ -83,7 +75,7 @@ class Session final : public HttpReply, public std::enable_shared_from_this<Sess
   void send(HttpResponse response) override {
     asio::post(stream_.get_executor(), [self = shared_from_this(), response = std::move(response)]() mutable { self->write(std::move(response)); });
   }
-  bool can_stream() const override { return http_1_1_; }
+  bool can_stream() const override { return http_1_1_ && !headers_only_; }
   void begin_stream(HttpResponse head) override {
     asio::post(stream_.get_executor(), [self = shared_from_this(), head = std::move(head)]() mutable { self->prepare_head(std::move(head)); });
     act(chunks_->push({.is_head = true, .text = ""}));
@@ -129,6 +121,7 @@ class Session final : public HttpReply, public std::enable_shared_from_this<Sess
   void read_header() {
     parser_.emplace();
     cors_.clear();
+    headers_only_ = false;
     parser_->header_limit(static_cast<std::uint32_t>(shared_->options.max_header_bytes));
     parser_->body_limit(shared_->options.max_request_bytes);
     expires_after(shared_->options.header_timeout);
@@ -140,10 +133,11 @@ class Session final : public HttpReply, public std::enable_shared_from_this<Sess
     const auto& header = parser_->get();
     noted_ = note(header, shared_->options.watcher && shared_->options.watcher->records_spans());
     http_1_1_ = header.version() == 11;
+    headers_only_ = header.method() == http::verb::head;
     if (const char* why = ambiguity(header)) return refuse(error_response(400, "BadRequestException", why));
     cors_ = cors_headers(shared_->options.cors, std::string(header[http::field::origin]));
     if (is_preflight(header)) return answer_preflight();
-    if (const auto refused = check_token(header)) return refuse(token_refusal(*refused));
+    if (auto refusal = check_token(header)) return refuse(std::move(*refusal));
     if (const auto length = parser_->content_length(); length && *length > shared_->options.max_request_bytes) {
       return on_bad_request(http::error::body_limit);
     }
@@ -164,14 +158,15 @@ class Session final : public HttpReply, public std::enable_shared_from_this<Sess
   }
 
   // Why this request may not pass. Two tokens are none: who looks at the first and who looks at the last would disagree.
-  std::optional<Error> check_token(const http::request_header<>& header) {
+  std::optional<HttpResponse> check_token(const http::request_header<>& header) {
     frontend::AccessKeys* access_keys = shared_->options.access_keys;
     if (!access_keys) return std::nullopt;
     const auto [first, last] = header.equal_range(http::field::authorization);
     const std::string authorization = std::distance(first, last) == 1 ? std::string(first->value()) : "";
     const std::string target(header.target());
-    const auto keys = shared_->router.keys(std::string(header.method_string()), target.substr(0, target.find('?')));
-    return access_keys->check(keys, authorization, peer_);
+    const auto lock = shared_->router.lock(std::string(header.method_string()), target.substr(0, target.find('?')));
+    const auto refused = access_keys->check(lock.keys, authorization, peer_);
+    return refused ? std::optional(lock.refuse(*refused)) : std::nullopt;
   }
 
   void read_body() {
@@ -242,6 +237,7 @@ class Session final : public HttpReply, public std::enable_shared_from_this<Sess
     set_headers(*response_, response);
     response_->body() = std::move(response.body);
     response_->prepare_payload();
+    if (headers_only_) response_->body().clear();
     expires_after(shared_->options.write_timeout);
     http::async_write(stream_, *response_, [self = shared_from_this()](beast::error_code failed, size_t) { self->after_answer(failed); });
   }
@@ -398,6 +394,7 @@ class Session final : public HttpReply, public std::enable_shared_from_this<Sess
   std::vector<std::pair<std::string, std::string>> cors_;  // of the answer to this request
   std::array<char, 4096> dropped_;
   std::atomic<bool> http_1_1_{true};
+  std::atomic<bool> headers_only_{false};  // the request is a HEAD
   bool keep_alive_ = true;
   bool watching_ = false;
   Mutex mutex_;

@@ -54,7 +54,7 @@ handler::Request binary_request(const std::string& model, const InferInputs& inp
 class TensorGatherer final : public frontend::RequestObserver {
  public:
   using Done = std::function<void(Result<std::vector<handler::Tensor>>)>;
-  TensorGatherer(size_t limit, Done done) : limit_(limit), done_(std::move(done)) {}
+  TensorGatherer(size_t limit, Error too_long, Done done) : limit_(limit), too_long_(std::move(too_long)), done_(std::move(done)) {}
 
   bool on_event(const frontend::WorkerEvent& event) override EXCLUDES(mutex_) {
     MutexLock lock(mutex_);
@@ -77,7 +77,7 @@ class TensorGatherer final : public frontend::RequestObserver {
 
  private:
   Result<std::vector<handler::Tensor>> outcome(const std::optional<Error>& failure) const REQUIRES(mutex_) {
-    if (bytes_.size() > limit_) return error(Code::kResourceExhausted, "the answer is longer than {} bytes (max_response_size)", limit_);
+    if (bytes_.size() > limit_) return too_long_;
     if (failure) return *failure;
     if (const auto failed = failed_.failure()) return *failed;
     if (head_) return handler::parse_infer_answer(*head_, bytes_);
@@ -87,6 +87,7 @@ class TensorGatherer final : public frontend::RequestObserver {
   }
 
   const size_t limit_;
+  const Error too_long_;
   Mutex mutex_;
   Done done_ GUARDED_BY(mutex_);  // null once called
   std::optional<handler::AnswerHead> head_ GUARDED_BY(mutex_);
@@ -104,8 +105,9 @@ Result<frontend::Payload> infer_payload(const frontend::ServedModel& model, cons
   return frontend::Payload(std::move(request));
 }
 
-std::shared_ptr<frontend::RequestObserver> gather_tensors(size_t limit, std::function<void(Result<std::vector<handler::Tensor>>)> done) {
-  return std::make_shared<TensorGatherer>(limit, std::move(done));
+std::shared_ptr<frontend::RequestObserver> gather_tensors(size_t limit, Error too_long,
+                                                          std::function<void(Result<std::vector<handler::Tensor>>)> done) {
+  return std::make_shared<TensorGatherer>(limit, std::move(too_long), std::move(done));
 }
 
 const char* platform_of(const frontend::ServedModel& model) {

@@ -22,10 +22,11 @@ struct InferInputs {
 // Errors: kInvalidArgument.
 [[nodiscard]] Result<frontend::Payload> infer_payload(const frontend::ServedModel& model, const InferInputs& inputs);
 
-// Gathers a job's answer, of at most `limit` bytes, and hands over its tensors (infer_message.h); a generation's text is one BYTES tensor, "text".
+// Gathers a job's answer, of at most `limit` bytes (else `too_long` is its outcome), and hands over its tensors (infer_message.h); a
+// generation's text is one BYTES tensor, "text".
 //
 // Threads: as RequestObserver; `done` is called once.
-[[nodiscard]] std::shared_ptr<frontend::RequestObserver> gather_tensors(size_t limit,
+[[nodiscard]] std::shared_ptr<frontend::RequestObserver> gather_tensors(size_t limit, Error too_long,
                                                                         std::function<void(Result<std::vector<handler::Tensor>>)> done);
 
 // "pytorch_torchscript", as the protocol's metadata name what runs a model.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <climits>
 
+#include "text/json_input.h"
 #include "text/openai_fields.h"
 #include "text/openai_messages.h"
 
@@ -91,6 +92,13 @@ OpenAiBody parse_chat_request(std::string_view body) {
     draft.call.sampling.max_tokens = draft.max_completion_tokens.value_or(draft.max_tokens.value_or(INT_MAX));
     return std::move(draft.call);
   });
+}
+
+std::string model_named_in(std::string_view body) {
+  const auto json = parse_json(body, "the request", Code::kInvalidArgument, {.depth = 32});
+  if (!json || !json.value().is_object()) return "";
+  const auto model = json.value().find("model");
+  return model != json.value().end() && model->is_string() ? model->get<std::string>() : "";
 }
 
 uint64_t choice_seed(uint64_t seed, int index) {

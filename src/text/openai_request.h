@@ -48,6 +48,9 @@ using OpenAiBody = std::variant<OpenAiCall, OpenAiRefusal>;
 [[nodiscard]] OpenAiBody parse_completion_request(std::string_view body);
 [[nodiscard]] OpenAiBody parse_chat_request(std::string_view body);
 
+// The model that a body names, whatever else is wrong with it; empty = none.
+[[nodiscard]] std::string model_named_in(std::string_view body);
+
 // The seed of choice `index` of a request with this seed; the first one has the seed itself.
 [[nodiscard]] uint64_t choice_seed(uint64_t seed, int index);
 

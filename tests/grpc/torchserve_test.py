@@ -266,6 +266,25 @@ class TorchServeModelsTest(unittest.TestCase):
         self.assertEqual([m["modelName"] for m in json.loads(server.call(server.http_management, "GET", "/models")[1])["models"]], ["other"])
         self.assertIn("TS_CONFIG_FILE names another file", server.output)
 
+    def test_without_a_configuration_it_starts_from_its_last_snapshot(self):
+        server = self.make(models=("tiny", "other"))
+        server.start("--ts-config", str(server.config), "--models", "tiny", "--enable-model-api")
+        server.wait_started()
+        for method, target in (("POST", "/models?url=other&model_name=late&initial_workers=1&batch_size=3"), ("PUT", "/models/tiny?min_worker=2&synchronous=true")):
+            status, text = server.call(server.http_management, method, target)
+            self.assertEqual(status, 200, text)
+        server.run("--stop", "--foreground")
+        server.start()
+        server.wait_started()
+        described = {name: json.loads(server.call(server.http_management, "GET", f"/models/{name}")[1])[0] for name in ("tiny", "late")}
+        self.assertEqual((described["tiny"]["minWorkers"], described["late"]["minWorkers"], described["late"]["batchSize"]), (2, 1, 3))
+        for name in described:
+            self.assertEqual(server.call(server.http, "POST", f"/predictions/{name}", "a b")[0], 200)
+        server.run("--stop", "--foreground")
+        server.start("--ts-config", str(server.config))
+        server.wait_started()
+        self.assertEqual(json.loads(server.call(server.http_management, "GET", "/models")[1]), {"models": []}, "a file that is given is stronger")
+
     @unittest.skipUnless(FAKE_WORKER, "needs a worker that fails on request")
     def test_models_that_cannot_be_loaded_do_not_stop_the_server(self):
         server = self.make(config="maxRetryTimeoutInSec: 1\n")

@@ -103,6 +103,18 @@ class HostileTest(HttpServerTest):
         for body in (whole, b'{"prompt": ' + b"[" * 20000, b'{"stream":' * 200000):
             self.assert_refused(post(b"Host: x\r\nContent-Length: %d\r\n" % len(body), body), 400)
 
+    def test_every_route_that_reads_json_refuses_what_is_deep_or_no_text(self):
+        deep = b'{"model": "tiny", "url": "x", "instances": ' + b"[" * 20000 + b"]" * 20000 + b"}"
+        no_text = b'{"model": "tiny", "url": "x", "prompt": "\xff\xc0\x80\xed\xa0\x80"}'
+        targets = [(self.infer, "POST", path) for path in ("/predictions/tiny", "/v2/models/tiny/infer", "/v1/models/tiny:predict", "/v1/completions",
+                                                           "/v1/chat/completions", "/tokenize", "/detokenize", "/invocations", "/models/tiny/invoke")]
+        for call, method, target in [*targets, (self.admin, "PUT", "/models/tiny"), (self.admin, "POST", "/models")]:
+            for body in (deep, no_text):
+                with self.subTest(target=target, body=body[:60]):
+                    reply = call(method, target, body, {"Content-Type": "application/json"})
+                    self.assertEqual(reply.status, 400, reply.text)
+                    self.assertEqual(reply.headers["Connection"], "close")
+
     def test_two_requests_in_one_piece_are_answered_in_order(self):
         one = post(b"Host: x\r\nContent-Length: %d\r\n" % len(BODY))
         with self.connect() as raw:

@@ -104,6 +104,12 @@ class OneAddressTest(HttpServerTest):
         self.assertIn("/predictions/{model_name}", paths)
         self.assertIn("/models/{model_name}", paths)
 
+    def test_the_legacy_route_takes_nothing_from_models_that_are_called_predict(self):
+        self.assert_error(self.infer("GET", "/models/predict"), 404, "ModelNotFoundException", "predict")
+        self.assert_error(self.infer("GET", "/v2/models/predict"), 404, "ModelNotFoundException", "predict")
+        self.assertEqual(self.infer("POST", "/tiny/predict", {"prompt": "a", "max_tokens": 2}).status, 200)
+        self.assert_error(self.infer("POST", "/models/predict", "x"), 404, "ModelNotFoundException", "models")
+
 
 class OneAddressTokenTest(HttpServerTest):
     @classmethod
@@ -115,6 +121,8 @@ class OneAddressTokenTest(HttpServerTest):
         keys = {name: entry["key"] for name, entry in json.loads((self.server.folder / "key_file.json").read_text()).items()}
         for method, target, owners in (("GET", "/ping", ("inference",)), ("POST", "/predictions/tiny", ("inference",)), ("GET", "/models", ("management",)),
                                        ("PUT", "/models/tiny", ("management",)), ("POST", "/models", ("management",)), ("GET", "/token?type=inference", ("API",)),
+                                       ("GET", "/models/predict", ("management",)), ("PUT", "/models/tiny/predict", ("management",)),
+                                       ("POST", "/tiny/predict", ("inference",)), ("GET", "/v2/models/predict", ("inference",)),
                                        ("GET", "/api-description", ("inference", "management")), ("GET", "/nothing", ("inference", "management"))):
             for name in ("inference", "management", "API"):
                 reply = self.call(self.server.http_address, method, target, "x", (("Authorization", "Bearer " + keys[name]),))

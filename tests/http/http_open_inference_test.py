@@ -33,6 +33,10 @@ class HttpOpenInferenceTest(HttpServerTest):
         self.assertEqual(self.infer("POST", "/v1/models/tiny:predict", {"instances": [[1, 2], [3, 4]]}).json, {"predictions": [[2, 4], [6, 8]]})
         self.assertEqual(self.infer("POST", "/predictions/tiny", b"[[1]]").json, [[2]])
 
+    def test_explanations_are_for_python_handlers(self):
+        for target in ("/v1/models/tiny:explain", "/v2/models/tiny/explain", "/v2/models/tiny/versions/1.0/explain"):
+            self.assert_error(self.infer("POST", target, "x"), 501, "NotImplementedException", "explanations")
+
 
 class HttpOpenInferenceTextTest(HttpServerTest):
     def test_a_generation_by_either_version(self):

@@ -121,6 +121,14 @@ class OpenAiServerTest(HttpServerTest):
         for reply in (self.infer("GET", "/v1/models/huge"), self.complete(model="huge"), self.chat(model="huge"), self.complete(model="tiny:9")):
             self.assert_refused(reply, 404, "model", "model_not_found")
 
+    def test_an_unknown_model_is_said_before_what_else_is_wrong(self):
+        for body in ({"model": "huge"}, {"model": "huge", "inputs": [1]}, {"model": "huge", "prompt": 5, "temperature": -1}):
+            for target in ("/v1/completions", "/v1/chat/completions", "/tokenize", "/detokenize"):
+                self.assert_refused(self.infer("POST", target, body), 404, "model", "model_not_found")
+        self.assert_refused(self.infer("POST", "/predictions/tiny/9/v1/completions", {"x": 1}), 404, "model", "model_not_found")
+        for body in ("huge", '["model", "huge"]', '{"model": 1}', '{"prompt": "x"}'):
+            self.assertEqual(self.infer("POST", "/v1/completions", body).status, 400)
+
     def test_a_completion_has_every_required_key(self):
         reply = self.complete(max_tokens=4)
         self.assertEqual((reply.status, reply.headers["Content-Type"]), (200, "application/json"))

@@ -145,6 +145,13 @@ class SnapshotsTest(unittest.TestCase):
         self.assertNotEqual(code, 0)
         self.assertIn("model 'one' 1.0 of the snapshot: no folder and no archive 'one'", errors)
 
+    def test_a_name_that_is_no_text_costs_no_snapshot(self):
+        run = self.first("--models", "one")
+        self.ok(run.admin("POST", "/models?url=two-v1&model_name=two&handler=%ff%fe&initial_workers=0"))
+        self.ok(run.admin("GET", "/models/two"))
+        self.assertEqual(run.stop(), 0)
+        self.assertEqual(sorted(self.saved()["models"]), ["one", "two"])
+
     def test_without_room_for_them_serving_goes_on(self):
         run = self.first("--models", "one", limit=200)  # bytes of any file: as a full disk
         self.ok(run.admin("PUT", "/models/one?min_worker=2&synchronous=true"))

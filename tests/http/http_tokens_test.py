@@ -12,7 +12,20 @@ from torchserve_test import TorchServe
 from token_case import DENIED, HEALTH, ON, REFLECTION, TokenServerTest, bearer
 
 
+OPENAI = ("/v1/models", "/v1/models/tiny", "/v1/completions", "/v1/chat/completions", "/tokenize", "/detokenize")
+
+
 class HttpTokenTest(TokenServerTest):
+    def assert_denied(self, reply, own, path):
+        """OpenAI's routes, which are opened by the inference key, refuse as OpenAI's clients expect it; all others as TorchServe does."""
+        if own == "inference" and path in OPENAI:
+            self.assertEqual((reply.status, reply.json), (401, {"error": {"message": DENIED, "type": "invalid_request_error", "param": None,
+                                                                          "code": "invalid_api_key"}}))
+            self.assertEqual(reply.headers["WWW-Authenticate"], "Bearer")
+        else:
+            word = "Token Authentication failed" if path == "/token" and own == "management" else DENIED
+            self.assert_error(reply, 400, "InvalidKeyException", word)
+
     def test_every_route_refuses_every_wrong_token(self):
         for address, own in ((self.server.http_address, "inference"), (self.server.http_management_address, "management")):
             routes = self.routes(address, own)
@@ -20,12 +33,11 @@ class HttpTokenTest(TokenServerTest):
             for method, path in [*routes, ("GET", "/nothing"), ("GET", "/"), ("PATCH", "/models/tiny"), ("GET", "/%zz"), ("GET", "/ping/"),
                                  ("GET", "//ping"), ("GET", "/x?/token"), ("GET", "/token/x")]:
                 own_key = "API" if path == "/token" else own
-                word = "Token Authentication failed" if own_key == "API" else DENIED
                 for what, value in self.wrong_values(own_key).items():
                     with self.subTest(method=method, path=path, wrong=what):
-                        self.assert_error(self.call(address, method, path, headers=(("Authorization", value),)), 400, "InvalidKeyException", word)
+                        self.assert_denied(self.call(address, method, path, headers=(("Authorization", value),)), own, path)
                 with self.subTest(method=method, path=path, wrong="missing"):
-                    self.assert_error(self.call(address, method, path), 400, "InvalidKeyException", word)
+                    self.assert_denied(self.call(address, method, path), own, path)
 
     def test_no_route_refuses_its_own_key(self):
         for address, own in ((self.server.http_address, "inference"), (self.server.http_management_address, "management")):
@@ -35,7 +47,11 @@ class HttpTokenTest(TokenServerTest):
                 with self.subTest(method=method, path=path):
                     reply = self.call(address, method, path, headers=bearer(self.key(own)))
                     self.assertNotIn("InvalidKeyException", reply.text)
-                    self.assertNotEqual(reply.status, 429)
+                    self.assertNotIn(reply.status, (401, 429))
+
+    def test_openais_routes_are_in_the_table(self):
+        paths = [path for _, path in self.routes(self.server.http_address, "inference")]
+        self.assertLessEqual({*OPENAI, "/v1/models/tiny:predict", "/v2/models/tiny/infer"}, set(paths))
 
     def test_bytes_that_are_no_text_and_two_headers_are_refused(self):
         good = self.key("inference").encode()
@@ -229,6 +245,8 @@ class FailureLimitTest(TokenServerTest):
         self.assert_error(reply, 429, "InvalidKeyException", "too many requests with wrong tokens came from 127.0.0.1")
         self.assertEqual(reply.headers["Retry-After"], "60")
         self.assertEqual(self.server.stderr.count("127.0.0.1 has sent 5 wrong tokens within a minute"), 1)
+        reply = self.infer("POST", "/v1/completions", headers=bearer(good))
+        self.assertEqual((reply.status, reply.json["error"]["type"], reply.headers["Retry-After"]), (429, "rate_limit_error", "60"))
 
     def test_a_grpc_connection_is_counted_by_itself(self):
         options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0)]
