@@ -1,5 +1,5 @@
 #pragma once
-// Looks after every model, time and again: worker groups that stay silent, and too few or too many of them (ServedModel::look_after).
+// Looks after every model, time and again: worker groups that stay silent or are broken, and too few or too many of them (ServedModel::look_after).
 #include <thread>
 
 #include "base/mutex.h"

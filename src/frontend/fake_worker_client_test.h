@@ -19,9 +19,10 @@ class FakeCall final : public WorkerCall {
     cancelled = true;
     end(Error(Code::kCancelled, "cancelled"));
   }
-  bool send(const std::string& text) {
+  bool send(const std::string& text, std::optional<handler::AnswerHead> head = std::nullopt) {
     WorkerEvent event;
     event.bytes = text;
+    event.head = std::move(head);
     const auto observer = this->observer();
     return observer && observer->on_event(event);
   }
@@ -57,6 +58,14 @@ class FakeWorkerClient final : public WorkerClient {
     calls_.push_back(std::make_shared<FakeCall>(payload, std::move(observer)));
     return calls_.back();
   }
+  std::optional<Error> broken() override {
+    MutexLock lock(mutex_);
+    return broken_;
+  }
+  void break_down(const Error& why) {
+    MutexLock lock(mutex_);
+    broken_ = why;
+  }
   bool drain(Deadline) override {
     drained = true;
     return true;
@@ -71,6 +80,7 @@ class FakeWorkerClient final : public WorkerClient {
  private:
   mutable Mutex mutex_;
   std::vector<std::shared_ptr<FakeCall>> calls_ GUARDED_BY(mutex_);
+  std::optional<Error> broken_ GUARDED_BY(mutex_);
 };
 
 // What a client sees of its request.

@@ -26,8 +26,9 @@ bool Job::on_event(const WorkerEvent& event) {
     if (std::exchange(has_message_, true)) meter->message(options_.protocol, now - last);
     else meter->first_message(options_.protocol, now - submitted_);
   }
-  if (observer_->on_event(event)) return true;
-  queue_.end(*this, Error(Code::kCancelled, "the reader is gone or too slow"));
+  const auto bad = event.head ? check_head(*event.head) : std::nullopt;  // a worker may have gone mad
+  if (!bad && observer_->on_event(event)) return true;
+  queue_.end(*this, bad ? *bad : Error(Code::kCancelled, "the reader is gone or too slow"));
   return false;
 }
 
@@ -203,6 +204,28 @@ void JobQueue::close(const Error& why) {
 std::vector<int> JobQueue::take_stuck() {
   MutexLock lock(mutex_);
   return std::exchange(stuck_, {});
+}
+
+std::vector<std::pair<int, Error>> JobQueue::broken_groups() {
+  std::vector<std::pair<int, std::shared_ptr<WorkerClient>>> clients;
+  {
+    MutexLock lock(mutex_);
+    for (const auto& [number, group] : groups_) {
+      if (group.worker && !group.leaving) clients.emplace_back(number, group.worker->client);
+    }
+  }
+  std::vector<std::pair<int, Error>> broken;
+  for (const auto& [number, client] : clients) {
+    const auto why = client->broken();
+    if (!why) continue;
+    MutexLock lock(mutex_);
+    const auto group = groups_.find(number);
+    if (group == groups_.end() || !group->second.worker || group->second.worker->client != client) continue;  // lost meanwhile
+    auto& since = group->second.worker->broken_since;
+    if (!since) since = Clock::now();
+    if (Clock::now() - *since >= options_.cause_timeout) broken.emplace_back(number, *why);
+  }
+  return broken;
 }
 
 size_t JobQueue::num_waiting() const {

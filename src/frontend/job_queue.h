@@ -7,6 +7,7 @@
 #include <string>
 #include <thread>
 #include <unordered_set>
+#include <utility>
 #include <vector>
 
 #include "base/clock.h"
@@ -79,6 +80,9 @@ class JobQueue {
   // response_timeout, and nothing else has come from the worker meanwhile.
   [[nodiscard]] std::vector<int> take_stuck() EXCLUDES(mutex_);
 
+  // Groups whose client has been broken for cause_timeout, which their watcher would know by now if their processes had ended; and why.
+  [[nodiscard]] std::vector<std::pair<int, Error>> broken_groups() EXCLUDES(mutex_);
+
   [[nodiscard]] size_t num_waiting() const EXCLUDES(mutex_);
   [[nodiscard]] size_t num_running() const EXCLUDES(mutex_);
 
@@ -90,6 +94,7 @@ class JobQueue {
     int open_calls = 0;                    // whose on_done() has not come
     std::atomic<Clock::time_point> last_heard{Clock::time_point::min()};
     std::optional<Clock::time_point> silent_since = {};  // when a request that got no word was given up; nothing has come since
+    std::optional<Clock::time_point> broken_since = {};  // by broken_groups()
   };
   struct Group {
     Worker* worker = nullptr;              // one of workers_; null: not ready

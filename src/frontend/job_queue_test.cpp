@@ -115,6 +115,17 @@ TEST_F(JobQueueTest, AReaderThatWantsNoMoreCancelsItsCall) {
   EXPECT_TRUE(call(0, 0)->cancelled);
 }
 
+TEST_F(JobQueueTest, AHeadThatCannotBeEndsTheJob) {
+  ready(0, 4);
+  const std::vector<handler::AnswerHead> heads = {{-1, "", {}}, {100, "", {}}, {99999, "", {}}, {200, "", handler::Headers(300)}};
+  for (const handler::AnswerHead& head : heads) {
+    Client client = submit();
+    EXPECT_FALSE(workers[0]->calls().back()->send("a", head));
+    EXPECT_THAT(client.observer->outcome(), StartsWith("internal: the handler"));
+    EXPECT_EQ(client.observer->text(), "");
+  }
+}
+
 TEST_F(JobQueueTest, ALostGroupEndsItsJobsWithTheCauseAndLeavesTheOthers) {
   ready(0);
   ready(1);
@@ -124,6 +135,32 @@ TEST_F(JobQueueTest, ALostGroupEndsItsJobsWithTheCauseAndLeavesTheOthers) {
   EXPECT_EQ(first.observer->outcome(), "unavailable: rank 1 was killed");
   call(1, 0)->end(std::nullopt);
   EXPECT_EQ(second.observer->outcome(), "ok");
+}
+
+// Waits for the cause of a broken client for 50 ms.
+class BrokenClientTest : public JobQueueTest {
+ protected:
+  static JobQueueOptions options() {
+    JobQueueOptions options = JobQueueTest::options();
+    options.cause_timeout = milliseconds(50);
+    return options;
+  }
+  BrokenClientTest() : JobQueueTest(options()) {}
+};
+
+TEST_F(BrokenClientTest, AGroupWhoseClientStaysBrokenIsToldOf) {
+  ready(0);
+  ready(1);
+  EXPECT_TRUE(queue.broken_groups().empty());
+  workers[1]->break_down(Error(Code::kInternal, "garbage"));
+  EXPECT_TRUE(queue.broken_groups().empty()) << "its process may have ended, and the watcher says more";
+  std::vector<std::pair<int, Error>> broken;
+  for (const Deadline deadline = Deadline::after(seconds(10)); broken.empty() && !deadline.passed();) broken = queue.broken_groups();
+  ASSERT_EQ(broken.size(), 1u);
+  EXPECT_EQ(broken[0].first, 1);
+  EXPECT_EQ(broken[0].second.message(), "garbage");
+  queue.group_lost(1, Error(Code::kUnavailable, "started again"), false);
+  EXPECT_TRUE(queue.broken_groups().empty());
 }
 
 TEST_F(JobQueueTest, ABrokenConnectionWaitsForTheCause) {

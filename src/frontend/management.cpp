@@ -235,7 +235,7 @@ ManagementAnswer Management::list(int limit, int next_page_token) const {
   for (size_t i = first; i < last; ++i) {
     json["models"].push_back({{"modelName", models[i]->name()}, {"modelUrl", models[i]->spec().url}});
   }
-  return done(json.dump(2) + "\n");
+  return done(json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
 }
 
 }  // namespace penstock::frontend

@@ -107,7 +107,7 @@ Json describe_model(ServedModel& model, bool customized) {
 std::string describe_models(std::span<const std::shared_ptr<ServedModel>> models, bool customized) {
   Json all = Json::array();
   for (const auto& model : models) all.push_back(describe_model(*model, customized));
-  return all.dump(2) + "\n";
+  return all.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";  // a folder's name need not be UTF-8
 }
 
 }  // namespace penstock::frontend

@@ -153,22 +153,28 @@ std::optional<Error> ServedModel::scale(WorkerRange range, Deadline drain) {
 void ServedModel::look_after() {
   MutexLock one_at_a_time(scaling_);
   if (stopped_) return;
-  restart_silent_groups();
+  restart_useless_groups();
   follow_load();
 }
 
-void ServedModel::restart_silent_groups() {
-  for (const int number : jobs_.take_stuck()) {
-    std::shared_ptr<WorkerGroup> group;
-    {
-      MutexLock lock(mutex_);
-      const auto slot = slots_.find(number);
-      if (slot != slots_.end()) group = slot->second.group;
-    }
-    if (!group) continue;
-    group->restart(error(Code::kUnavailable, "model '{}': worker group {} has left two requests in a row without a word for {} s each (responseTimeout)",
-                         name(), number, response_timeout().count()));
+void ServedModel::restart_useless_groups() {
+  for (const int group : jobs_.take_stuck()) {
+    restart(group, error(Code::kUnavailable, "model '{}': worker group {} has left two requests in a row without a word for {} s each (responseTimeout)",
+                         name(), group, response_timeout().count()));
   }
+  for (const auto& [group, why] : jobs_.broken_groups()) {
+    restart(group, error(Code::kUnavailable, "model '{}': worker group {} is of no more use: {}", name(), group, why.message()));
+  }
+}
+
+void ServedModel::restart(int group, const Error& why) {
+  std::shared_ptr<WorkerGroup> found;
+  {
+    MutexLock lock(mutex_);
+    const auto slot = slots_.find(group);
+    if (slot != slots_.end()) found = slot->second.group;
+  }
+  if (found) found->restart(why);
 }
 
 void ServedModel::follow_load() {

@@ -82,7 +82,7 @@ class ServedModel final : private GroupListener {
   // `drain` to finish. Groups that have failed are replaced. Returns at once. Errors: as create(), and kUnavailable after stop(); then nothing
   // has changed.
   [[nodiscard]] std::optional<Error> scale(WorkerRange range, Deadline drain) EXCLUDES(scaling_, mutex_);
-  // Called now and then: starts groups anew that stay silent (JobQueue::take_stuck), and adds a group or dismisses one where the load asks for it
+  // Called now and then: starts groups anew that stay silent or are broken (JobQueue), and adds a group or dismisses one where the load asks for it
   // (scale_planner.h). Waits for nothing. What it does, and what it cannot, is logged.
   void look_after() EXCLUDES(scaling_, mutex_);
   // Waits until every group has loaded the model and those that leave have gone, or one has failed to load. kLoading: neither by the deadline,
@@ -135,7 +135,8 @@ class ServedModel final : private GroupListener {
   void dismiss(int count, Deadline drain) EXCLUDES(mutex_);
   void forget_ended() EXCLUDES(mutex_);
   [[nodiscard]] int num_staying() const EXCLUDES(mutex_);
-  void restart_silent_groups() EXCLUDES(mutex_);
+  void restart_useless_groups() EXCLUDES(mutex_);
+  void restart(int group, const Error& why) EXCLUDES(mutex_);
   void follow_load() REQUIRES(scaling_) EXCLUDES(mutex_);
   [[nodiscard]] LoadSample load_sample() const EXCLUDES(mutex_);
   [[nodiscard]] std::shared_ptr<WorkerGroup> failed_group() const EXCLUDES(mutex_);

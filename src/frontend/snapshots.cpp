@@ -85,7 +85,7 @@ std::string models_json(const ModelRegistry& registry, const std::string& name, 
     const bool is_default = std::find(defaults.begin(), defaults.end(), model) != defaults.end();
     models[model->name()][model->version()] = describe(*model, is_default, store);
   }
-  return Json{{"name", name}, {"modelCount", all.size()}, {"created", created_ms}, {"models", models}}.dump();
+  return Json{{"name", name}, {"modelCount", all.size()}, {"created", created_ms}, {"models", models}}.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
 void forget_old(const fs::path& folder) {

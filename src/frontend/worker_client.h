@@ -80,6 +80,8 @@ class WorkerClient {
   [[nodiscard]] virtual Result<WorkerInfo> wait_ready(Deadline deadline) = 0;
   // Starts a request. The observer may be called before this returns.
   [[nodiscard]] virtual std::shared_ptr<WorkerCall> start(const Payload& payload, std::shared_ptr<RequestObserver> observer) = 0;
+  // Why it is of no more use, whatever its process does: its connection has ended, or what came was not the protocol. nullopt: it is not known to be.
+  [[nodiscard]] virtual std::optional<Error> broken() { return std::nullopt; }
   // No new requests; waits until the running ones have ended. false: not by the deadline, or the worker is gone.
   [[nodiscard]] virtual bool drain(Deadline deadline) = 0;
 };

@@ -17,6 +17,8 @@ namespace {
 
 namespace pb = penstock::worker::v1;
 
+constexpr const char* kStreamEnded = "the worker has ended its stream";
+
 void set_deadline(grpc::ClientContext& context, Deadline deadline) {
   if (!deadline.is_never()) context.set_deadline(std::chrono::system_clock::now() + deadline.remaining());
 }
@@ -68,8 +70,13 @@ class GrpcWorkerClient final : public frontend::WorkerClient {
       EXCLUDES(mutex_) {
     const auto stream = open();
     if (const auto id = stream->start(to_command(payload), observer)) return std::make_shared<StreamedCall>(stream, *id);
-    observer->on_done(Error(Code::kUnavailable, "the worker has ended its stream"));
+    observer->on_done(Error(Code::kUnavailable, kStreamEnded));
     return std::make_shared<EndedCall>();
+  }
+
+  std::optional<Error> broken() override EXCLUDES(mutex_) {
+    const auto stream = opened();
+    return stream && stream->broken() ? std::optional(Error(Code::kUnavailable, kStreamEnded)) : std::nullopt;
   }
 
   bool drain(Deadline deadline) override {

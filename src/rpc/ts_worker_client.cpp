@@ -174,6 +174,11 @@ class TsWorkerClient final : public frontend::WorkerClient, public std::enable_s
     return call;
   }
 
+  std::optional<Error> broken() override EXCLUDES(mutex_) {
+    MutexLock lock(mutex_);
+    return failure_;
+  }
+
   bool drain(Deadline deadline) override EXCLUDES(mutex_) {
     MutexLock lock(mutex_);
     draining_ = true;

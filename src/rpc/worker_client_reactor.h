@@ -31,6 +31,11 @@ class WorkerStreamClient final : public grpc::ClientBidiReactor<worker::v1::Comm
   [[nodiscard]] std::optional<uint64_t> start(worker::v1::Command command, std::shared_ptr<frontend::RequestObserver> observer) EXCLUDES(mutex_);
   // The observer hears of its end, kCancelled, before this returns, unless it has ended already: a worker that hangs delays nobody.
   void cancel(uint64_t id) EXCLUDES(mutex_);
+  // Nothing more can be sent.
+  [[nodiscard]] bool broken() EXCLUDES(mutex_) {
+    MutexLock lock(mutex_);
+    return broken_;
+  }
   // Ends the stream and waits until gRPC is done with it. What still runs ends as cancelled. Never by a thread that calls observers.
   void leave() EXCLUDES(mutex_);
 

@@ -9,6 +9,8 @@ HEALTH = "/grpc.health.v1.Health/"
 METHODS = [("address", INFERENCE + name) for name in ("Ping", "Predictions", "StreamPredictions")]
 METHODS += [("management_address", MANAGEMENT + name)
             for name in ("DescribeModel", "ListModels", "RegisterModel", "ScaleWorker", "SetDefault", "UnregisterModel")]
+METHODS += [("address", f"/{package}.GRPCInferenceService/{name}") for package in ("org.pytorch.serve.grpc.openinference", "inference")
+            for name in ("ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata", "ModelInfer")]
 METHODS += [(port, HEALTH + "Check") for port in ("address", "management_address")]
 # What such a stream reads last looks to them like its end: gRPC does not tell a broken message from none.
 STREAMS = [(port, f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo")

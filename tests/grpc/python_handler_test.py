@@ -24,6 +24,12 @@ def handle(data, context):
         os.abort()
     if texts[0] == "few":
         return []
+    if texts[0] == "garble":
+        context.connection.sendall(b"\\xff" * 100)
+    if texts[0] == "stranger":
+        context.request_ids[0] = "nobody"
+    if texts[0].startswith("status "):
+        context.set_response_status(code=int(texts[0][7:]), idx=0)
     if texts[0] == "slow":
         time.sleep(1)
     if texts[0] == "stream":
@@ -117,6 +123,22 @@ class PythonHandlerTest(PythonModels, ManagementServerTest):
 
     def test_a_model_that_cannot_be_loaded_says_why(self):
         self.assert_fails(Code.INTERNAL, lambda: self.register("broken"), "no weights")
+
+    def test_a_worker_that_talks_nonsense_is_started_again(self):
+        for nonsense, word in (("garble", "a length of -1"), ("stranger", "answered 'nobody', which it does not run")):
+            before = self.server.worker_pids()
+            with self.assertRaises(grpc.RpcError) as raised:
+                self.predict(nonsense)
+            self.assertIn(word, raised.exception.details())
+            wait_until(lambda: self.server.worker_pids() and not set(self.server.worker_pids()) & set(before), 20, "another process serves")
+            self.assertEqual(json.loads(self.predict("again"))["text"], "again")
+
+    def test_a_status_that_is_none_costs_its_own_request(self):
+        for status in (-1, 0x7FFFFFFF, 100):
+            self.assert_fails(Code.INTERNAL, lambda: self.predict(f"status {status}"), "expected one of HTTP")
+            reply = self.http(f"status {status}", {"Content-Type": "text/plain"}.items())
+            self.assertEqual((reply.status, json.loads(reply.read())["type"]), (500, "InternalServerException"))
+        self.assertEqual(json.loads(self.predict("next"))["text"], "next")
 
     def test_a_worker_that_dies_is_started_again(self):
         self.assert_fails(Code.UNAVAILABLE, lambda: self.predict("die"), "signal 6")
