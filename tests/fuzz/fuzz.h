@@ -1,5 +1,6 @@
 #pragma once
 // What the targets share. Each file of this folder is one parser of bytes that come from outside; libFuzzer calls it with bytes of its own making.
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -7,12 +8,19 @@
 #include <string>
 #include <string_view>
 #include <unistd.h>
+#include <utility>
 
 #include "base/error.h"
 
 namespace penstock::fuzz {
 
 inline std::string_view text_of(const uint8_t* data, size_t size) { return {reinterpret_cast<const char*>(data), size}; }
+
+// The first line, without its end, and what follows: inputs of two parts.
+inline std::pair<std::string_view, std::string_view> first_line(std::string_view text) {
+  const size_t end = std::min(text.find('\n'), text.size());
+  return {text.substr(0, end), text.substr(std::min(text.size(), end + 1))};
+}
 
 // An Error is an answer; anything else that leaves a parser is a finding.
 template <typename Work>
