@@ -1,5 +1,6 @@
 """KServe's Open Inference protocol over gRPC, under both package names, by its messages as KServe publishes them."""
 import importlib
+import pathlib
 import struct
 import subprocess
 import sys
@@ -45,7 +46,14 @@ def tensor(name, datatype, shape, **contents):
 class OpenInferenceTest(OpenInferenceCalls, ServerTest):
     config = "handler: torchscript\nbatchSize: 4\nmaxBatchDelay: 1\n"
     stages = 1
-    environment = {"FAKE_WORKER_TENSORS": "1"}.items()
+
+    @classmethod
+    def setUpClass(cls):
+        folder = tempfile.TemporaryDirectory(prefix="penstock-logs-")
+        cls.addClassCleanup(folder.cleanup)
+        cls.logs = pathlib.Path(folder.name)
+        cls.environment = {"FAKE_WORKER_TENSORS": "1", "LOG_LOCATION": str(cls.logs)}
+        super().setUpClass()
 
     def test_both_package_names_are_served(self):
         for package in PACKAGES:
@@ -82,7 +90,7 @@ class OpenInferenceTest(OpenInferenceCalls, ServerTest):
             self.call("ModelInfer", oip.ModelInferRequest(model_name="nobody"), PACKAGES[0])
         self.infer(tensor("x", "INT64", [1], int64_contents=[1]))
         self.call("ServerLive", oip.ServerLiveRequest())
-        log = self.server.folder / "logs" / "access_log.log"
+        log = self.logs / "access_log.log"
         for package, method, code in ((PACKAGES[0], "ModelInfer", 5), (PACKAGES[1], "ModelInfer", 0), (PACKAGES[1], "ServerLive", 0)):
             line = f'"gRPC /{package}.GRPCInferenceService/{method} HTTP/2.0" {code} '
             wait_until(lambda: log.exists() and line in log.read_text(), what=line)

@@ -17,8 +17,8 @@ import unittest
 import grpc
 
 HERE = pathlib.Path(__file__).resolve().parent
-BIN = pathlib.Path(os.environ.get("PENSTOCK_BIN", "build/bin"))
-FAKE_WORKER = os.environ.get("PENSTOCK_FAKE_WORKER")
+BIN = pathlib.Path(os.environ.get("PENSTOCK_BIN", "build/bin")).resolve()  # servers run in folders of their own
+FAKE_WORKER = os.environ.get("PENSTOCK_FAKE_WORKER") and os.path.abspath(os.environ["PENSTOCK_FAKE_WORKER"])
 TEST_MODEL = os.environ.get("PENSTOCK_TEST_MODEL")
 
 # Every listener but the one under test takes any free port.
