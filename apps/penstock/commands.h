@@ -17,6 +17,9 @@ void add_checkpoint_command(CLI::App& app);
 void add_bench_command(CLI::App& app);
 void add_serve_command(CLI::App& app);
 void add_generate_command(CLI::App& app);
+void add_run_command(CLI::App& app);
+void add_chat_command(CLI::App& app);
+void add_convert_command(CLI::App& app);
 void add_config_command(CLI::App& app);
 
 // 2 for what the user can correct (arguments, configuration, a name that is not there), else 1.

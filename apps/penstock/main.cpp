@@ -36,6 +36,9 @@ int run(int argc, char** argv) {
   add_data_command(app);
   add_serve_command(app);
   add_generate_command(app);
+  add_run_command(app);
+  add_chat_command(app);
+  add_convert_command(app);
   add_config_command(app);
   add_partition_command(app);
   add_schedule_command(app);

@@ -16,9 +16,13 @@ namespace {
 
 // A signal handler can reach nothing but globals.
 std::atomic<int> num_signals{0};
+std::atomic<bool> sigterm_came{false};
 static_assert(std::atomic<int>::is_always_lock_free, "a signal handler must not lock");
 
-void count_signal(int) { num_signals.fetch_add(1); }
+void count_signal(int number) {
+  num_signals.fetch_add(1);
+  if (number == SIGTERM) sigterm_came.store(true);
+}
 
 void install(void (*handler)(int)) {
   struct sigaction action {};
@@ -33,12 +37,14 @@ void install(void (*handler)(int)) {
 
 StopSignals::StopSignals() {
   num_signals = 0;
+  sigterm_came = false;
   install(&count_signal);
 }
 
 StopSignals::~StopSignals() { install(SIG_DFL); }
 
 int StopSignals::count() const { return num_signals.load(); }
+bool StopSignals::terminated() const { return sigterm_came.load(); }
 
 // Looks every 50 ms rather than being woken: any thread may be the one that the system interrupts.
 bool StopSignals::wait(int count, Deadline deadline) const {

@@ -18,6 +18,8 @@ class StopSignals {
   // Waits until `count` signals have come. false: fewer by the deadline.
   [[nodiscard]] bool wait(int count, Deadline deadline) const;
   [[nodiscard]] int count() const;
+  // SIGTERM is among them.
+  [[nodiscard]] bool terminated() const;
 };
 
 }  // namespace penstock

@@ -36,7 +36,7 @@ int main(int argc, char** argv) {
 
   ServeRankOptions serve;
   CLI::App* serve_command = app.add_subcommand("serve", "one rank of a serving group: stage RANK of WORLD_SIZE");
-  serve_command->add_option("--model", serve.model, "a Hugging Face directory")->required();
+  serve_command->add_option("--model", serve.model, "a Hugging Face directory or a GGUF file")->required();
   serve_command->add_option("--socket", serve.socket, "unix socket on which rank 0 answers the front door")->required();
   serve_command->add_option("--max-concurrent", serve.max_concurrent, "sequences that run at once")->check(CLI::Range(1, 1024));
   serve_command->add_option("--max-sequence-tokens", serve.max_sequence_tokens, "prompt and completion; 0 = as the model says");

@@ -1,4 +1,7 @@
+#include <cstdio>
+#include <fstream>
 #include <iostream>
+#include <utility>
 
 #include "apps/worker/rank_setup.h"
 #include "apps/worker/worker_commands.h"
@@ -15,6 +18,24 @@ namespace {
 constexpr seconds kLoadDeadline{1800};  // the front door's startupTimeout is shorter, and ends the process
 constexpr seconds kStepTimeout{60};
 constexpr seconds kDrainTime{30};
+
+// Tells whoever started this how far the first stage is: percent, as text, in the file SOCKET.loading.
+class LoadProgress {
+ public:
+  explicit LoadProgress(const std::string& socket) : file_(socket + ".loading") {}
+  ~LoadProgress() { std::remove(file_.c_str()); }
+  LoadProgress(const LoadProgress&) = delete;
+  LoadProgress& operator=(const LoadProgress&) = delete;
+
+  void update(double share) {
+    const int percent = static_cast<int>(100 * share);
+    if (std::exchange(shown_, percent) != percent) std::ofstream(file_) << percent;
+  }
+
+ private:
+  const std::string file_;
+  int shown_ = -1;
+};
 
 engine::StageOptions stage_options(const ServeRankOptions& options, const cluster::RankInfo& info) {
   const bool bf16 = options.dtype == "bf16" || (options.dtype == "auto" && tensor::has_bf16());
@@ -44,7 +65,10 @@ void serve_first_stage(const ServeRankOptions& options, const cluster::RankInfo&
   const auto service = rpc::WorkerService::start(options.socket).value();
   try {
     text::Tokenizer tokenizer = text::Tokenizer::load(options.model).value();
-    engine::StageRunner runner(stage_options(options, info));
+    engine::StageOptions stage = stage_options(options, info);
+    LoadProgress progress(options.socket);
+    stage.on_progress = [&](double share) { progress.update(share); };
+    engine::StageRunner runner(stage);
     if (tokenizer.vocab_size() > runner.config().vocab_size) {
       throw error(Code::kInvalidArgument, "{}: tokenizer.json has {} tokens, config.json a vocab_size of {}", options.model, tokenizer.vocab_size(),
                   runner.config().vocab_size);

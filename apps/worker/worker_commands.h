@@ -30,7 +30,7 @@ struct OverlapRankOptions {
 int run_overlap_rank(const OverlapRankOptions& options);
 
 struct ServeRankOptions {
-  std::string model;       // a Hugging Face directory
+  std::string model;       // a Hugging Face directory, a GGUF file or a folder with one
   std::string socket;      // rank 0 listens here
   int max_concurrent = 8;
   int max_sequence_tokens = 0;  // 0 = the model's
