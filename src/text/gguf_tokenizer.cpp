@@ -67,15 +67,16 @@ class Reader {
   [[nodiscard]] Json document() const {
     const GgufPreTokenizer cut = rule();
     Json vocab = Json::object(), added = Json::array();
-    std::vector<bool> is_there(tokens_->size());
     std::map<std::string_view, size_t> first;
+    const size_t outside = first_id_outside();
     for (size_t id = 0; id < tokens_->size(); ++id) {
       const int type = type_of(id);
       if (type == SentencePiece::kUnused) continue;
       const auto [other, is_new] = first.emplace((*tokens_)[id], id);
       if (!is_new) throw header_.wrong(kTokens, fmt::format("different tokens, not ids {} and {} alike", other->second, id));
-      if (type == SentencePiece::kNormal || type == SentencePiece::kUnknown) vocab.get_ref<Json::object_t&>().emplace_back((*tokens_)[id], id);  // [] would search them all
-      else added.push_back(added_token(id, type));
+      const bool is_plain = type == SentencePiece::kNormal || type == SentencePiece::kUnknown;
+      if (is_plain || id < outside) vocab.get_ref<Json::object_t&>().emplace_back((*tokens_)[id], id);  // [] would search them all
+      if (!is_plain) added.push_back(added_token(id, type));
     }
     const auto* merges = header_.texts(kMerges);
     if (merges == nullptr) throw header_.wrong(kMerges, "the list of merges");
@@ -120,6 +121,21 @@ class Reader {
   }
 
  private:
+  // Hugging Face numbers the added tokens that a vocabulary lacks from its size on. So may those be left out that come, without a hole, behind all plain
+  // ones; the others stand in both lists.
+  [[nodiscard]] size_t first_id_outside() const {
+    size_t behind_plain = 0, used = 0;
+    bool has_hole = false;
+    for (size_t id = 0; id < tokens_->size(); ++id) {
+      const int type = type_of(id);
+      if (type == SentencePiece::kUnused) continue;
+      has_hole |= used != id;
+      used = id + 1;
+      if (type == SentencePiece::kNormal || type == SentencePiece::kUnknown) behind_plain = id + 1;
+    }
+    return has_hole ? used : behind_plain;
+  }
+
   [[nodiscard]] GgufPreTokenizer rule() const {
     const std::string* name = header_.text(kPre);
     const std::string* architecture = header_.text("general.architecture");

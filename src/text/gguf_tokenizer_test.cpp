@@ -121,6 +121,21 @@ TEST(GgufTokenizerOfBytes, CutsMergesAndKnowsItsSpecialTokens) {
   EXPECT_EQ(Tokenizer::load(dir.path()).value().end_id(), end) << "a folder with one GGUF file";
 }
 
+TEST(GgufTokenizerOfBytes, WritesATokenizerJsonInWhichHuggingFaceFindsTheSameIds) {
+  const auto vocab_of = [](const GgufMetadata& metadata) {
+    const std::string header = formats::format_gguf_header(metadata, {});
+    const auto files = tokenizer_files_of_gguf(formats::parse_gguf(std::as_bytes(std::span(header.data(), header.size())), "t.gguf"));
+    return Json::parse(files.at("tokenizer.json")).at("model").at("vocab");
+  };
+  GgufMetadata metadata = some_bytes();
+  EXPECT_FALSE(vocab_of(metadata).contains("<|end|>")) << "behind all others: it gets the next number";
+  auto& types = std::get<formats::GgufValue::Integers>(metadata[4].second.value);
+  types[5] = 5;
+  EXPECT_EQ(vocab_of(metadata).at("<|end|>"), 97) << "there is a hole: its number would be another one";
+  types[5] = 3;
+  EXPECT_EQ(vocab_of(metadata).at("&"), 5) << "among the others";
+}
+
 TEST(GgufTokenizerOfBytes, IsRefusedByNameWhereItIsNotUnderstood) {
   const auto complaint = [](const char* key, std::optional<formats::GgufValue> value) {
     GgufMetadata metadata = some_bytes();
