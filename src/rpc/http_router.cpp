@@ -76,7 +76,7 @@ HttpRouter::HttpRouter(std::string title, std::vector<HttpRoute> routes) : title
   const auto describe = [description](const HttpRequest&, const std::shared_ptr<HttpReply>& reply) {
     reply->send({200, "application/json", *description, {}});
   };
-  (void)std::ranges::stable_partition(routes_, [](const HttpRoute& route) { return !route.pattern.starts_with("/{"); });
+  std::stable_partition(routes_.begin(), routes_.end(), [](const HttpRoute& route) { return !route.pattern.starts_with("/{"); });
   for (const HttpRoute& route : routes_) all_keys_ |= route.keys & ~frontend::kApiKey;
   routes_.push_back({"GET", "/api-description", "This description", {}, describe, all_keys_});
   routes_.push_back({"OPTIONS", "/", "This description", {}, describe, all_keys_});

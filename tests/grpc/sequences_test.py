@@ -157,7 +157,8 @@ class RefusalDetailsTest(ServerTest):
     config = "jobQueueSize: 1\nhandler:\n  max_concurrent: 1\n"
 
     def test_a_full_queue_says_when_to_ask_again(self):
-        held = [self.client.stream(request(prompt="[hang]"), timeout=30) for _ in range(2)]
+        held = [self.client.stream(request(prompt="[hang]"), timeout=60) for _ in range(2)]
+        wait_until(lambda: self.num_waiting() == 1, what="one runs and one waits")
         def refused():
             for call in (lambda: self.client.predict(request(prompt="a"), timeout=1), lambda: list(self.client.stream(request(prompt="a"), timeout=1))):
                 try:
@@ -174,4 +175,11 @@ class RefusalDetailsTest(ServerTest):
         wait_until(refused, 20, "the queue is full")
         for call in held:
             call.cancel()
+
+    def num_waiting(self):
+        connection = http.client.HTTPConnection(self.server.http_management_address, timeout=20)
+        connection.request("GET", "/models/tiny")
+        described = json.loads(connection.getresponse().read())[0]
+        connection.close()
+        return described["jobQueueStatus"]["pendingRequests"]
 
