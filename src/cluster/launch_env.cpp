@@ -247,4 +247,26 @@ std::vector<std::string> rank_environment(const RankInfo& info) {
   };
 }
 
+std::vector<std::string> torchrun_environment(const RankInfo& info) {
+  return {
+      fmt::format("GROUP_RANK={}", info.rank / info.local_world_size),
+      fmt::format("GROUP_WORLD_SIZE={}", (info.world_size + info.local_world_size - 1) / info.local_world_size),
+      "ROLE_NAME=default",
+      fmt::format("ROLE_RANK={}", info.rank),
+      fmt::format("ROLE_WORLD_SIZE={}", info.world_size),
+      "TORCHELASTIC_RESTART_COUNT=0",
+      "TORCHELASTIC_MAX_RESTARTS=0",
+      fmt::format("{}={}", kTorchrunMark, info.job),
+      fmt::format("{}=False", kAgentStore),  // rank 0 listens on MASTER_PORT
+  };
+}
+
+std::vector<std::string> rank_variable_names() {
+  std::vector<std::string> names;
+  for (const auto& variables : {rank_environment({}), torchrun_environment({})}) {
+    for (const std::string& variable : variables) names.push_back(variable.substr(0, variable.find('=')));
+  }
+  return names;
+}
+
 }  // namespace penstock::cluster

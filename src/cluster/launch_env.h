@@ -33,4 +33,10 @@ struct RankInfo {
 // "NAME=value" for a rank that we start; rank_from_environment() reads the same RankInfo from it.
 [[nodiscard]] std::vector<std::string> rank_environment(const RankInfo& info);
 
+// What torchrun sets besides, for Python programs that ask for it: groups (machines) of local_world_size ranks each, one role, never restarted by torchrun.
+[[nodiscard]] std::vector<std::string> torchrun_environment(const RankInfo& info);
+
+// The names of all these: what a process that is no rank of a job must not inherit.
+[[nodiscard]] std::vector<std::string> rank_variable_names();
+
 }  // namespace penstock::cluster

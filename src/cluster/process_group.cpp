@@ -15,6 +15,19 @@
 #include "cluster/poll_timeout.h"
 
 namespace penstock::cluster {
+namespace {
+
+void add_variables(ProcessOptions& process, RankVariables kind, const RankInfo& info) {
+  const auto add = [&process](const std::vector<std::string>& variables) { process.env.insert(process.env.end(), variables.begin(), variables.end()); };
+  if (kind == RankVariables::kNone) {
+    for (std::string& name : rank_variable_names()) process.unset.push_back(std::move(name));
+    return;
+  }
+  add(rank_environment(info));
+  if (kind == RankVariables::kTorchrun) add(torchrun_environment(info));
+}
+
+}  // namespace
 
 Result<int> free_tcp_port() {
   const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -33,6 +46,7 @@ Result<int> free_tcp_port() {
 
 Result<std::unique_ptr<RankGroup>> RankGroup::spawn(const RankGroupOptions& options) {
   PENSTOCK_CHECK(options.num_ranks >= 1, "a group of {} ranks", options.num_ranks);
+  PENSTOCK_CHECK(options.variables != RankVariables::kNone || options.num_ranks == 1, "{} processes that know nothing of each other", options.num_ranks);
   RankInfo info;
   info.world_size = options.world_size > 0 ? options.world_size : options.num_ranks;
   info.local_world_size = options.others_on_this_machine ? info.world_size : options.num_ranks;
@@ -51,8 +65,7 @@ Result<std::unique_ptr<RankGroup>> RankGroup::spawn(const RankGroupOptions& opti
     info.rank = rank;
     info.local_rank = options.others_on_this_machine ? rank : local;
     ProcessOptions process = options.process;
-    const std::vector<std::string> environment = rank_environment(info);
-    process.env.insert(process.env.end(), environment.begin(), environment.end());
+    add_variables(process, options.variables, info);
     process.cores = cores_of_rank(info.local_rank, info.local_world_size, options.cores_per_rank, cores);
     if (options.log_folder) process.log_file = *options.log_folder / fmt::format("rank-{}.log", rank);
     Result<std::unique_ptr<ChildProcess>> child = ChildProcess::spawn(std::move(process));

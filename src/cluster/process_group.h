@@ -13,9 +13,17 @@
 
 namespace penstock::cluster {
 
+// What a process is told of the others by its environment (launch_env.h).
+enum class RankVariables {
+  kRank,      // its RankInfo
+  kTorchrun,  // that, and what torchrun adds: for Python programs
+  kNone,      // nothing: it is no rank of a job. REQUIRES: the only one
+};
+
 struct RankGroupOptions {
   int num_ranks = 1;
-  ProcessOptions process;  // the same for every rank; each also gets its RankInfo (launch_env.h) by environment
+  ProcessOptions process;  // the same for every rank, besides what `variables` say
+  RankVariables variables = RankVariables::kRank;
   // Where other machines hold the other ranks of the job:
   int first_rank = 0;      // of those here
   int world_size = 0;      // 0 = num_ranks

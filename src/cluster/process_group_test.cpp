@@ -60,6 +60,30 @@ TEST(RankGroup, CountsRanksOfOtherProcessesOnThisMachine) {
   EXPECT_TRUE(RankGroup::spawn(options).value()->wait_any(soon())->status.success());
 }
 
+TEST(RankGroup, TellsPythonProgramsWhatTorchrunWould) {
+  TempDir dir;
+  RankGroupOptions options = shell(2, "echo $GROUP_RANK $GROUP_WORLD_SIZE $ROLE_RANK $ROLE_WORLD_SIZE $ROLE_NAME $TORCHELASTIC_RUN_ID $TORCHELASTIC_USE_AGENT_STORE $LOCAL_RANK");
+  options.first_rank = 2;
+  options.world_size = 4;
+  options.master_port = 1234;
+  options.job = "mine";
+  options.variables = RankVariables::kTorchrun;
+  options.log_folder = dir.path();
+  auto group = RankGroup::spawn(options).value();
+  while (group->wait_any(soon())) {
+  }
+  EXPECT_EQ(read_file(dir.path() / "rank-3.log", 1000).value(), "1 2 3 4 default mine False 1\n");
+}
+
+TEST(RankGroup, TellsAProcessThatIsNoRankNothingNotEvenWhatItWouldInherit) {
+  ::setenv("LOCAL_RANK", "7", 1);
+  RankGroupOptions options = shell(1, "test -z \"$RANK$LOCAL_RANK$WORLD_SIZE$MASTER_ADDR$TORCHELASTIC_RUN_ID\"");
+  options.variables = RankVariables::kNone;
+  const auto ended = RankGroup::spawn(options).value()->wait_any(soon());
+  ::unsetenv("LOCAL_RANK");
+  EXPECT_TRUE(ended->status.success());
+}
+
 TEST(RankGroup, HandsOutEachEndOnce) {
   auto group = RankGroup::spawn(shell(4, "exit $RANK")).value();
   std::set<int> seen;
