@@ -65,15 +65,18 @@ std::shared_ptr<frontend::WorkerClient> make_client(const frontend::ModelSpec& s
   load.batch_size = spec.config.batch_size.value_or(1);
   load.handler = spec.handler;
   load.gpu = num_devices > 0 ? 0 : -1;  // the worker sees no others
-  return rpc::make_ts_worker_client(socket, std::move(load), milliseconds(spec.config.max_batch_delay_ms.value_or(100)));
+  std::vector<fs::path> sockets;
+  for (int rank = 0; rank < spec.config.num_ranks(); ++rank) sockets.push_back(fs::path(socket).replace_extension(std::to_string(rank)));
+  const auto audience = spec.config.divides_layers() ? rpc::TsAudience::kAllRanks : rpc::TsAudience::kFirstRank;
+  return rpc::make_ts_worker_client(std::move(sockets), audience, std::move(load), milliseconds(spec.config.max_batch_delay_ms.value_or(100)));
 }
 
 void print_models(const std::vector<std::shared_ptr<frontend::ServedModel>>& models) {
   if (models.empty()) return;
-  fmt::print("  {:<18} {:<7} {:<7} {:<8} {:<20} {}\n", "model", "groups", "stages", "context", "architecture", "devices");
+  fmt::print("  {:<18} {:<7} {:<7} {:<8} {:<20} {}\n", "model", "groups", "ranks", "context", "architecture", "devices");
   for (const auto& model : models) {
     const auto info = model->info().value_or(frontend::WorkerInfo{});
-    fmt::print("  {:<18} {:<7} {:<7} {:<8} {:<20} {}\n", model->name(), model->range().min, model->num_stages(), info.max_sequence_tokens,
+    fmt::print("  {:<18} {:<7} {:<7} {:<8} {:<20} {}\n", model->name(), model->range().min, model->num_ranks(), info.max_sequence_tokens,
                info.architecture, devices_text(*model));
   }
 }

@@ -103,6 +103,10 @@ int run_serve_rank(const ServeRankOptions& options) {
     const std::atomic<bool>& stop = watch_stop_signals();  // other stages leave when the first one says so
     const cluster::RankInfo info = this_rank();
     init_logging(fmt::format("serve rank {}", info.rank));
+    if (options.parallel != "pp") {
+      throw error(Code::kUnimplemented, "parallelType {}: this worker gives whole layers to its ranks and cannot divide a layer among them; use 'parallelType: pp'",
+                  options.parallel);
+    }
     log_blas(info.rank);
     if (info.rank == 0) {
       serve_first_stage(options, info, stop);

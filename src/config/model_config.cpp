@@ -1,7 +1,9 @@
 #include "config/model_config.h"
 
 #include <algorithm>
+#include <charconv>
 #include <set>
+#include <string_view>
 #include <utility>
 
 #include "config/fields.h"
@@ -55,10 +57,8 @@ std::vector<Field> idle_fields(IdleValues& idle_values) {
       noted(boolean_field("asyncCommunication", idle_values.boolean, ""), "not applicable: workers always answer in any order"),
       noted(boolean_field("useVenv", idle_values.boolean, ""), "not supported yet: a Python environment for each model"),
       noted(text_field("torchrun.rdzv-backend", idle_values.text, ""), kTorchrun),
-      noted(text_field("torchrun.rdzv-endpoint", idle_values.text, ""), "not supported yet: a worker group on several machines"),
       noted(text_field("torchrun.rdzv-conf", idle_values.text, ""), kTorchrun),
       noted(integer_field("torchrun.monitor-interval", idle_values.integer, {1}, ""), kTorchrun),
-      noted(integer_field("torchrun.node-rank", idle_values.integer, {0}, ""), "not supported yet: a worker group on several machines"),
   };
   for (const auto& [key, why] : kIdleKeys) fields.push_back(idle(key, why));
   return fields;
@@ -76,6 +76,8 @@ struct RawModelConfig {
   int sequence_max_idle_ms = 0;
   int sequence_timeout_ms = 0;
   std::string model_path;
+  std::string rdzv_endpoint;
+  int node_rank = 0;
   IdleValues idle;
 };
 
@@ -110,9 +112,11 @@ std::vector<Field> fields_of(ModelConfig& c, RawModelConfig& raw) {
                                   {"custom", ParallelType::kCustom}},
                                  ""),
       integer_field("parallelLevel", c.parallel_level, {1, 1024}, ""),
-      integer_field("torchrun.nnodes", c.torchrun.nnodes, {1}, ""),
+      integer_field("torchrun.nnodes", c.torchrun.nnodes, {1, 1024}, ""),
       integer_field("torchrun.nproc-per-node", c.torchrun.nproc_per_node, {1, 1024}, ""),
       integer_field("torchrun.OMP_NUMBER_THREADS", c.torchrun.omp_num_threads, {1, 1024}, ""),
+      text_field("torchrun.rdzv-endpoint", raw.rdzv_endpoint, ""),
+      integer_field("torchrun.node-rank", raw.node_rank, {0}, ""),
       integer_field("jobQueueSize", c.job_queue_size, {0}, ""),
       integer_field("clientTimeoutInMills", raw.client_timeout_ms, {0}, ""),
       boolean_field("useJobTicket", c.use_job_ticket, ""),
@@ -139,7 +143,8 @@ std::vector<Field> fields_of(ModelConfig& c, RawModelConfig& raw) {
 // What the keys mean together; `lines` tells which were given, and where.
 class Check {
  public:
-  Check(const ModelConfig& config, const Filled& filled, const std::string& file) : c_(config), filled_(filled), file_(file) {}
+  Check(const ModelConfig& config, const RawModelConfig& raw, const Filled& filled, const std::string& file)
+      : c_(config), raw_(raw), filled_(filled), file_(file) {}
 
   [[nodiscard]] std::optional<Error> run() const {
     if (c_.max_workers > 0 && c_.max_workers < c_.min_workers) {
@@ -157,25 +162,33 @@ class Check {
 
  private:
   [[nodiscard]] std::optional<Error> check_parallel() const {
-    const bool pipeline = c_.parallel_type == ParallelType::kPipeline;
-    if (!pipeline && c_.parallel_type != ParallelType::kNone) {
-      return fail(Code::kUnimplemented, "parallelType", "tp, pptp and custom are not supported yet; use pp, or leave it out");
-    }
-    if (c_.torchrun.nnodes > 1) {
-      return fail(Code::kUnimplemented, "torchrun.nnodes", "a worker group on several machines is not supported yet; expected 1, found {}",
-                  c_.torchrun.nnodes);
-    }
+    if (auto problem = check_machines()) return problem;
     if (given("parallelLevel") && given("torchrun.nproc-per-node") && c_.parallel_level != c_.torchrun.nproc_per_node) {
       return fail(Code::kInvalidArgument, "torchrun.nproc-per-node", "{} contradicts parallelLevel {} on line {}; give one of them",
                   c_.torchrun.nproc_per_node, c_.parallel_level, line("parallelLevel"));
     }
-    if (!pipeline && c_.num_stages() > 1) {
-      const char* key = given("parallelLevel") ? "parallelLevel" : "torchrun.nproc-per-node";
-      return fail(Code::kInvalidArgument, key, "{} processes for one worker need 'parallelType: pp'", c_.num_stages());
+    if (c_.parallel_type == ParallelType::kNone && c_.num_ranks() > 1) {
+      const char* key = given("parallelLevel") ? "parallelLevel" : given("torchrun.nproc-per-node") ? "torchrun.nproc-per-node" : "torchrun.nnodes";
+      return fail(Code::kInvalidArgument, key, "{} processes for one worker need 'parallelType: pp', or tp or pptp", c_.num_ranks());
     }
-    if (!c_.device_ids.empty() && c_.device_ids.size() < static_cast<size_t>(c_.num_stages())) {
-      return fail(Code::kInvalidArgument, "deviceIds", "expected at least {} devices, one for each stage, found {}", c_.num_stages(),
+    if (!c_.device_ids.empty() && c_.device_ids.size() < static_cast<size_t>(c_.devices_per_host())) {
+      return fail(Code::kInvalidArgument, "deviceIds", "expected at least {} devices for one worker, found {}", c_.devices_per_host(),
                   c_.device_ids.size());
+    }
+    return std::nullopt;
+  }
+
+  [[nodiscard]] std::optional<Error> check_machines() const {
+    if (c_.torchrun.nnodes > 1 && c_.parallel_type == ParallelType::kCustom) {
+      return fail(Code::kInvalidArgument, "torchrun.nnodes", "expected 1, found {}: with 'parallelType: custom' a worker is one process, on one machine",
+                  c_.torchrun.nnodes);
+    }
+    if (raw_.node_rank > 0) {
+      return fail(Code::kInvalidArgument, "torchrun.node-rank", "expected 0, found {}: the front door's machine is the first of a worker group, and "
+                  "`penstock agent` on the others needs no number", raw_.node_rank);
+    }
+    if (given("torchrun.rdzv-endpoint") && c_.torchrun.rdzv_host.empty()) {
+      return fail(Code::kInvalidArgument, "torchrun.rdzv-endpoint", "expected HOST or HOST:PORT, found '{}'", raw_.rdzv_endpoint.substr(0, 200));
     }
     return std::nullopt;
   }
@@ -188,16 +201,20 @@ class Check {
   }
 
   const ModelConfig& c_;
+  const RawModelConfig& raw_;
   const Filled& filled_;
   const std::string& file_;
 };
 
 }  // namespace
 
-int ModelConfig::num_stages() const {
+int ModelConfig::devices_per_host() const {
   if (parallel_level > 0) return parallel_level;
   return torchrun.nproc_per_node > 0 ? torchrun.nproc_per_node : 1;
 }
+
+int ModelConfig::ranks_per_host() const { return parallel_type == ParallelType::kCustom ? 1 : devices_per_host(); }
+int ModelConfig::num_ranks() const { return torchrun.nnodes * ranks_per_host(); }
 
 void ModelConfig::fill_gaps(const ModelSettings& weaker) {
   if (min_workers == 0) min_workers = weaker.min_workers.value_or(0);
@@ -219,6 +236,23 @@ void ModelConfig::override_with(const ModelSettings& stronger) {
 
 namespace {
 
+// "host", "host:29500", "[fe80::1]:29500". What is neither leaves the host empty.
+void read_endpoint(const std::string& text, TorchrunConfig& torchrun) {
+  const bool bracketed = text.starts_with('[');
+  const size_t host_end = bracketed ? text.find(']') : text.find(':');
+  std::string host = bracketed ? text.substr(1, host_end - 1) : text.substr(0, host_end);
+  std::string_view rest = host_end == std::string::npos ? std::string_view() : std::string_view(text).substr(host_end + (bracketed ? 1 : 0));
+  if (host.empty() || host.find_first_of(" /") != std::string::npos || (bracketed && host_end == std::string::npos)) return;
+  int port = 0;
+  if (!rest.empty()) {
+    rest.remove_prefix(1);
+    const auto [end, wrong] = std::from_chars(rest.data(), rest.data() + rest.size(), port);
+    if (wrong != std::errc() || end != rest.data() + rest.size() || port < 0 || port > 65535) return;
+  }
+  torchrun.rdzv_host = std::move(host);
+  torchrun.rdzv_port = port;
+}
+
 bool is_handlers(const RawValue& value) { return value.key == "handler" || value.key.starts_with("handler."); }
 
 // `foreign`: keys that are not ours are somebody else's.
@@ -239,7 +273,8 @@ Result<ModelConfig> load(const std::filesystem::path& path, bool foreign) {
   Result<Filled> filled = fill(fields, *values, file);
   if (!filled) return filled.error();
   if (foreign) std::erase_if(filled->notes, [](const std::string& note) { return note.ends_with(kPython); });  // here they are applicable
-  if (auto problem = Check(config, *filled, file).run()) return *problem;
+  read_endpoint(raw.rdzv_endpoint, config.torchrun);
+  if (auto problem = Check(config, raw, *filled, file).run()) return *problem;
 
   if (filled->lines.contains("responseTimeout")) config.response_timeout = raw.response_timeout;
   if (filled->lines.contains("startupTimeout")) config.startup_timeout = raw.startup_timeout;

@@ -16,9 +16,11 @@ enum class ComputeType { kAuto, kFloat32, kBfloat16 };                  // auto 
 enum class Quantization { kNone, kInt8, kInt4 };                        // what the weights are rounded to while they are loaded
 
 struct TorchrunConfig {
-  int nnodes = 1;          // only 1 is supported yet
-  int nproc_per_node = 0;  // ranks of a worker group; 0 = not given
+  int nnodes = 1;          // machines that a worker group's ranks are on; the front door's is the first
+  int nproc_per_node = 0;  // ranks of a worker group on each of them; 0 = not given
   int omp_num_threads = 0; // OMP_NUMBER_THREADS: threads of each rank, and on CPU its cores; 0 = not given: 1, on any core
+  std::string rdzv_host = {};  // rdzv-endpoint: this machine's name for the others, where rank 0 listens; empty = not given
+  int rdzv_port = 0;       // 0 = any free one
 };
 
 struct HandlerConfig {
@@ -73,8 +75,14 @@ struct ModelConfig {
 
   std::vector<std::string> notes;    // keys that were given and do nothing, and why: one line each, to be logged
 
-  // Processes of one worker group = pipeline stages: parallelLevel, or torchrun's nproc-per-node, or 1.
-  [[nodiscard]] int num_stages() const;
+  // GPUs of one worker group on each of its machines: parallelLevel, or torchrun's nproc-per-node, or 1.
+  [[nodiscard]] int devices_per_host() const;
+  // Its processes there: one for each GPU, but one for all of them with parallelType custom.
+  [[nodiscard]] int ranks_per_host() const;
+  // All its processes.
+  [[nodiscard]] int num_ranks() const;
+  // tp, pptp: each process has a part of every layer (of its stage), so every request goes to all of them.
+  [[nodiscard]] bool divides_layers() const { return parallel_type == ParallelType::kTensor || parallel_type == ParallelType::kBoth; }
 
   // Takes what stands in `weaker` for keys that are not given, and all that stands in `stronger`.
   void fill_gaps(const ModelSettings& weaker);
@@ -82,7 +90,7 @@ struct ModelConfig {
 };
 
 // Reads a model-config.yaml. Every key of TorchServe is known and its type is checked, also of those that do nothing. Errors: kNotFound; kInvalidArgument "FILE:LINE: key 'a.b': expected ..., found ...", unknown keys with the
-// nearest known one; kUnimplemented for parallelType tp, pptp and custom, and for nnodes > 1.
+// nearest known one.
 [[nodiscard]] Result<ModelConfig> load_model_config(const std::filesystem::path& file);
 
 // The model-config.yaml of a model folder; all defaults when the folder has none. kNotFound when there is no such folder.

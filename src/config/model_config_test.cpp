@@ -54,7 +54,7 @@ handler: {model_path: sub/model, max_sequence_tokens: 64, max_concurrent: 5, dty
   EXPECT_EQ(config.device_type, DeviceType::kGpu);
   EXPECT_THAT(config.device_ids, ElementsAre(2, 3, 4, 5));
   EXPECT_EQ(config.parallel_type, ParallelType::kPipeline);
-  EXPECT_EQ(config.num_stages(), 2);
+  EXPECT_EQ(config.num_ranks(), 2);
   EXPECT_EQ(config.torchrun.omp_num_threads, 4);
   EXPECT_EQ(config.job_queue_size, 7);
   EXPECT_EQ(config.client_timeout, milliseconds(1500));
@@ -71,7 +71,7 @@ handler: {model_path: sub/model, max_sequence_tokens: 64, max_concurrent: 5, dty
 TEST_F(ModelConfigTest, IsAllDefaultsWithoutAFile) {
   const ModelConfig config = load_model_folder_config(folder_.path()).value();
   EXPECT_EQ(config.handler.model_path, folder_.path());
-  EXPECT_EQ(config.num_stages(), 1);
+  EXPECT_EQ(config.num_ranks(), 1);
   EXPECT_EQ(config.response_timeout, std::nullopt);
   EXPECT_EQ(config.handler.max_concurrent, 8);
   EXPECT_EQ(load_model_folder_config(folder_.path() / "none").error().code(), Code::kNotFound);
@@ -97,28 +97,45 @@ TEST_F(ModelConfigTest, TheServersSettingsAreWeakerAndTheApisStronger) {
   EXPECT_EQ(config.response_timeout, seconds(3));
 }
 
-TEST_F(ModelConfigTest, CountsStagesByEitherKey) {
-  EXPECT_EQ(load("parallelType: pp\nparallelLevel: 3\n").value().num_stages(), 3);
-  EXPECT_EQ(load("parallelType: pp\ntorchrun: {nproc-per-node: 4}\n").value().num_stages(), 4);
-  EXPECT_EQ(load("parallelType: pp\n").value().num_stages(), 1);
+TEST_F(ModelConfigTest, CountsRanksByEitherKey) {
+  EXPECT_EQ(load("parallelType: pp\nparallelLevel: 3\n").value().num_ranks(), 3);
+  EXPECT_EQ(load("parallelType: pp\ntorchrun: {nproc-per-node: 4}\n").value().num_ranks(), 4);
+  EXPECT_EQ(load("parallelType: pp\n").value().num_ranks(), 1);
 }
 
-TEST_F(ModelConfigTest, RefusesTwoDifferentNumbersOfStages) {
+TEST_F(ModelConfigTest, RefusesTwoDifferentNumbersOfRanks) {
   EXPECT_THAT(refusal("parallelType: pp\nparallelLevel: 2\ntorchrun:\n  nproc-per-node: 4\n"),
               EndsWith("model-config.yaml:4: key 'torchrun.nproc-per-node': 4 contradicts parallelLevel 2 on line 2; give one of them"));
 }
 
-TEST_F(ModelConfigTest, RefusesWhatItCannotDoInsteadOfIgnoringIt) {
-  for (const char* type : {"tp", "pptp", "custom"}) {
-    const Result<ModelConfig> config = load(fmt::format("parallelType: {}\nparallelLevel: 2\n", type));
-    ASSERT_FALSE(config.ok());
-    EXPECT_EQ(config.error().code(), Code::kUnimplemented);
-    EXPECT_THAT(config.error().message(),
-                testing::HasSubstr("model-config.yaml:1: key 'parallelType': tp, pptp and custom are not supported yet"));
+TEST_F(ModelConfigTest, ACustomWorkerIsOneProcessWithSeveralDevices) {
+  for (const char* type : {"pp", "tp", "pptp", "TP"}) {
+    const ModelConfig config = load(fmt::format("parallelType: {}\nparallelLevel: 2\n", type)).value();
+    EXPECT_EQ(config.num_ranks(), 2) << type;
+    EXPECT_EQ(config.devices_per_host(), 2) << type;
   }
-  EXPECT_THAT(refusal("parallelType: pp\ntorchrun: {nnodes: 2}\n"), testing::HasSubstr("expected 1, found 2"));
+  const ModelConfig custom = load("parallelType: custom\nparallelLevel: 4\n").value();
+  EXPECT_EQ(custom.num_ranks(), 1);
+  EXPECT_EQ(custom.devices_per_host(), 4);
   EXPECT_THAT(refusal("torchrun:\n  nproc-per-node: 2\n"),
-              EndsWith("model-config.yaml:2: key 'torchrun.nproc-per-node': 2 processes for one worker need 'parallelType: pp'"));
+              EndsWith("model-config.yaml:2: key 'torchrun.nproc-per-node': 2 processes for one worker need 'parallelType: pp', or tp or pptp"));
+}
+
+TEST_F(ModelConfigTest, AWorkerMayBeOnSeveralMachines) {
+  const ModelConfig config = load("parallelType: tp\nparallelLevel: 4\ntorchrun: {nnodes: 2, node-rank: 0, rdzv-endpoint: 'big-1:29500'}\n").value();
+  EXPECT_EQ(config.ranks_per_host(), 4);
+  EXPECT_EQ(config.num_ranks(), 8);
+  EXPECT_EQ(config.torchrun.rdzv_host, "big-1");
+  EXPECT_EQ(config.torchrun.rdzv_port, 29500);
+  EXPECT_TRUE(config.notes.empty());
+  EXPECT_EQ(load("torchrun: {rdzv-endpoint: '[fe80::1]:7'}\n").value().torchrun.rdzv_host, "fe80::1");
+  EXPECT_EQ(load("torchrun: {rdzv-endpoint: big-1}\n").value().torchrun.rdzv_port, 0);
+  for (const char* endpoint : {"big-1:", "big-1:x", "big-1:70000", ":1", "[fe80::1", "a b:1", "http://a"}) {
+    EXPECT_THAT(refusal(fmt::format("torchrun: {{rdzv-endpoint: '{}'}}\n", endpoint)), testing::HasSubstr("expected HOST or HOST:PORT")) << endpoint;
+  }
+  EXPECT_THAT(refusal("parallelType: custom\nparallelLevel: 2\ntorchrun: {nnodes: 2}\n"), EndsWith("a worker is one process, on one machine"));
+  EXPECT_THAT(refusal("torchrun: {nnodes: 2}\n"), testing::HasSubstr("key 'torchrun.nnodes': 2 processes for one worker need"));
+  EXPECT_THAT(refusal("torchrun: {node-rank: 1}\n"), testing::HasSubstr("key 'torchrun.node-rank': expected 0, found 1"));
 }
 
 TEST_F(ModelConfigTest, RefusesKeysThatContradictEachOther) {
@@ -127,7 +144,7 @@ TEST_F(ModelConfigTest, RefusesKeysThatContradictEachOther) {
   EXPECT_THAT(refusal("deviceIds: [1, 1]\n"), EndsWith("the same device is listed twice"));
   EXPECT_THAT(refusal("deviceType: cpu\ndeviceIds: [1]\n"), EndsWith("GPUs are listed, but deviceType (line 1) is cpu"));
   EXPECT_THAT(refusal("parallelType: pp\nparallelLevel: 2\ndeviceIds: [1]\n"),
-              EndsWith("expected at least 2 devices, one for each stage, found 1"));
+              EndsWith("expected at least 2 devices for one worker, found 1"));
 }
 
 TEST_F(ModelConfigTest, TheHandlerIsAMapOrAName) {

@@ -75,7 +75,7 @@ Json describe_model(ServedModel& model, bool customized) {
   json["maxRetryTimeoutInSec"] = config.max_retry_timeout.count();
   json["clientTimeoutInMills"] = config.client_timeout.count();
   json["parallelType"] = parallel_name(config.parallel_type);
-  json["parallelLevel"] = model.num_stages() > 1 ? model.num_stages() : 0;
+  json["parallelLevel"] = config.devices_per_host() > 1 ? config.devices_per_host() : 0;
   const auto workers = model.workers();
   const bool gpu = std::any_of(workers.begin(), workers.end(), [](const auto& worker) { return !worker.devices.empty(); });
   json["deviceType"] = gpu || config.device_type == config::DeviceType::kGpu ? "gpu" : "cpu";

@@ -75,7 +75,8 @@ std::shared_ptr<WorkerGroup> ServedModel::make_group(int number, const GroupReso
   options.environment = command_.value().environment;
   options.log_folder = context_.log_folder / log_name(spec_, number);
   options.socket_folder = context_.socket_folder;
-  options.num_ranks = num_stages();
+  options.variables = command_.value().variables;
+  options.num_ranks = num_ranks();
   options.omp_threads = std::max(1, config.torchrun.omp_num_threads);
   for (const std::string& core : held.cores) options.cores.push_back(std::stoi(core));
   if (!held.devices.empty()) options.visible_devices = cluster::device_list(held.devices);

@@ -106,7 +106,7 @@ class ServedModel final : private GroupListener {
   [[nodiscard]] const config::ServerConfig& server() const { return context_.config; }
   [[nodiscard]] const std::string& name() const { return spec_.name; }
   [[nodiscard]] const std::string& version() const { return spec_.version; }
-  [[nodiscard]] int num_stages() const { return spec_.config.num_stages(); }
+  [[nodiscard]] int num_ranks() const { return spec_.config.num_ranks(); }
   [[nodiscard]] WorkerRange range() const EXCLUDES(mutex_);
   [[nodiscard]] seconds response_timeout() const;
   [[nodiscard]] seconds startup_timeout() const;

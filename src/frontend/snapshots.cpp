@@ -73,7 +73,7 @@ Json describe(const ServedModel& model, bool is_default, const std::string& stor
   json["responseTimeout"] = model.response_timeout().count();
   if (model.startup_timeout() > seconds(0)) json["startupTimeout"] = model.startup_timeout().count();
   json["runtimeType"] = "python";  // for TorchServe, which needs one
-  if (model.num_stages() > 1) json["parallelLevel"] = model.num_stages();
+  if (spec.config.devices_per_host() > 1) json["parallelLevel"] = spec.config.devices_per_host();
   json["handler"] = spec.handler;
   return json;
 }

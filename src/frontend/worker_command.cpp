@@ -38,7 +38,7 @@ std::string_view quantization_name(config::Quantization quantization) {
   return "";
 }
 
-WorkerCommand plain(std::vector<std::string> arguments) { return {std::move(arguments), "--socket", {}}; }
+WorkerCommand plain(std::vector<std::string> arguments) { return {std::move(arguments), "--socket", {}, cluster::RankVariables::kRank}; }
 
 std::optional<Error> check_program(const fs::path& program, const char* remedy) {
   if (::access(program.c_str(), X_OK) == 0) return std::nullopt;
@@ -60,6 +60,10 @@ Result<WorkerCommand> text_command(const ModelSpec& spec, const fs::path& progra
   }
   const std::string quantization(quantization_name(handler.quantization));
   if (!quantization.empty()) command.insert(command.end(), {"--quantization", quantization});
+  // The worker says itself whether it can.
+  if (spec.config.divides_layers() && spec.config.num_ranks() > 1) {
+    command.insert(command.end(), {"--parallel", spec.config.parallel_type == config::ParallelType::kTensor ? "tp" : "pptp"});
+  }
   return plain(std::move(command));
 }
 
@@ -80,6 +84,10 @@ Result<WorkerCommand> library_command(const ModelSpec& spec, const fs::path& pro
                 "--max-concurrent", std::to_string(spec.config.handler.max_concurrent)});
 }
 
+bool is_one_process(const config::ModelConfig& config) {
+  return config.parallel_type == config::ParallelType::kNone || config.parallel_type == config::ParallelType::kCustom;
+}
+
 // TorchServe's own worker, with a clear word where its package is missing. Exit code 2: it will never work.
 constexpr const char* kPythonStarter = R"(
 import os, runpy, sys
@@ -92,14 +100,32 @@ sys.argv += ["--metrics-config", os.path.join(os.path.dirname(ts.__file__), "con
 runpy.run_module("ts.model_service_worker", run_name="__main__", alter_sys=True)
 )";
 
-// The handler lies in the model's folder, or in the package.
+// The handler lies in the model's folder, or in the package. Without a parallelType, and with `custom`, it is one process that is no rank.
 WorkerCommand python_command(const ModelSpec& spec) {
   const auto inherited = config::process_environment()("PYTHONPATH");
   std::string path = spec.config.handler.model_path.string();
   if (inherited && !inherited->empty()) path += ":" + *inherited;
   return {{"python3", "-c", kPythonStarter, "--sock-type", "unix"},
           "--sock-name",
-          {"PYTHONPATH=" + path, "PYTHONUNBUFFERED=1", "TS_DECODE_INPUT_REQUEST=true", "TS_IPEX_ENABLE=false", "TS_IPEX_GPU_ENABLE=false"}};
+          {"PYTHONPATH=" + path, "PYTHONUNBUFFERED=1", "TS_DECODE_INPUT_REQUEST=true", "TS_IPEX_ENABLE=false", "TS_IPEX_GPU_ENABLE=false"},
+          is_one_process(spec.config) ? cluster::RankVariables::kNone : cluster::RankVariables::kTorchrun};
+}
+
+std::optional<Error> check_parallel(const ModelSpec& spec) {
+  const config::ModelConfig& config = spec.config;
+  const bool is_text = spec.handler_kind == HandlerKind::kText, is_python = spec.handler_kind == HandlerKind::kPython;
+  if (is_text && config.parallel_type == config::ParallelType::kCustom) {
+    return error(Code::kInvalidArgument, "model '{}': parallelType custom is for handlers that use several GPUs from one process; 'llm' takes pp", spec.name);
+  }
+  if (!is_text && !is_python && config.num_ranks() > 1) {
+    return error(Code::kInvalidArgument, "model '{}': parallelLevel {}: handler '{}' runs in one process; 'parallelType: custom' gives it several GPUs",
+                 spec.name, config.num_ranks(), spec.handler.substr(0, 200));
+  }
+  if (is_python && config.torchrun.nnodes > 1) {
+    return error(Code::kUnimplemented, "model '{}': torchrun.nnodes {}: the processes of a Python handler are on one machine, where the front door reaches "
+                 "their sockets; expected 1", spec.name, config.torchrun.nnodes);
+  }
+  return std::nullopt;
 }
 
 }  // namespace
@@ -118,10 +144,7 @@ Result<fs::path> file_inside(const fs::path& folder, const std::string& name, co
 }
 
 Result<WorkerCommand> worker_command(const ModelSpec& spec, const WorkerPrograms& programs) {
-  if (spec.handler_kind != HandlerKind::kText && spec.config.num_stages() > 1) {
-    return error(Code::kInvalidArgument, "model '{}': parallelLevel {}: handler '{}' runs in one process", spec.name, spec.config.num_stages(),
-                 spec.handler.substr(0, 200));
-  }
+  if (auto wrong = check_parallel(spec)) return *wrong;
   if (spec.handler_kind == HandlerKind::kLibrary) {
     if (auto missing = check_program(programs.library, "it belongs beside penstock: build the target penstock-handler")) return *missing;
     return library_command(spec, programs.library);

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "cluster/process_group.h"
 #include "frontend/model_spec.h"
 
 namespace penstock::frontend {
@@ -19,9 +20,11 @@ struct WorkerCommand {
   std::vector<std::string> arguments;      // the program first
   std::string socket_option = "--socket";  // to be followed by the socket's path
   std::vector<std::string> environment;    // "NAME=VALUE"
+  cluster::RankVariables variables = cluster::RankVariables::kRank;
 };
 
-// Errors: kNotFound without the program; kInvalidArgument for a model whose folder lacks what its handler needs; kUnimplemented.
+// Errors: kNotFound without the program; kInvalidArgument for a model whose folder lacks what its handler needs, or a parallelType that the handler
+// cannot have; kUnimplemented.
 [[nodiscard]] Result<WorkerCommand> worker_command(const ModelSpec& spec, const WorkerPrograms& programs);
 
 // The file inside the folder that `name` says. kInvalidArgument, saying what of the model it is (`what`): it is not there, or lies outside,

@@ -99,12 +99,42 @@ TEST_F(WorkerCommandTest, PythonRunsTorchServesWorkerWithTheFolderOnItsPath) {
   EXPECT_EQ(command.arguments[0], "python3");
   EXPECT_EQ(command.socket_option, "--sock-name");
   EXPECT_THAT(command.environment[0], testing::StartsWith("PYTHONPATH=" + dir.path().string()));
+  EXPECT_EQ(command.variables, cluster::RankVariables::kNone) << "a program that looks for RANK must not take itself for one of several";
+}
+
+TEST_F(WorkerCommandTest, PythonRanksGetWhatTorchrunWouldTellThem) {
+  use("service.py");
+  spec.config.parallel_level = 2;
+  for (const auto type : {config::ParallelType::kPipeline, config::ParallelType::kTensor, config::ParallelType::kBoth}) {
+    spec.config.parallel_type = type;
+    EXPECT_EQ(worker_command(spec, programs).value().variables, cluster::RankVariables::kTorchrun);
+  }
+  spec.config.parallel_type = config::ParallelType::kCustom;
+  EXPECT_EQ(worker_command(spec, programs).value().variables, cluster::RankVariables::kNone);
+  spec.config.parallel_type = config::ParallelType::kTensor;
+  spec.config.torchrun.nnodes = 2;
+  EXPECT_THAT(refusal(), HasSubstr("torchrun.nnodes 2: the processes of a Python handler are on one machine"));
+}
+
+TEST_F(WorkerCommandTest, TextGenerationIsToldHowItsLayersAreDivided) {
+  write_file_atomic(dir.path() / "config.json", "{}");
+  spec.config.parallel_level = 2;
+  spec.config.parallel_type = config::ParallelType::kPipeline;
+  EXPECT_THAT(worker_command(spec, programs).value().arguments, testing::Not(testing::Contains("--parallel")));
+  spec.config.parallel_type = config::ParallelType::kBoth;
+  EXPECT_THAT(worker_command(spec, programs).value().arguments, testing::IsSupersetOf({"--parallel", "pptp"}));
+  spec.config.parallel_type = config::ParallelType::kCustom;
+  EXPECT_THAT(refusal(), HasSubstr("parallelType custom is for handlers that use several GPUs from one process; 'llm' takes pp"));
 }
 
 TEST_F(WorkerCommandTest, TorchscriptRunsInOneProcess) {
   use("torchscript");
+  write_file_atomic(dir.path() / "model.pt", "x");
   spec.config.parallel_level = 2;
+  spec.config.parallel_type = config::ParallelType::kPipeline;
   EXPECT_THAT(refusal(), HasSubstr("parallelLevel 2: handler 'torchscript' runs in one process"));
+  spec.config.parallel_type = config::ParallelType::kCustom;
+  EXPECT_EQ(refusal(), "accepted");
 }
 
 TEST_F(WorkerCommandTest, FilesOutsideTheFolderAreRefusedAlsoByWayOfALink) {

@@ -112,7 +112,7 @@ void WorkerGroup::run() {
   while (!stop_by() && state() != GroupState::kFailed) {
     set_state(GroupState::kStarting);
     epoch_ += 1;
-    const auto socket = options_.socket_folder / fmt::format("{}-{}.sock", options_.group, epoch_);
+    const auto socket = options_.socket_folder / fmt::format("{}-{}.sock.0", options_.group, epoch_);
     auto ranks = launch(socket);
     if (!ranks) {
       report_loss(ranks.error());
@@ -129,8 +129,10 @@ void WorkerGroup::run() {
       const bool in_a_hurry = failure || !drain_by || drain_by->passed();
       (*ranks)->kill_all(in_a_hurry ? kLostGrace : kStopGrace);
     }
-    std::error_code ignored;
-    std::filesystem::remove(socket, ignored);
+    for (int rank = 0; rank < options_.num_ranks; ++rank) {
+      std::error_code ignored;
+      std::filesystem::remove(std::filesystem::path(socket).replace_extension(std::to_string(rank)), ignored);
+    }
     {
       MutexLock lock(mutex_);
       pids_.clear();
@@ -155,6 +157,7 @@ Result<std::unique_ptr<cluster::RankGroup>> WorkerGroup::launch(const std::files
 
   cluster::RankGroupOptions group;
   group.num_ranks = options_.num_ranks;
+  group.variables = options_.variables;
   group.log_folder = options_.log_folder;
   group.process.argv = options_.command;
   group.process.argv.insert(group.process.argv.end(), {options_.socket_option, socket.string()});
@@ -164,7 +167,8 @@ Result<std::unique_ptr<cluster::RankGroup>> WorkerGroup::launch(const std::files
     group.cores_per_rank = options_.omp_threads;
     group.cores = options_.cores;
   }
-  if (options_.num_ranks > 1) group.process.env.push_back("LOGLEVEL=INFO");  // as torchrun's workers have it
+  const bool is_torchrun = options_.variables == cluster::RankVariables::kTorchrun;
+  if (is_torchrun || options_.num_ranks > 1) group.process.env.push_back("LOGLEVEL=INFO");  // as torchrun's workers have it
   group.process.unset = options_.hidden_variables;
   if (options_.visible_devices) group.process.env.push_back("CUDA_VISIBLE_DEVICES=" + *options_.visible_devices);
 

@@ -36,8 +36,9 @@ struct WorkerGroupOptions {
   std::string socket_option = "--socket";    // follows the command, then the socket's path
   std::vector<std::string> environment;      // "NAME=VALUE", besides what every worker gets
   std::filesystem::path log_folder;          // rank r writes rank-r.log in it
-  std::filesystem::path socket_folder;       // private (0700); rank 0 listens there
-  int num_ranks = 1;                         // pipeline stages
+  std::filesystem::path socket_folder;       // private (0700); rank 0 listens there, and rank r of TorchServe's worker on NAME.r in place of NAME.0
+  int num_ranks = 1;
+  cluster::RankVariables variables = cluster::RankVariables::kRank;
   int omp_threads = 1;                       // of each rank
   std::vector<std::string> hidden_variables; // that it does not inherit
   std::vector<int> cores;                    // omp_threads of them for each rank; empty = all ranks run on any core

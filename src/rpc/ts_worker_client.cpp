@@ -1,14 +1,5 @@
 #include "rpc/ts_worker_client.h"
 
-#include <poll.h>
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <unistd.h>
-
-#include <algorithm>
-#include <atomic>
-#include <cerrno>
-#include <cstring>
 #include <map>
 #include <optional>
 #include <thread>
@@ -18,73 +9,12 @@
 #include "base/mutex.h"
 #include "handler/batcher.h"
 #include "rpc/http_message.h"
+#include "rpc/ts_connection.h"
 
 namespace penstock::rpc {
 namespace {
 
-constexpr milliseconds kLookUp{100};  // how often a wait for the worker looks whether the client is being destroyed
 constexpr milliseconds kConnectAgain{20};
-
-// The connection; its methods are called by the client's thread, end() by any.
-class Connection {
- public:
-  ~Connection() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  // false: nobody listens there yet.
-  [[nodiscard]] bool connect(const std::filesystem::path& socket) {
-    sockaddr_un address{};
-    address.sun_family = AF_UNIX;
-    const std::string path = socket.string();
-    if (path.size() >= sizeof address.sun_path) return false;
-    std::memcpy(address.sun_path, path.c_str(), path.size());
-    const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0) return false;
-    if (::connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
-      ::close(fd);
-      return false;
-    }
-    fd_ = fd;
-    return true;
-  }
-  [[nodiscard]] std::optional<Error> send(std::string_view bytes) {
-    while (!bytes.empty()) {
-      const ssize_t sent = ::send(fd_, bytes.data(), bytes.size(), MSG_NOSIGNAL);
-      if (sent > 0) bytes.remove_prefix(static_cast<size_t>(sent));
-      else if (auto gone = wait_or_fail(POLLOUT)) return gone;
-    }
-    return std::nullopt;
-  }
-  [[nodiscard]] Result<std::string> read(size_t count) {
-    std::string bytes;  // grows as bytes come: a length that lies costs nothing
-    while (bytes.size() < count) {
-      char piece[65536];
-      const ssize_t got = ::recv(fd_, piece, std::min(sizeof piece, count - bytes.size()), 0);
-      if (got > 0) bytes.append(piece, static_cast<size_t>(got));
-      else if (got == 0) return Error(Code::kUnavailable, "the Python worker has closed its connection");
-      else if (auto gone = wait_or_fail(POLLIN)) return *gone;
-    }
-    return bytes;
-  }
-  void end() { ended_ = true; }
-
- private:
-  // After a call that would have blocked; an Error: it failed for another reason, or end() was called.
-  std::optional<Error> wait_or_fail(short events) {
-    if (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR) {
-      return error(Code::kUnavailable, "the connection to the Python worker is lost: {}", std::strerror(errno));
-    }
-    pollfd wanted{fd_, events, 0};
-    while (::poll(&wanted, 1, static_cast<int>(kLookUp.count())) == 0) {
-      if (ended_) break;
-    }
-    if (ended_) return Error(Code::kUnavailable, "the Python worker is being stopped");
-    return std::nullopt;
-  }
-
-  int fd_ = -1;
-  std::atomic<bool> ended_{false};
-};
 
 class TsWorkerClient;
 
@@ -130,8 +60,11 @@ class TsCall final : public frontend::WorkerCall, public std::enable_shared_from
 
 class TsWorkerClient final : public frontend::WorkerClient, public std::enable_shared_from_this<TsWorkerClient> {
  public:
-  TsWorkerClient(std::filesystem::path socket, TsLoad load, milliseconds max_batch_delay)
-      : socket_(std::move(socket)), load_(std::move(load)), batcher_(static_cast<size_t>(load_.batch_size), max_batch_delay) {
+  TsWorkerClient(std::vector<std::filesystem::path> sockets, TsAudience audience, TsLoad load, milliseconds max_batch_delay)
+      : load_(std::move(load)),
+        audience_(audience),
+        connection_(std::move(sockets)),
+        batcher_(static_cast<size_t>(load_.batch_size), max_batch_delay) {
     thread_ = std::thread([this] { run(); });
   }
   ~TsWorkerClient() override {
@@ -150,7 +83,7 @@ class TsWorkerClient final : public frontend::WorkerClient, public std::enable_s
       if (!changed_.wait(mutex_, deadline)) return Error(Code::kDeadlineExceeded, "the Python worker has not loaded its model yet");
     }
     if (failure_) return *failure_;
-    return frontend::WorkerInfo{"python: " + load_.handler, 0, load_.batch_size, 1};
+    return frontend::WorkerInfo{"python: " + load_.handler, 0, load_.batch_size, static_cast<int>(connection_.num_ranks())};
   }
 
   std::shared_ptr<frontend::WorkerCall> start(const frontend::Payload& payload, std::shared_ptr<frontend::RequestObserver> observer) override
@@ -217,17 +150,23 @@ class TsWorkerClient final : public frontend::WorkerClient, public std::enable_s
   }
 
   std::optional<Error> connect_and_load() EXCLUDES(mutex_) {
-    while (!connection_.connect(socket_)) {
+    while (!connection_.connect()) {
       MutexLock lock(mutex_);
       if (!stopping_) (void)changed_.wait(mutex_, Deadline::after(kConnectAgain));
       if (stopping_) return Error(Code::kUnavailable, "stopped before the Python worker listened");
     }
-    if (auto gone = connection_.send(encode_load(load_))) return gone;
-    const auto response = read_response(read_);
-    if (!response) return response.error();
-    if (response.value().code != 200) {
-      return error(Code::kInternal, "its Python worker cannot load the model (code {}): {}", response.value().code, response.value().message);
+    const std::string message = encode_load(load_);
+    for (size_t rank = 0; rank < connection_.num_ranks(); ++rank) {  // all at once: they may wait for each other while they load
+      if (auto gone = connection_.send(rank, message)) return gone;
     }
+    for (size_t rank = 0; rank < connection_.num_ranks(); ++rank) {
+      const auto response = read_response([this, rank](size_t count) { return connection_.read(rank, count); });
+      if (!response) return response.error();
+      if (response.value().code == 200) continue;
+      const std::string whose = connection_.num_ranks() > 1 ? fmt::format("rank {} of its Python worker", rank) : "its Python worker";
+      return error(Code::kInternal, "{} cannot load the model (code {}): {}", whose, response.value().code, response.value().message);
+    }
+    connection_.hear_first_only();
     MutexLock lock(mutex_);
     loaded_ = true;
     changed_.notify_all();
@@ -256,7 +195,11 @@ class TsWorkerClient final : public frontend::WorkerClient, public std::enable_s
       requests.push_back(&call->request);
       open.emplace(call->request.id, call);
     }
-    if (auto gone = connection_.send(encode_predict(requests))) return gone;
+    const std::string message = encode_predict(requests);
+    const size_t audience = audience_ == TsAudience::kAllRanks ? connection_.num_ranks() : 1;
+    for (size_t rank = 0; rank < audience; ++rank) {
+      if (auto gone = connection_.send(rank, message)) return gone;
+    }
     while (!open.empty()) {
       auto response = read_response(read_);
       if (!response) return response.error();
@@ -296,10 +239,10 @@ class TsWorkerClient final : public frontend::WorkerClient, public std::enable_s
     for (const auto& [number, call] : waiting) call->end(failure);
   }
 
-  const std::filesystem::path socket_;
   const TsLoad load_;
-  Connection connection_;
-  const ReadBytes read_ = [this](size_t count) { return connection_.read(count); };
+  const TsAudience audience_;
+  TsConnection connection_;
+  const ReadBytes read_ = [this](size_t count) { return connection_.read(0, count); };
   Mutex mutex_;
   CondVar changed_;
   handler::Batcher batcher_ GUARDED_BY(mutex_);
@@ -320,8 +263,10 @@ void TsCall::cancel() {
 
 }  // namespace
 
-std::shared_ptr<frontend::WorkerClient> make_ts_worker_client(const std::filesystem::path& socket, TsLoad load, milliseconds max_batch_delay) {
-  return std::make_shared<TsWorkerClient>(socket, std::move(load), max_batch_delay);
+std::shared_ptr<frontend::WorkerClient> make_ts_worker_client(std::vector<std::filesystem::path> sockets, TsAudience audience, TsLoad load,
+                                                              milliseconds max_batch_delay) {
+  PENSTOCK_CHECK(!sockets.empty(), "a Python worker without a socket");
+  return std::make_shared<TsWorkerClient>(std::move(sockets), audience, std::move(load), max_batch_delay);
 }
 
 }  // namespace penstock::rpc

@@ -1,4 +1,8 @@
-"""Listens, loads the handler that LOAD names, and calls its handle(data, context) for each batch."""
+"""Listens, loads the handler that LOAD names, and calls its handle(data, context) for each batch.
+
+As TorchServe's worker, rank r listens on the socket whose name ends in its number, and only rank 0 answers predictions. With
+FAKE_TS_ALL_ANSWER=1 every rank does, as earlier versions of it did.
+"""
 import argparse
 import importlib
 import os
@@ -7,6 +11,9 @@ import sys
 import traceback
 
 from ts import wire
+
+LOCAL_RANK = int(os.getenv("LOCAL_RANK", "0"))
+ANSWERS = LOCAL_RANK == 0 or os.getenv("FAKE_TS_ALL_ANSWER") == "1"
 
 
 class Context:
@@ -49,7 +56,8 @@ def serve_batch(connection, load, handle):
     for headers in context.headers:
         if headers.get("ts_stream_next") == "true":
             headers["ts_stream_next"] = "false"
-    connection.sendall(wire.response(code, message, context.request_ids, values, context))
+    if ANSWERS:
+        connection.sendall(wire.response(code, message, context.request_ids, values, context))
 
 
 def main():
@@ -59,7 +67,8 @@ def main():
     arguments = parser.parse_args()
     assert arguments.sock_type == "unix" and os.path.exists(arguments.metrics_config)
     listener = socket.socket(socket.AF_UNIX)
-    listener.bind(arguments.sock_name)
+    name, number = arguments.sock_name.rsplit(".", 1)
+    listener.bind(f"{name}.{int(number) + LOCAL_RANK}")
     listener.listen(1)
     print("Torch worker started.", flush=True)
     connection, _ = listener.accept()
