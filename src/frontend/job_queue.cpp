@@ -1,5 +1,7 @@
 #include "frontend/job_queue.h"
 
+#include <strings.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -13,6 +15,19 @@ namespace {
 void mark_begin(Payload& payload, const std::string& header) {
   auto* request = std::get_if<handler::Request>(&payload);
   if (request && !header.empty() && !handler::find_header(request->headers, header)) request->headers.emplace_back(header, "true");
+}
+
+// What a handler does for a request lies below the worker's span, if there is one, else below the caller's.
+void pass_on_trace(Payload& payload, const RequestTrace& trace, const SpanId& worker_span) {
+  auto* request = std::get_if<handler::Request>(&payload);
+  if (!request || !trace.context) return;
+  TraceContext context = *trace.context;
+  if (trace.recorded) context.span = worker_span;
+  std::erase_if(request->headers, [](const auto& header) {
+    return ::strcasecmp(header.first.c_str(), "traceparent") == 0 || ::strcasecmp(header.first.c_str(), "tracestate") == 0;
+  });
+  request->headers.emplace_back("traceparent", traceparent(context));
+  if (!context.state.empty()) request->headers.emplace_back("tracestate", context.state);
 }
 
 }  // namespace
@@ -56,6 +71,7 @@ JobQueue::~JobQueue() {
 Result<std::shared_ptr<Job>> JobQueue::submit(Payload payload, JobOptions options, std::shared_ptr<RequestObserver> observer) {
   if (options.deadline.passed()) return error(Code::kDeadlineExceeded, "model '{}': the call's deadline has passed", options_.model);
   auto job = std::make_shared<Job>(*this, std::move(payload), std::move(options), std::move(observer));
+  pass_on_trace(job->payload_, job->options_.trace, job->worker_span_);
   const JobReporter& reporter = options_.reporter;
   if (reporter.meter) reporter.meter->submitted();
   std::shared_ptr<Job> displaced;

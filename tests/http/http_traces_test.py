@@ -48,7 +48,9 @@ class Collector:
         self.server.server_close()
 
 
-class SpansTest(HttpServerTest):
+class Collected:
+    """A server with a collector."""
+
     @classmethod
     def setUpClass(cls):
         cls.collector = Collector()
@@ -60,6 +62,8 @@ class SpansTest(HttpServerTest):
         wait_until(lambda: len(self.collector.of(trace)) >= count, what=f"{count} spans of {trace}")
         return {re.sub(".*/", "", span["name"]): span for span in self.collector.of(trace)}
 
+
+class SpansTest(Collected, HttpServerTest):
     def assert_family(self, spans, root, parent):
         """A request's span below the caller's, with one for the queue and one for the worker below it."""
         top = spans[root]
@@ -106,6 +110,29 @@ class SpansTest(HttpServerTest):
         spans = self.spans_of(trace)
         self.assertEqual((spans["POST"]["status"]["code"], spans["worker"]["status"]["code"]), (2, 2))
         wait_until(lambda: self.samples()['penstock_spans_total{fate="sent",}'] >= 3, what="sent spans are counted")
+
+
+class HandlerTraceTest(Collected, HttpServerTest):
+    """Handlers of bytes see where in the trace they work."""
+    config = "handler: torchscript\n"
+    stages = 1
+
+    def headers_seen(self, text):
+        return dict(line.split(": ", 1) for line in text.splitlines())
+
+    def test_over_http_the_handler_is_below_the_workers_span(self):
+        trace = "4" * 32
+        reply = self.infer("POST", "/predictions/tiny", "x", {"x-rule": "headers", "TraceParent": f"00-{trace}-b7ad6b7169203331-01", "tracestate": "vendor=x"})
+        seen = self.headers_seen(reply.text)
+        self.assertEqual((seen["traceparent"], seen["tracestate"]), (f"00-{trace}-{self.spans_of(trace)['worker']['spanId']}-01", "vendor=x"))
+        self.assertEqual(reply.text.lower().count("traceparent:"), 1)
+
+    def test_over_grpc_an_unsampled_caller_is_passed_through(self):
+        parent = f"00-{'5' * 32}-b7ad6b7169203331-00"
+        call = self.client.channel.unary_unary(INFERENCE + "Predictions", request_serializer=lambda m: m.SerializeToString(),
+                                               response_deserializer=wire.PredictionResponse.FromString)
+        reply = call(wire.PredictionsRequest(model_name="tiny", input={"rule": b"headers"}), timeout=20, metadata=(("traceparent", parent),))
+        self.assertEqual(self.headers_seen(reply.prediction.decode())["traceparent"], parent)
 
 
 class NoCollectorTest(HttpServerTest):
