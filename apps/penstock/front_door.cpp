@@ -95,7 +95,7 @@ FrontDoor::FrontDoor(FrontDoorOptions options)
       observability_(config_, options_.log_folder, options_.log_files),
       registry_({config_, devices_, cores_, worker_programs(), config::variables_matching(config_.blacklist_env_vars),
                  fs::absolute(options_.log_folder), sockets_.path(), &make_client, [this](const std::string& model) { on_serving_changed(model); },
-                 &observability_.metrics(), observability_.spans()}),
+                 &observability_.metrics(), observability_.spans(), config_.agent_address ? &agents_ : nullptr}),
       snapshots_(options_.snapshot_folder, config_, registry_),
       management_({registry_, store_, archives_, config_, [this] { save_snapshot(frontend::SnapshotKind::kChange); }}),
       http_calls_(kHttpCalls, kHttpCallsWaiting),
@@ -188,6 +188,7 @@ void FrontDoor::start_listeners() {
   management_server_ = std::move(rpc::GrpcServer::start_management(options, management_)).value();
   management_server_->set_serving("", true);
   health_ = inference_.get();
+  if (config_.agent_address) agent_server_ = std::move(rpc::AgentServer::start(agent_options(config_, tls_), agents_)).value();
 }
 
 // One listener for each address: equal addresses serve both tables.
@@ -238,6 +239,7 @@ void FrontDoor::print_started() const {
   fmt::print("  HTTP        {}  (TorchServe inference)\n  HTTP        {}  (TorchServe management)\n", http_inference_->address(),
              (http_management_ ? http_management_ : http_inference_)->address());
   if (http_metrics_) fmt::print("  metrics     {}/metrics\n", http_metrics_->address());
+  if (agent_server_) fmt::print("  agents      {}  ({} joined)\n", agent_server_->address(), agents_.num_agents());
   if (!models.empty()) {
     const std::string key = access_keys_ ? " --key-file key_file.json" : "";
     fmt::print("  try         penstock generate --address {}{} --model {} --prompt \"Once upon a time\"\n", inference_->address(), key,

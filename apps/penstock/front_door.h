@@ -13,6 +13,7 @@
 #include "cluster/device_assignment.h"
 #include "config/server_config.h"
 #include "frontend/access_keys.h"
+#include "frontend/agent_pool.h"
 #include "frontend/caretaker.h"
 #include "frontend/management.h"
 #include "frontend/model_archives.h"
@@ -21,6 +22,7 @@
 #include "frontend/snapshots.h"
 #include "observability.h"
 #include "rpc/call_pool.h"
+#include "rpc/grpc_agents.h"
 #include "rpc/grpc_server.h"
 #include "rpc/http_server.h"
 #include "stop_signals.h"
@@ -72,6 +74,7 @@ class FrontDoor {
   const std::optional<rpc::TlsFiles> tls_;
   cluster::DeviceAssignment devices_;
   cluster::DeviceAssignment cores_;
+  frontend::AgentPool agents_;  // before the registry: its groups have ranks there
   Observability observability_;
   std::unique_ptr<rpc::HttpServer> http_inference_;   // before the registry: late answers of its jobs go to them
   std::unique_ptr<rpc::HttpServer> http_management_;  // null: the other one serves both
@@ -86,6 +89,7 @@ class FrontDoor {
   std::unique_ptr<rpc::HttpServer> http_metrics_;  // null: not asked for
   std::unique_ptr<rpc::GrpcServer> inference_;
   std::unique_ptr<rpc::GrpcServer> management_server_;
+  std::unique_ptr<rpc::AgentServer> agent_server_;  // null: no agent can join
   std::atomic<rpc::GrpcServer*> health_{nullptr};  // inference_, while it may be told of changes
 };
 

@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <string>
 
+#include "agent_token.h"
 #include "base/log.h"
 
 namespace penstock {
@@ -48,6 +49,19 @@ rpc::GrpcServerOptions grpc_options(const config::ServerConfig& config, frontend
   options.max_response_bytes = config.max_response_size;
   options.access_keys = access_keys;
   if (config.enable_grpc_ssl) options.tls = tls;
+  return options;
+}
+
+rpc::AgentServerOptions agent_options(const config::ServerConfig& config, const std::optional<rpc::TlsFiles>& tls) {
+  rpc::AgentServerOptions options;
+  options.host = config.agent_address->host;
+  options.port = config.agent_address->port;
+  options.failures_per_minute = config.token_failure_limit;
+  if (!config.agent_token_file.empty()) options.token = read_agent_token(config.agent_token_file, "agent_token_file").value();
+  if (config.enable_grpc_ssl) options.tls = tls;
+  else if (!config::is_loopback(options.host)) {
+    spdlog::warn("agents join at {} without encryption: whoever can read what they send learns the token; enable_grpc_ssl=true speaks TLS there", rpc::join_address(options.host, options.port));
+  }
   return options;
 }
 

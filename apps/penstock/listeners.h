@@ -5,6 +5,7 @@
 
 #include "config/server_config.h"
 #include "frontend/access_keys.h"
+#include "rpc/grpc_agents.h"
 #include "rpc/grpc_server.h"
 #include "rpc/http_server.h"
 #include "rpc/tls_files.h"
@@ -25,5 +26,8 @@ void warn_of_open_doors(const config::ServerConfig& config, bool asks_for_keys);
                                                   const std::optional<rpc::TlsFiles>& tls);
 [[nodiscard]] rpc::HttpServerOptions http_options(const config::ServerConfig& config, frontend::AccessKeys* access_keys,
                                                   const std::optional<rpc::TlsFiles>& tls);
+
+// REQUIRES: agent_address is given. Throws Error: the token's file is no good.
+[[nodiscard]] rpc::AgentServerOptions agent_options(const config::ServerConfig& config, const std::optional<rpc::TlsFiles>& tls);
 
 }  // namespace penstock

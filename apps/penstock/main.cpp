@@ -35,6 +35,7 @@ int run(int argc, char** argv) {
   add_train_command(app);
   add_data_command(app);
   add_serve_command(app);
+  add_agent_command(app);
   add_generate_command(app);
   add_run_command(app);
   add_chat_command(app);

@@ -29,6 +29,8 @@ void add_variables(ProcessOptions& process, RankVariables kind, const RankInfo& 
 
 }  // namespace
 
+std::string new_job_name() { return fmt::format("{}-{}", ::getpid(), Clock::now().time_since_epoch().count()); }
+
 Result<int> free_tcp_port() {
   const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   if (fd < 0) return error(Code::kUnavailable, "cannot make a socket to find a free port: {}", std::strerror(errno));
@@ -57,8 +59,8 @@ Result<std::unique_ptr<RankGroup>> RankGroup::spawn(const RankGroupOptions& opti
     if (!port) return port.error();
     info.master_port = *port;
   }
-  info.job = !options.job.empty() ? options.job : fmt::format("{}-{}", ::getpid(), Clock::now().time_since_epoch().count());
-  const std::vector<int> cores = options.cores.empty() ? usable_cores() : options.cores;
+  info.job = !options.job.empty() ? options.job : new_job_name();
+  const std::vector<int> usable = options.cores.empty() ? usable_cores() : std::vector<int>();
   std::vector<std::unique_ptr<ChildProcess>> ranks;
   for (int local = 0; local < options.num_ranks; ++local) {
     const int rank = options.first_rank + local;
@@ -66,7 +68,8 @@ Result<std::unique_ptr<RankGroup>> RankGroup::spawn(const RankGroupOptions& opti
     info.local_rank = options.others_on_this_machine ? rank : local;
     ProcessOptions process = options.process;
     add_variables(process, options.variables, info);
-    process.cores = cores_of_rank(info.local_rank, info.local_world_size, options.cores_per_rank, cores);
+    process.cores = options.cores.empty() ? cores_of_rank(info.local_rank, info.local_world_size, options.cores_per_rank, usable)
+                                          : cores_of_rank(local, options.num_ranks, options.cores_per_rank, options.cores);
     if (options.log_folder) process.log_file = *options.log_folder / fmt::format("rank-{}.log", rank);
     Result<std::unique_ptr<ChildProcess>> child = ChildProcess::spawn(std::move(process));
     if (!child) return error(child.error().code(), "rank {} of {}: {}", rank, info.world_size, child.error().message());
@@ -108,8 +111,12 @@ bool RankGroup::all_reported() const {
   return std::all_of(reported_.begin(), reported_.end(), [](bool reported) { return reported; });
 }
 
-void RankGroup::kill_all(milliseconds grace) {
+void RankGroup::terminate_all() {
   for (const auto& rank : ranks_) rank->terminate();
+}
+
+void RankGroup::kill_all(milliseconds grace) {
+  terminate_all();
   const Deadline patience = Deadline::after(grace);
   for (const auto& rank : ranks_) {
     if (!rank->wait(patience)) break;

@@ -33,7 +33,7 @@ struct RankGroupOptions {
   std::string job = {};    // the job's name on all machines; empty = one of its own
   // > 0: each rank runs on so many cores of its own, in order, when there are enough for all; else wherever the system puts it.
   int cores_per_rank = 0;
-  std::vector<int> cores = {};  // to take them from; empty = all that this process may run on
+  std::vector<int> cores = {};  // to take them from, for the ranks here; empty = all that this process may run on
   // Where set, stdout and stderr of rank r (of the job) are appended to FOLDER/rank-r.log.
   std::optional<std::filesystem::path> log_folder;
 };
@@ -58,7 +58,9 @@ class RankGroup {
   [[nodiscard]] std::optional<RankExit> wait_any(Deadline deadline, int wake = -1) EXCLUDES(mutex_);
   [[nodiscard]] bool all_reported() const EXCLUDES(mutex_);
 
-  // SIGTERM to all, SIGKILL to those that still run after `grace`. Returns when all have ended.
+  // SIGTERM to all that still run; waits for nothing.
+  void terminate_all();
+  // The same, and SIGKILL to those that still run after `grace`. Returns when all have ended.
   void kill_all(milliseconds grace);
 
   [[nodiscard]] std::vector<pid_t> pids() const;  // by rank
@@ -73,6 +75,9 @@ class RankGroup {
   mutable Mutex mutex_;
   std::vector<bool> reported_ GUARDED_BY(mutex_);
 };
+
+// A name that no other job has, on this machine and hardly on another.
+[[nodiscard]] std::string new_job_name();
 
 // A TCP port of this machine that nothing listens on now. Another process may take it before it is used: try again then.
 // Error kUnavailable when there is none.

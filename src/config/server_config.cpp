@@ -111,6 +111,7 @@ class Loader {
       *target = *address;
     }
     if (auto problem = check_tls()) return *problem;
+    if (auto problem = read_agent_address()) return *problem;
     if (places_.contains("disable_token_authorization")) config_.token_authorization = !raw_.disable_token_authorization;
     if (!trimmed(raw_.model_snapshot).empty()) {
       auto saved = parse_snapshot(raw_.model_snapshot);
@@ -193,6 +194,21 @@ class Loader {
       return fail(Code::kInvalidArgument, "client_ca_file", "nothing here speaks TLS, so no client would be asked for a certificate; set "
                   "enable_grpc_ssl=true, and https:// in inference_address and management_address");
     }
+    return std::nullopt;
+  }
+
+  // Who joins as an agent gets work, and sees what is asked of models: never just anybody.
+  [[nodiscard]] std::optional<Error> read_agent_address() {
+    if (raw_.agent_address.empty()) return std::nullopt;
+    auto address = parse_http_address("http://" + raw_.agent_address);
+    if (!address) return fail(Code::kInvalidArgument, "agent_address", "expected HOST:PORT, found '{}'", raw_.agent_address.substr(0, 200));
+    const bool certificates = config_.enable_grpc_ssl && !config_.client_ca_file.empty();
+    const bool open = config_.agent_without_token && is_loopback(address->host);
+    if (config_.agent_token_file.empty() && !certificates && !open) {
+      return fail(Code::kInvalidArgument, "agent_address", "agents must prove who they are: give agent_token_file, or enable_grpc_ssl=true with client_ca_file "
+                  "(agent_without_token=true: only on 127.0.0.1)");
+    }
+    config_.agent_address = *address;
     return std::nullopt;
   }
 

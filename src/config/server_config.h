@@ -61,6 +61,10 @@ struct ServerConfig {
   int grpc_management_port = 7071;                          // 0 = any free one
   ConnectionAge grpc_management_age;
 
+  std::optional<HttpAddress> agent_address;                 // HOST:PORT, where `penstock agent` of other machines joins; absent = nowhere
+  std::string agent_token_file;                             // the secret that these share with the front door; relative to the working folder
+  bool agent_without_token = false;                         // agents on this machine need none
+
   std::optional<bool> token_authorization;                  // !disable_token_authorization; absent = the program's default
   double token_expiration_min = 60;                         // minutes that a key is good for
   int token_failure_limit = 60;                             // wrong tokens that one peer may send in a minute; 0 = any number

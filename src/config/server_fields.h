@@ -13,6 +13,7 @@ struct RawServerConfig {
   std::string inference_address;
   std::string management_address;
   std::string metrics_address;
+  std::string agent_address;
   std::string load_models;
   std::string models;
   std::string model_snapshot;

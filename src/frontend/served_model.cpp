@@ -65,7 +65,7 @@ ServedModel::~ServedModel() {
   }
 }
 
-std::shared_ptr<WorkerGroup> ServedModel::make_group(int number, const GroupResources& held) {
+std::shared_ptr<WorkerGroup> ServedModel::make_group(int number, const GroupResources& held, int rendezvous) {
   const config::ModelConfig& config = spec_.config;
   WorkerGroupOptions options;
   options.model = name();
@@ -76,7 +76,8 @@ std::shared_ptr<WorkerGroup> ServedModel::make_group(int number, const GroupReso
   options.log_folder = context_.log_folder / log_name(spec_, number);
   options.socket_folder = context_.socket_folder;
   options.variables = command_.value().variables;
-  options.num_ranks = num_ranks();
+  options.num_ranks = config.ranks_per_host();
+  if (config.torchrun.nnodes > 1) options.elsewhere = ranks_elsewhere(held, rendezvous);
   options.omp_threads = std::max(1, config.torchrun.omp_num_threads);
   for (const std::string& core : held.cores) options.cores.push_back(std::stoi(core));
   if (!held.devices.empty()) options.visible_devices = cluster::device_list(held.devices);
@@ -90,10 +91,40 @@ std::shared_ptr<WorkerGroup> ServedModel::make_group(int number, const GroupReso
   return std::make_shared<WorkerGroup>(std::move(options), make_client, listener);
 }
 
+RanksElsewhere ServedModel::ranks_elsewhere(const GroupResources& held, int rendezvous) const {
+  const config::ModelConfig& config = spec_.config;
+  RanksElsewhere elsewhere;
+  elsewhere.agents = context_.agents;
+  elsewhere.shape.num_hosts = config.torchrun.nnodes - 1;
+  elsewhere.shape.ranks_per_host = config.ranks_per_host();
+  elsewhere.shape.on_gpu = !held.devices.empty();
+  elsewhere.shape.devices_per_host = config.devices_per_host();
+  elsewhere.shape.device_ids = config.device_ids;
+  elsewhere.shape.cores_per_rank = config.torchrun.omp_num_threads;
+  elsewhere.rdzv_host = config.torchrun.rdzv_host;
+  if (config.torchrun.rdzv_port > 0) elsewhere.rdzv_port = config.torchrun.rdzv_port + rendezvous;
+  elsewhere.hidden_variables = context_.config.blacklist_env_vars;
+  elsewhere.model_folder = config.handler.model_path.string();
+  if (spec_.loaded_at_startup) elsewhere.gather_until = Deadline::at(made_ + startup_timeout());
+  return elsewhere;
+}
+
+// The smallest number that no group has that exists.
+int ServedModel::free_rendezvous() const {
+  for (int number = 0;; ++number) {
+    const auto has_it = [number](const auto& entry) { return !entry.second.ended && entry.second.rendezvous == number; };
+    if (std::none_of(slots_.begin(), slots_.end(), has_it)) return number;
+  }
+}
+
 // All or none.
 std::optional<Error> ServedModel::add_groups(int count) {
   if (count == 0) return std::nullopt;  // a model that no worker can run may be registered, described and given workers later
   if (!command_) return command_.error();
+  if (spec_.config.torchrun.nnodes > 1 && !context_.agents) {
+    return error(Code::kFailedPrecondition, "model '{}': torchrun.nnodes {}: no other machine can join this front door; give it a port for agents with agent_address "
+                 "and agent_token_file", name(), spec_.config.torchrun.nnodes);
+  }
   int first = 0;
   {
     MutexLock lock(mutex_);
@@ -112,7 +143,11 @@ std::optional<Error> ServedModel::add_groups(int count) {
     jobs_.add_group(first + i);
     Slot slot;
     slot.held = std::move(held[static_cast<size_t>(i)]);
-    slot.group = make_group(first + i, slot.held);
+    {
+      MutexLock lock(mutex_);
+      slot.rendezvous = free_rendezvous();
+    }
+    slot.group = make_group(first + i, slot.held, slot.rendezvous);
     MutexLock lock(mutex_);
     slots_.emplace(first + i, std::move(slot));
     next_group_ = first + i + 1;

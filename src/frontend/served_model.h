@@ -42,6 +42,7 @@ struct ServingContext {
   std::function<void(const std::string& model)> on_serving_changed;
   ServingMetrics* metrics = nullptr;     // null: nobody counts
   SpanExporter* spans = nullptr;         // null: nobody traces
+  AgentPool* agents = nullptr;           // null: no agent can join, so every worker group is on this machine
   milliseconds backoff_unit{1000};       // of the delays between a worker's restarts; tests take less
 };
 
@@ -120,6 +121,7 @@ class ServedModel final : private GroupListener {
   struct Slot {
     std::shared_ptr<WorkerGroup> group;
     GroupResources held;   // until its processes are gone
+    int rendezvous = 0;    // its number among groups that exist at the same time
     std::chrono::system_clock::time_point started{};
     bool running = false;  // start() was called
     bool ready = false;
@@ -131,7 +133,9 @@ class ServedModel final : private GroupListener {
 
   ServedModel(ModelSpec spec, const ServingContext& context, std::optional<WorkerRange> range, Result<WorkerCommand> command);
   [[nodiscard]] std::optional<Error> add_groups(int count) EXCLUDES(mutex_);
-  [[nodiscard]] std::shared_ptr<WorkerGroup> make_group(int number, const GroupResources& held);
+  [[nodiscard]] std::shared_ptr<WorkerGroup> make_group(int number, const GroupResources& held, int rendezvous);
+  [[nodiscard]] RanksElsewhere ranks_elsewhere(const GroupResources& held, int rendezvous) const;
+  [[nodiscard]] int free_rendezvous() const REQUIRES(mutex_);
   void dismiss(int count, Deadline drain) EXCLUDES(mutex_);
   void forget_ended() EXCLUDES(mutex_);
   [[nodiscard]] int num_staying() const EXCLUDES(mutex_);
@@ -150,6 +154,7 @@ class ServedModel final : private GroupListener {
   const ModelSpec spec_;
   const ServingContext context_;
   const Result<WorkerCommand> command_;  // of its workers; or why it can have none
+  const Clock::time_point made_ = Clock::now();
 
   Mutex scaling_;  // one scale() at a time; held while groups are made and told to leave, which waits for nothing
   ScalePlanner planner_ GUARDED_BY(scaling_);

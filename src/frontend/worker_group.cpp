@@ -1,11 +1,12 @@
 #include "frontend/worker_group.h"
 
 #include <algorithm>
-#include <fstream>
 #include <system_error>
 #include <utility>
 
 #include "base/log.h"
+#include "cluster/log_tail.h"
+#include "config/http_address.h"
 
 namespace penstock::frontend {
 namespace {
@@ -17,19 +18,11 @@ constexpr milliseconds kStopGrace{3000};
 constexpr milliseconds kLostGrace{100};
 // After a first rank's end the others often follow; so long to see whether one of them is the real cause.
 constexpr milliseconds kGatherExits{30};
-constexpr size_t kTailBytes = 1500;
-constexpr int kTailLines = 8;
 
 int fibonacci(int n) {
   int a = 1, b = 1;
   for (int i = 1; i < n && a < 1000; ++i) a = std::exchange(b, a + b);
   return a;
-}
-
-std::uintmax_t size_of(const std::filesystem::path& file) {
-  std::error_code failed;
-  const auto bytes = std::filesystem::file_size(file, failed);
-  return failed ? 0 : bytes;
 }
 
 }  // namespace
@@ -115,7 +108,7 @@ void WorkerGroup::run() {
     const auto socket = options_.socket_folder / fmt::format("{}-{}.sock.0", options_.group, epoch_);
     auto ranks = launch(socket);
     if (!ranks) {
-      report_loss(ranks.error());
+      if (!stop_by()) report_loss(ranks.error());
     } else {
       const auto client = make_client_(socket);
       const auto failure = serve(**ranks, client);
@@ -143,18 +136,42 @@ void WorkerGroup::run() {
   listener_.on_group_ended(options_.group);
 }
 
-Result<std::unique_ptr<cluster::RankGroup>> WorkerGroup::launch(const std::filesystem::path& socket) {
+Result<std::unique_ptr<GroupRanks>> WorkerGroup::launch(const std::filesystem::path& socket) {
   std::error_code failed;
   std::filesystem::create_directories(options_.log_folder, failed);
   if (failed) {
     return error(Code::kInvalidArgument, "cannot make the log folder {}: {}; choose another with --log-dir", options_.log_folder.string(),
                  failed.message());
   }
-  log_starts_.clear();
+  std::vector<std::uintmax_t> log_starts;
   for (int rank = 0; rank < options_.num_ranks; ++rank) {
-    log_starts_.push_back(size_of(options_.log_folder / fmt::format("rank-{}.log", rank)));
+    log_starts.push_back(cluster::log_size(options_.log_folder / fmt::format("rank-{}.log", rank)));
   }
+  const auto failure = [this](const Error& why) { return error(why.code(), "model '{}': worker group {}: {}", options_.model, options_.group, why.message()); };
+  cluster::RankGroupOptions group = local_ranks(socket);
+  std::unique_ptr<RemoteRanks> remote;
+  if (options_.elsewhere) {
+    auto reserved = reserve_elsewhere();
+    if (!reserved) return failure(reserved.error());
+    remote = std::move(*reserved);
+    const RanksElsewhere& elsewhere = *options_.elsewhere;
+    group.world_size = options_.num_ranks + elsewhere.shape.num_hosts * elsewhere.shape.ranks_per_host;
+    group.master_addr = elsewhere.rdzv_host.empty() ? remote->front_door() : elsewhere.rdzv_host;
+    group.master_port = elsewhere.rdzv_port;
+    group.others_on_this_machine = config::is_loopback(group.master_addr);
+    group.job = cluster::new_job_name();
+  }
+  auto ranks = cluster::RankGroup::spawn(group);
+  if (!ranks) return failure(ranks.error());
+  if (remote) start_elsewhere(*remote, group, (*ranks)->master_port());
+  spdlog::info("model '{}': worker group {} started: {} rank(s){}, logs in {}", options_.model, options_.group, std::max(group.world_size, options_.num_ranks),
+               remote ? fmt::format(", {} here, the others on {}", options_.num_ranks, remote->machines()) : "", options_.log_folder.string());
+  MutexLock lock(mutex_);
+  pids_ = (*ranks)->pids();
+  return std::make_unique<GroupRanks>(std::move(*ranks), std::move(remote), options_.log_folder, std::move(log_starts));
+}
 
+cluster::RankGroupOptions WorkerGroup::local_ranks(const std::filesystem::path& socket) const {
   cluster::RankGroupOptions group;
   group.num_ranks = options_.num_ranks;
   group.variables = options_.variables;
@@ -167,22 +184,41 @@ Result<std::unique_ptr<cluster::RankGroup>> WorkerGroup::launch(const std::files
     group.cores_per_rank = options_.omp_threads;
     group.cores = options_.cores;
   }
-  const bool is_torchrun = options_.variables == cluster::RankVariables::kTorchrun;
-  if (is_torchrun || options_.num_ranks > 1) group.process.env.push_back("LOGLEVEL=INFO");  // as torchrun's workers have it
+  const bool has_others = options_.num_ranks > 1 || options_.elsewhere || options_.variables == cluster::RankVariables::kTorchrun;
+  if (has_others) group.process.env.push_back("LOGLEVEL=INFO");  // as torchrun's workers have it
   group.process.unset = options_.hidden_variables;
   if (options_.visible_devices) group.process.env.push_back("CUDA_VISIBLE_DEVICES=" + *options_.visible_devices);
+  return group;
+}
 
-  auto ranks = cluster::RankGroup::spawn(group);
-  if (!ranks) return error(ranks.error().code(), "model '{}': worker group {}: {}", options_.model, options_.group, ranks.error().message());
-  spdlog::info("model '{}': worker group {} started: {} rank(s), logs in {}", options_.model, options_.group, options_.num_ranks,
-               options_.log_folder.string());
-  MutexLock lock(mutex_);
-  pids_ = (*ranks)->pids();
-  return ranks;
+// The first start waits for machines while the server is young: their agents need it to be there. Later ones do not: requests wait for them.
+Result<std::unique_ptr<RemoteRanks>> WorkerGroup::reserve_elsewhere() {
+  const RanksElsewhere& elsewhere = *options_.elsewhere;
+  for (bool told = false;; told = true) {
+    const uint64_t now = elsewhere.agents->changes();
+    auto reserved = elsewhere.agents->reserve(elsewhere.shape, told_);
+    if (reserved || ever_ready_ || stop_by() || elsewhere.gather_until.passed()) return reserved;
+    if (!told) spdlog::info("model '{}': worker group {} waits for machines: {}", options_.model, options_.group, reserved.error().message());
+    elsewhere.agents->wait_for_change(now, Deadline::at(std::min(elsewhere.gather_until.when(), Clock::now() + kLookUp)));
+  }
+}
+
+void WorkerGroup::start_elsewhere(RemoteRanks& remote, const cluster::RankGroupOptions& local, int master_port) const {
+  cluster::StartRanks start;
+  start.group = options_.log_folder.filename().string();
+  start.arguments.assign(local.process.argv.begin() + 1, local.process.argv.end());
+  start.model_folder = options_.elsewhere->model_folder;
+  start.hidden_variables = options_.elsewhere->hidden_variables;
+  start.world_size = local.world_size;
+  start.master_addr = local.master_addr;
+  start.master_port = master_port;
+  start.job = local.job;
+  start.omp_threads = options_.omp_threads;
+  remote.start(start);
 }
 
 // Loads the model, takes requests, and watches the ranks. Answers why the group was lost; nullopt: it was told to stop.
-std::optional<Error> WorkerGroup::serve(cluster::RankGroup& ranks, const std::shared_ptr<WorkerClient>& client) {
+std::optional<Error> WorkerGroup::serve(GroupRanks& ranks, const std::shared_ptr<WorkerClient>& client) {
   const auto info = load(ranks, *client);
   if (stop_by()) return std::nullopt;
   if (!info) return info.error();
@@ -194,18 +230,18 @@ std::optional<Error> WorkerGroup::serve(cluster::RankGroup& ranks, const std::sh
                info.value().architecture, info.value().num_stages, info.value().max_concurrent);
   listener_.on_group_ready(options_.group, client, info.value());
   while (!stop_by()) {
-    if (const auto exit = ranks.wait_any(Deadline::never(), told_.fd())) return describe_exit(ranks, *exit, "while it served");
+    if (const auto end = ranks.wait_any(Deadline::never(), told_.fd())) return describe_end(ranks, *end, "while it served");
     if (stop_by()) break;
     if (auto why = take_restart()) return why;
   }
   return std::nullopt;
 }
 
-Result<WorkerInfo> WorkerGroup::load(cluster::RankGroup& ranks, WorkerClient& client) {
+Result<WorkerInfo> WorkerGroup::load(GroupRanks& ranks, WorkerClient& client) {
   const Deadline deadline = Deadline::after(options_.startup_timeout);
   const auto began = Clock::now();
   while (!stop_by()) {
-    if (const auto exit = ranks.wait_any(Deadline::after(milliseconds(10)), told_.fd())) return describe_exit(ranks, *exit, "while it loaded the model");
+    if (const auto end = ranks.wait_any(Deadline::after(milliseconds(10)), told_.fd())) return describe_end(ranks, *end, "while it loaded the model");
     auto info = client.wait_ready(Deadline::after(kLookUp));
     if (info) info->load_time = std::chrono::duration_cast<milliseconds>(Clock::now() - began);
     if (info) return info;
@@ -215,7 +251,7 @@ Result<WorkerInfo> WorkerGroup::load(cluster::RankGroup& ranks, WorkerClient& cl
     }
     if (deadline.passed()) {
       return error(Code::kDeadlineExceeded, "model '{}': worker group {} did not load the model within {} s (startupTimeout){}",
-                   options_.model, options_.group, to_seconds(options_.startup_timeout), log_tail(0));
+                   options_.model, options_.group, to_seconds(options_.startup_timeout), ranks.log_tail(0));
     }
   }
   return Error(Code::kCancelled, "stopped while loading");
@@ -243,38 +279,18 @@ void WorkerGroup::back_off() {
   while (!stop_by_ && !next_start.passed()) (void)changed_.wait(mutex_, next_start);
 }
 
-Error WorkerGroup::describe_exit(cluster::RankGroup& ranks, const cluster::RankExit& first, std::string_view when) const {
+Error WorkerGroup::describe_end(GroupRanks& ranks, const RankEnd& first, std::string_view when) const {
   // One rank's end brings the others down with library errors: a rank that was killed explains more than one that exited.
-  cluster::RankExit cause = first;
+  RankEnd cause = first;
   const Deadline gather = Deadline::after(kGatherExits);
-  while (!cause.status.signalled) {
+  while (!cause.explains) {
     const auto next = ranks.wait_any(gather);
     if (!next) break;
-    if (next->status.signalled) cause = *next;
+    if (next->explains) cause = *next;
   }
-  const std::string how = fmt::format("{} {}", cause.status.signalled ? "was" : "ended with", cause.status.describe());
-  // Exit code 2 is a worker's word for input that will never work.
-  const bool bad_input = !cause.status.signalled && cause.status.value == 2;
   // Log lines are for the operator who waits for the first start; later losses are also told to clients, without them.
-  return error(bad_input ? Code::kInvalidArgument : Code::kUnavailable, "model '{}': rank {} of worker group {} {} {}{}", options_.model,
-               cause.rank, options_.group, how, when, ever_ready_ ? "" : log_tail(cause.rank));
-}
-
-// The last lines that a rank wrote in this epoch.
-std::string WorkerGroup::log_tail(int rank) const {
-  const auto path = options_.log_folder / fmt::format("rank-{}.log", rank);
-  const std::uintmax_t begin = log_starts_.at(static_cast<size_t>(rank));
-  const std::uintmax_t end = size_of(path);
-  if (end <= begin) return fmt::format("; it wrote nothing to {}", path.string());
-  const std::uintmax_t bytes = std::min<std::uintmax_t>(end - begin, kTailBytes);
-  std::ifstream file(path, std::ios::binary);
-  file.seekg(static_cast<std::streamoff>(end - bytes));
-  std::vector<std::string> lines;
-  for (std::string line; std::getline(file, line);) lines.push_back(std::move(line));
-  if (lines.size() > kTailLines) lines.erase(lines.begin(), lines.end() - kTailLines);
-  std::string text = fmt::format("; the last lines of {}:", path.string());
-  for (const std::string& line : lines) text += "\n    " + line;
-  return text;
+  return error(cause.bad_input ? Code::kInvalidArgument : Code::kUnavailable, "model '{}': rank {} of worker group {} {} {}{}", options_.model, cause.rank,
+               options_.group, cause.how, when, ever_ready_ ? "" : cause.log_tail);
 }
 
 }  // namespace penstock::frontend

@@ -14,11 +14,25 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/mutex.h"
+#include "cluster/host_ledger.h"
 #include "cluster/process_group.h"
 #include "cluster/wake_event.h"
+#include "frontend/agent_pool.h"
+#include "frontend/group_ranks.h"
 #include "frontend/worker_client.h"
 
 namespace penstock::frontend {
+
+// The ranks of a group that are not on this machine.
+struct RanksElsewhere {
+  AgentPool* agents = nullptr;
+  cluster::GroupShape shape;
+  std::string rdzv_host;                     // this machine's name for the others; empty: as their agents call it
+  int rdzv_port = 0;                         // where rank 0 listens; 0 = any free one
+  std::string hidden_variables;              // a regular expression
+  std::string model_folder;                  // must be there, too
+  Deadline gather_until = Deadline::at({});  // the first start waits so long for machines
+};
 
 enum class GroupState {
   kStarting,  // processes run or are being started, the model is loading
@@ -37,7 +51,8 @@ struct WorkerGroupOptions {
   std::vector<std::string> environment;      // "NAME=VALUE", besides what every worker gets
   std::filesystem::path log_folder;          // rank r writes rank-r.log in it
   std::filesystem::path socket_folder;       // private (0700); rank 0 listens there, and rank r of TorchServe's worker on NAME.r in place of NAME.0
-  int num_ranks = 1;
+  int num_ranks = 1;                         // on this machine: the first ones
+  std::optional<RanksElsewhere> elsewhere;   // absent: these are all
   cluster::RankVariables variables = cluster::RankVariables::kRank;
   int omp_threads = 1;                       // of each rank
   std::vector<std::string> hidden_variables; // that it does not inherit
@@ -86,18 +101,20 @@ class WorkerGroup {
   [[nodiscard]] GroupState state() const EXCLUDES(mutex_);
   // Why it was lost the last time.
   [[nodiscard]] std::optional<Error> last_failure() const EXCLUDES(mutex_);
-  // Process ids by rank; empty when none run.
+  // Process ids by rank, of those on this machine; empty when none run.
   [[nodiscard]] std::vector<pid_t> pids() const EXCLUDES(mutex_);
 
  private:
   void run() EXCLUDES(mutex_);
-  [[nodiscard]] Result<std::unique_ptr<cluster::RankGroup>> launch(const std::filesystem::path& socket);
-  [[nodiscard]] std::optional<Error> serve(cluster::RankGroup& ranks, const std::shared_ptr<WorkerClient>& client) EXCLUDES(mutex_);
-  [[nodiscard]] Result<WorkerInfo> load(cluster::RankGroup& ranks, WorkerClient& client) EXCLUDES(mutex_);
+  [[nodiscard]] Result<std::unique_ptr<GroupRanks>> launch(const std::filesystem::path& socket) EXCLUDES(mutex_);
+  [[nodiscard]] cluster::RankGroupOptions local_ranks(const std::filesystem::path& socket) const;
+  [[nodiscard]] Result<std::unique_ptr<RemoteRanks>> reserve_elsewhere() EXCLUDES(mutex_);
+  void start_elsewhere(RemoteRanks& remote, const cluster::RankGroupOptions& local, int master_port) const;
+  [[nodiscard]] std::optional<Error> serve(GroupRanks& ranks, const std::shared_ptr<WorkerClient>& client) EXCLUDES(mutex_);
+  [[nodiscard]] Result<WorkerInfo> load(GroupRanks& ranks, WorkerClient& client) EXCLUDES(mutex_);
   void report_loss(const Error& failure) EXCLUDES(mutex_);
   void back_off() EXCLUDES(mutex_);
-  [[nodiscard]] Error describe_exit(cluster::RankGroup& ranks, const cluster::RankExit& first, std::string_view when) const;
-  [[nodiscard]] std::string log_tail(int rank) const;
+  [[nodiscard]] Error describe_end(GroupRanks& ranks, const RankEnd& first, std::string_view when) const;
 
   [[nodiscard]] std::optional<Deadline> stop_by() const EXCLUDES(mutex_);
   [[nodiscard]] std::optional<Error> take_restart() EXCLUDES(mutex_);
@@ -115,7 +132,6 @@ class WorkerGroup {
   int epoch_ = 0;                           // counts starts
   int failures_ = 0;                        // since it was ready the last time
   Clock::time_point lost_since_{};          // the first of these
-  std::vector<std::uintmax_t> log_starts_;  // size of each rank's log when this epoch began
 
   mutable Mutex mutex_;
   CondVar changed_;

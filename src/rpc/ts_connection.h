@@ -27,7 +27,8 @@ class TsConnection {
   [[nodiscard]] size_t num_ranks() const { return sockets_.size(); }
   [[nodiscard]] std::optional<Error> send(size_t rank, std::string_view bytes);
   [[nodiscard]] Result<std::string> read(size_t rank, size_t count);
-  // From now on what ranks but the first say is thrown away, as it comes: older workers answer from every rank, and must not block on it.
+  // From now on what ranks but the first say is thrown away while another one is waited for: older workers answer from every rank, and must not block
+  // on it while the first one needs them.
   void hear_first_only() { first_only_ = true; }
   // Every call fails from now on.
   void end() { ended_ = true; }
