@@ -69,6 +69,7 @@ Observability::Observability(const config::ServerConfig& config, const std::stri
     const fs::path folder = fs::absolute(log_location.value_or(log_folder));
     const auto metrics_location = variable("METRICS_LOCATION");
     files_.emplace(folder, metrics_location ? fs::absolute(*metrics_location) : folder);
+    model_log_.emplace(fs::absolute(log_folder), [this](std::string_view line) { files_->write(frontend::LogFile::kModel, line); });
     if (config.metrics_mode != config::MetricsMode::kPrometheus) {
       lines_.emplace(*files_, hostname_);
       metrics_.write_lines(*lines_);

@@ -7,6 +7,7 @@
 #include "config/server_config.h"
 #include "frontend/log_files.h"
 #include "frontend/metric_lines.h"
+#include "frontend/model_log.h"
 #include "frontend/model_registry.h"
 #include "frontend/request_recorder.h"
 #include "frontend/serving_metrics.h"
@@ -38,6 +39,7 @@ class Observability {
   const config::ServerConfig& config_;
   const std::string hostname_;
   std::optional<frontend::LogFiles> files_;  // absent: no log files
+  std::optional<frontend::ModelLog> model_log_;  // what workers print
   std::optional<frontend::MetricLines> lines_;
   frontend::ServingMetrics metrics_;
   std::unique_ptr<frontend::SpanExporter> spans_;

@@ -29,6 +29,10 @@ class LogFilesTest(LogServerTest):
     def test_the_servers_own_log_is_a_file_too(self):
         self.assertRegex(self.line_of("ts_log.log", "is ready"), TIME + r" \[INFO \] \d+ penstock\.serve - model 'tiny': worker group 0 is ready")
 
+    def test_what_workers_print_is_in_one_file(self):
+        self.client.predict(request(prompt="a", max_tokens=2))
+        self.line_of("model_log.log", TIME + r" \[INFO \] W-9000-tiny_1\.0-stdout MODEL_LOG - request \d+ finished after 2 steps$")
+
     def test_metrics_are_lines(self):
         self.client.predict(request(prompt="a", max_tokens=2))
         self.line_of("metrics/ts_metrics.log", TIME + r" - MemoryUsed\.Megabytes:[\d.]+\|#Level:Host\|#hostname:[^,]+,timestamp:\d+$")
