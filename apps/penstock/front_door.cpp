@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "cluster/descriptor_limit.h"
 #include "cluster/executable_path.h"
 #include "listeners.h"
 #include "rpc/grpc_worker_client.h"
@@ -25,6 +26,7 @@ namespace {
 namespace fs = std::filesystem;
 
 // How long running requests may go on after the first stop signal, and then the workers.
+constexpr int kManyFiles = 11000;  // HttpServerOptions::max_connections, and some for workers, logs and gRPC
 constexpr seconds kDrainJobs{30};
 constexpr seconds kDrainWorkers{5};
 // Management calls over HTTP that run at once, and that wait.
@@ -101,6 +103,9 @@ FrontDoor::FrontDoor(FrontDoorOptions options)
       http_calls_(kHttpCalls, kHttpCallsWaiting),
       text_calls_(kTextCalls, kTextCallsWaiting) {
   warn_of_open_doors(config_, access_keys_ != nullptr);
+  if (const int files = cluster::raise_descriptor_limit(); files < kManyFiles) {
+    spdlog::warn("at most {} files and connections may be open at once (ulimit -Hn); a busy server takes more than {}", files, kManyFiles);
+  }
   for (const frontend::ModelFolder& folder : folders_) {
     const auto failure = add_model(folder);
     if (!failure) continue;
@@ -222,7 +227,7 @@ std::optional<Error> FrontDoor::wait_loaded() const {
   for (const auto& model : registry_.models()) {
     if (!model->spec().loaded_at_startup) continue;  // the management API was faster than we
     auto state = frontend::LoadState::kLoading;
-    while (state == frontend::LoadState::kLoading && signals_.count() == 0) {
+    while (state == frontend::LoadState::kLoading && signals_.count() == 0 && !model->stopped()) {
       state = model->wait_loaded(Deadline::after(milliseconds(100)));
     }
     if (state == frontend::LoadState::kFailed) return model->load_failure();

@@ -1,5 +1,6 @@
 #pragma once
 // Looks after every model, time and again: worker groups that stay silent or are broken, and too few or too many of them (ServedModel::look_after).
+// Models that were unregistered are destroyed here when nobody holds them any more.
 #include <thread>
 
 #include "base/mutex.h"
@@ -19,6 +20,7 @@ class Caretaker {
 
  private:
   void run() EXCLUDES(mutex_);
+  static void look_after(ServedModel& model);
 
   ModelRegistry& registry_;
   Mutex mutex_;

@@ -46,7 +46,7 @@ class Job final : public RequestObserver, public std::enable_shared_from_this<Jo
   std::optional<Clock::time_point> started_;  // when a worker got it
   int group_ = -1;
   int epoch_ = 0;
-  JobQueue::Worker* worker_ = nullptr;  // valid while its call is open
+  std::shared_ptr<JobQueue::Worker> worker_;  // set when it starts
   std::shared_ptr<WorkerCall> call_;
   // Set when the call has failed in a way that a dying group explains: its error, and until when to wait for the cause.
   std::optional<std::pair<Error, Clock::time_point>> lost_;

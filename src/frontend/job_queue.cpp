@@ -100,15 +100,15 @@ std::optional<Error> JobQueue::enqueue(const std::shared_ptr<Job>& job, std::sha
     return error(Code::kResourceExhausted, "model '{}': no worker is free (useJobTicket); try again later", options_.model);
   }
   const auto& sequence = job->options_.sequence;
-  Result<bool> begins = sequence ? sequences_.admit(sequence->id, Clock::now()) : Result<bool>(false);
-  if (!begins) return error(begins.error().code(), "model '{}': {}", options_.model, begins.error().message());
+  if (const auto refused = sequence ? sequences_.admit(sequence->id, Clock::now()) : std::nullopt) {
+    return error(refused->code(), "model '{}': {}", options_.model, refused->message());
+  }
   auto joined = waiting_.join(job, job->options_.priority, job->options_.client);
   if (!joined.accepted) {
     if (sequence) sequences_.dropped(sequence->id, Clock::now());
     return error(Code::kResourceExhausted, "model '{}': the queue is full, {} requests wait (jobQueueSize {}); try again later",
                  options_.model, waiting_.size(), options_.max_waiting);
   }
-  if (*begins) mark_begin(job->payload_, sequence->begin_header);
   if (joined.displaced) {
     displaced = std::move(*joined.displaced);
     displaced->set_ended();
@@ -155,13 +155,12 @@ void JobQueue::remove_group(int group, const Error& cause) {
   changed_.notify_all();
 }
 
-void JobQueue::group_ready(int group, std::shared_ptr<WorkerClient> client, int max_concurrent) {
+void JobQueue::group_ready(int group, std::shared_ptr<WorkerClient> client, int max_concurrent, int num_stages) {
   {
     MutexLock lock(mutex_);
     Group& slot = groups_.at(group);
-    workers_.push_back(std::make_unique<Worker>());
-    workers_.back()->client = std::move(client);
-    slot.worker = workers_.back().get();
+    slot.worker = std::make_shared<Worker>(std::move(client), num_stages > 1);
+    workers_.push_back(slot.worker);
     slot.epoch += 1;
     slot.max_concurrent = std::max(1, max_concurrent);
     slot.running = 0;
@@ -280,7 +279,8 @@ std::shared_ptr<Job> JobQueue::take_startable() {
   if (!found) return nullptr;
   const auto& job = *found;
   auto& [number, group] = *place;
-  if (job->options_.sequence) sequences_.started(job->options_.sequence->id, number);
+  const auto& sequence = job->options_.sequence;
+  if (sequence && sequences_.started(sequence->id, number)) mark_begin(job->payload_, sequence->begin_header);
   job->state_ = Job::State::kRunning;
   job->group_ = number;
   job->epoch_ = group.epoch;
@@ -327,12 +327,14 @@ bool JobQueue::any_open_call() const {
   return std::any_of(workers_.begin(), workers_.end(), [](const auto& worker) { return worker->open_calls > 0; });
 }
 
-// The workers that no group has and no call uses.
-std::vector<std::unique_ptr<JobQueue::Worker>> JobQueue::take_retired() {
-  std::vector<std::unique_ptr<Worker>> retired;
+// The clients of workers that no group has and no call uses. An ended job may still look at its Worker, which has no client any more.
+std::vector<std::shared_ptr<WorkerClient>> JobQueue::take_retired() {
+  std::vector<std::shared_ptr<WorkerClient>> retired;
   for (auto& worker : workers_) {
-    const auto uses = [&](const auto& entry) { return entry.second.worker == worker.get(); };
-    if (worker->open_calls == 0 && std::none_of(groups_.begin(), groups_.end(), uses)) retired.push_back(std::move(worker));
+    const auto uses = [&](const auto& entry) { return entry.second.worker == worker; };
+    if (worker->open_calls > 0 || std::any_of(groups_.begin(), groups_.end(), uses)) continue;
+    retired.push_back(std::move(worker->client));
+    worker.reset();
   }
   std::erase(workers_, nullptr);
   return retired;
@@ -378,11 +380,12 @@ void JobQueue::end(Job& job, const std::optional<Error>& outcome) {
 }
 
 // A worker's call has ended. When the worker is lost, its error says little ("connection reset"): the watcher knows which rank
-// died and how, a moment earlier or later. INTERNAL counts too: a rank that sees its peer die reports what its library says.
+// died and how, a moment earlier or later. INTERNAL of several ranks counts too: one that sees its peer die reports what its library says.
 void JobQueue::call_ended(Job& job, const std::optional<Error>& failure) {
   std::optional<Error> outcome = failure;
   bool wait_for_cause = false;
-  if (failure && (failure->code() == Code::kUnavailable || failure->code() == Code::kInternal)) {
+  const bool explained = failure && (failure->code() == Code::kUnavailable || (failure->code() == Code::kInternal && job.worker_->several_ranks));
+  if (explained) {
     MutexLock lock(mutex_);
     const auto group = groups_.find(job.group_);
     const bool known = group == groups_.end() || !group->second.worker || group->second.epoch != job.epoch_;
@@ -447,7 +450,7 @@ bool JobQueue::shows_stuck_group(const Job& job) {
 void JobQueue::watch_timeouts() {
   for (;;) {
     std::vector<std::pair<std::shared_ptr<Job>, Error>> overdue;
-    std::vector<std::unique_ptr<Worker>> retired;  // destroyed here, in this thread, without the lock
+    std::vector<std::shared_ptr<WorkerClient>> retired;  // destroyed here, in this thread, without the lock
     {
       MutexLock lock(mutex_);
       if (stopping_) return;

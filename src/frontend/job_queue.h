@@ -64,8 +64,8 @@ class JobQueue {
   // It is gone. Jobs that it still runs end with `cause`.
   void remove_group(int group, const Error& cause) EXCLUDES(mutex_);
 
-  // A group takes up to `max_concurrent` jobs at once from now on.
-  void group_ready(int group, std::shared_ptr<WorkerClient> client, int max_concurrent) EXCLUDES(mutex_);
+  // A group takes up to `max_concurrent` jobs at once from now on. Of several stages: an INTERNAL error of one may be the death of another.
+  void group_ready(int group, std::shared_ptr<WorkerClient> client, int max_concurrent, int num_stages = 1) EXCLUDES(mutex_);
   // Its jobs end with `cause`. `for_good`: it will not come back; when none will, the waiting jobs end too.
   void group_lost(int group, const Error& cause, bool for_good) EXCLUDES(mutex_);
 
@@ -90,14 +90,16 @@ class JobQueue {
   friend class Job;
   // One start of a group.
   struct Worker {
-    std::shared_ptr<WorkerClient> client;
+    Worker(std::shared_ptr<WorkerClient> its_client, bool has_several_ranks) : client(std::move(its_client)), several_ranks(has_several_ranks) {}
+    std::shared_ptr<WorkerClient> client;  // null when no group has it and no call uses it
+    const bool several_ranks;
     int open_calls = 0;                    // whose on_done() has not come
     std::atomic<Clock::time_point> last_heard{Clock::time_point::min()};
     std::optional<Clock::time_point> silent_since = {};  // when a request that got no word was given up; nothing has come since
     std::optional<Clock::time_point> broken_since = {};  // by broken_groups()
   };
   struct Group {
-    Worker* worker = nullptr;              // one of workers_; null: not ready
+    std::shared_ptr<Worker> worker;        // one of workers_; null: not ready
     int epoch = 0;                         // grows with every group_ready()
     int max_concurrent = 0;
     int running = 0;                       // jobs of this epoch
@@ -115,7 +117,7 @@ class JobQueue {
   [[nodiscard]] std::pair<const int, Group>* place_for(const Job& job) REQUIRES(mutex_);
   [[nodiscard]] std::vector<std::shared_ptr<Job>> jobs_of(int group) const REQUIRES(mutex_);
   [[nodiscard]] bool any_open_call() const REQUIRES(mutex_);
-  [[nodiscard]] std::vector<std::unique_ptr<Worker>> take_retired() REQUIRES(mutex_);
+  [[nodiscard]] std::vector<std::shared_ptr<WorkerClient>> take_retired() REQUIRES(mutex_);
   [[nodiscard]] std::optional<Error> hopeless() const REQUIRES(mutex_);
   [[nodiscard]] size_t num_free_places() const REQUIRES(mutex_);
   [[nodiscard]] Clock::time_point expiry(const Job& job) const;
@@ -131,7 +133,7 @@ class JobQueue {
   SequenceTable sequences_ GUARDED_BY(mutex_);  // of the jobs that wait or run
   std::unordered_set<std::shared_ptr<Job>> running_ GUARDED_BY(mutex_);
   std::optional<Error> refusing_ GUARDED_BY(mutex_);
-  std::vector<std::unique_ptr<Worker>> workers_ GUARDED_BY(mutex_);  // those of groups_, and lost ones with open calls
+  std::vector<std::shared_ptr<Worker>> workers_ GUARDED_BY(mutex_);  // those of groups_, and lost ones with open calls
   std::vector<int> stuck_ GUARDED_BY(mutex_);
   bool stopping_ GUARDED_BY(mutex_) = false;
   std::thread timeout_watcher_;  // last: it uses the members above

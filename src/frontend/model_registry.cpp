@@ -27,6 +27,7 @@ ModelRegistry::~ModelRegistry() {
 
 Result<std::shared_ptr<ServedModel>> ModelRegistry::add(ModelSpec spec, std::optional<WorkerRange> range) {
   bury();
+  if (going_) return Error(Code::kUnavailable, "the server is shutting down; register the model at another one");
   const std::string name = spec.name, version = spec.version;
   const bool is_default = spec.is_default;
   ServingContext own = context_;
@@ -41,6 +42,7 @@ Result<std::shared_ptr<ServedModel>> ModelRegistry::add(ModelSpec spec, std::opt
   if (!model) return model.error();
   MutexLock lock(mutex_);
   if (auto conflict = taken(name, version)) return *conflict;  // another call was faster
+  if (going_) return Error(Code::kUnavailable, "the server is shutting down; register the model at another one");
   Entry& versions = entries_[name];
   versions.versions.emplace(version, *model);
   if (versions.default_version.empty() || is_default) versions.default_version = version;
@@ -140,9 +142,9 @@ std::optional<Error> ModelRegistry::remove(std::string_view name, std::string_vi
   return std::nullopt;
 }
 
-// Models that were removed and that nobody holds any more. Nobody can get hold of them again, so a count of one stays one.
+// Nobody can get hold of them again, so a count of one stays one.
 void ModelRegistry::bury() {
-  std::vector<std::shared_ptr<ServedModel>> dead;
+  std::vector<std::shared_ptr<ServedModel>> dead;  // destroyed after the lock is given up
   MutexLock lock(mutex_);
   for (auto& model : removed_) {
     if (model.use_count() == 1) dead.push_back(std::move(model));

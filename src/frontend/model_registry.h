@@ -26,7 +26,7 @@ class ModelRegistry {
 
   // Adds the model, whose devices are taken, and starts nothing. The first version of a name is its default. `range`: how many workers it
   // gets; absent = what its configuration says.
-  // Errors: kAlreadyExists for a name and version that are there; those of ServedModel::create().
+  // Errors: kAlreadyExists for a name and version that are there; kUnavailable while the server is going; those of ServedModel::create().
   [[nodiscard]] Result<std::shared_ptr<ServedModel>> add(ModelSpec spec, std::optional<WorkerRange> range = std::nullopt) EXCLUDES(mutex_);
 
   // An empty version means the default one. Errors: kInvalidArgument without a name; kNotFound, listing what there is.
@@ -45,7 +45,10 @@ class ModelRegistry {
   // Errors: as find(); kFailedPrecondition for the default version while there are others.
   [[nodiscard]] std::optional<Error> remove(std::string_view name, std::string_view version, Deadline drain) EXCLUDES(mutex_);
 
-  // From now on all_serving() and all_healthy() are false, whatever the models do: the server is going.
+  // Destroys the models that were removed and that nobody holds any more.
+  void bury() EXCLUDES(mutex_);
+
+  // From now on nothing is added, and all_serving() and all_healthy() are false, whatever the models do: the server is going.
   void begin_shutdown() { going_ = true; }
 
   // The default version answers now.
@@ -62,8 +65,6 @@ class ModelRegistry {
   [[nodiscard]] std::optional<Error> taken(std::string_view name, std::string_view version) const REQUIRES(mutex_);
   [[nodiscard]] Result<const Entry*> entry(std::string_view name) const REQUIRES(mutex_);
   [[nodiscard]] Result<std::string> version_in(const Entry& entry, std::string_view name, std::string_view version) const REQUIRES(mutex_);
-  void bury() EXCLUDES(mutex_);
-
   const ServingContext context_;
   std::atomic<bool> going_{false};
   mutable Mutex mutex_;

@@ -1,5 +1,7 @@
 #include "frontend/sequence_table.h"
 
+#include <utility>
+
 namespace penstock::frontend {
 
 bool SequenceTable::forgotten(const Sequence& sequence, Clock::time_point now) const {
@@ -8,7 +10,7 @@ bool SequenceTable::forgotten(const Sequence& sequence, Clock::time_point now) c
   return sequence.last_seen || too_old || now - sequence.idle_since >= limits_.max_idle;
 }
 
-Result<bool> SequenceTable::admit(const std::string& id, Clock::time_point now) {
+std::optional<Error> SequenceTable::admit(const std::string& id, Clock::time_point now) {
   std::erase_if(sequences_, [&](const auto& entry) { return forgotten(entry.second, now); });
   const auto found = sequences_.find(id);
   if (found == sequences_.end()) {
@@ -19,7 +21,7 @@ Result<bool> SequenceTable::admit(const std::string& id, Clock::time_point now) 
     fresh.begun = fresh.idle_since = now;
     fresh.waiting = 1;
     sequences_.emplace(id, fresh);
-    return true;
+    return std::nullopt;
   }
   Sequence& sequence = found->second;
   if (limits_.max_life > milliseconds(0) && now - sequence.begun >= limits_.max_life) {
@@ -31,18 +33,19 @@ Result<bool> SequenceTable::admit(const std::string& id, Clock::time_point now) 
   }
   sequence.waiting += 1;
   sequence.last_seen = false;
-  return false;
+  return std::nullopt;
 }
 
 bool SequenceTable::may_start(const std::string& id) const { return !sequences_.at(id).running; }
 
 std::optional<int> SequenceTable::group(const std::string& id) const { return sequences_.at(id).group; }
 
-void SequenceTable::started(const std::string& id, int group) {
+bool SequenceTable::started(const std::string& id, int group) {
   Sequence& sequence = sequences_.at(id);
   sequence.waiting -= 1;
   sequence.running = true;
   sequence.group = group;
+  return !std::exchange(sequence.has_run, true);
 }
 
 void SequenceTable::finished(const std::string& id, bool last, Clock::time_point now) {

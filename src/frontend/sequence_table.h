@@ -25,15 +25,15 @@ class SequenceTable {
  public:
   explicit SequenceTable(SequenceLimits limits) : limits_(limits) {}
 
-  // One more request waits; true: a sequence begins with it. Errors, and then it does not wait: kResourceExhausted when there are too many sequences, or too many wait in this one;
+  // One more request waits. Errors, and then it does not wait: kResourceExhausted when there are too many sequences, or too many wait in this one;
   // kFailedPrecondition when this one is too old.
-  [[nodiscard]] Result<bool> admit(const std::string& id, Clock::time_point now);
+  [[nodiscard]] std::optional<Error> admit(const std::string& id, Clock::time_point now);
   // None of it runs.
   [[nodiscard]] bool may_start(const std::string& id) const;
   // Where its requests have to run; nullopt: anywhere.
   [[nodiscard]] std::optional<int> group(const std::string& id) const;
-  // A request that has waited runs now.
-  void started(const std::string& id, int group);
+  // A request that has waited runs now. true: it is the first of its sequence that does.
+  [[nodiscard]] bool started(const std::string& id, int group);
   // The one that ran has ended. `last`: the client says that the sequence ends with it.
   void finished(const std::string& id, bool last, Clock::time_point now);
   // A request that has waited ended without having run.
@@ -49,6 +49,7 @@ class SequenceTable {
     Clock::time_point idle_since;
     size_t waiting = 0;
     bool running = false;
+    bool has_run = false;  // one of its requests has begun to run
     bool last_seen = false;
     std::optional<int> group;
   };

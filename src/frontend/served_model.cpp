@@ -109,9 +109,12 @@ RanksElsewhere ServedModel::ranks_elsewhere(const GroupResources& held, int rend
   return elsewhere;
 }
 
-// The smallest number that no group has that exists.
-int ServedModel::free_rendezvous() const {
+// The smallest number that no group has that exists, or is just being made.
+int ServedModel::free_rendezvous(std::span<const Slot> made) const {
+  MutexLock lock(mutex_);
   for (int number = 0;; ++number) {
+    const auto is_it = [number](const Slot& slot) { return slot.rendezvous == number; };
+    if (std::any_of(made.begin(), made.end(), is_it)) continue;
     const auto has_it = [number](const auto& entry) { return !entry.second.ended && entry.second.rendezvous == number; };
     if (std::none_of(slots_.begin(), slots_.end(), has_it)) return number;
   }
@@ -130,26 +133,31 @@ std::optional<Error> ServedModel::add_groups(int count) {
     MutexLock lock(mutex_);
     first = next_group_;
   }
-  std::vector<GroupResources> held;
-  for (int i = 0; i < count; ++i) {
-    auto taken = take_resources(spec_, first + i, context_.devices, context_.cores);
-    if (!taken) {
-      for (const auto& given : held) release_resources(given, context_.devices, context_.cores);
-      return taken.error();
+  std::vector<Slot> made;
+  const auto give_back = [&] {
+    for (const Slot& slot : made) release_resources(slot.held, context_.devices, context_.cores);
+  };
+  try {
+    for (int i = 0; i < count; ++i) {
+      auto taken = take_resources(spec_, first + i, context_.devices, context_.cores);
+      if (!taken) {
+        give_back();
+        return taken.error();
+      }
+      const int rendezvous = free_rendezvous(made);
+      Slot& slot = made.emplace_back();
+      slot.held = std::move(*taken);
+      slot.rendezvous = rendezvous;
+      slot.group = make_group(first + i, slot.held, rendezvous);
     }
-    held.push_back(std::move(*taken));
+  } catch (...) {  // no descriptor, no memory
+    give_back();
+    throw;
   }
   for (int i = 0; i < count; ++i) {
     jobs_.add_group(first + i);
-    Slot slot;
-    slot.held = std::move(held[static_cast<size_t>(i)]);
-    {
-      MutexLock lock(mutex_);
-      slot.rendezvous = free_rendezvous();
-    }
-    slot.group = make_group(first + i, slot.held, slot.rendezvous);
     MutexLock lock(mutex_);
-    slots_.emplace(first + i, std::move(slot));
+    slots_.emplace(first + i, std::move(made[static_cast<size_t>(i)]));
     next_group_ = first + i + 1;
   }
   return std::nullopt;
@@ -171,7 +179,7 @@ void ServedModel::start() {
 std::optional<Error> ServedModel::scale(WorkerRange range, Deadline drain) {
   MutexLock one_at_a_time(scaling_);
   if (stopped_) return error(Code::kUnavailable, "model '{}' is being taken away", name());
-  forget_ended();
+  forget_ended(/*failed_too=*/true);
   const int staying = num_staying();
   if (range.min > staying) {
     if (auto failure = add_groups(range.min - staying)) return failure;
@@ -190,6 +198,7 @@ void ServedModel::look_after() {
   MutexLock one_at_a_time(scaling_);
   if (stopped_) return;
   restart_useless_groups();
+  forget_ended(/*failed_too=*/false);
   follow_load();
 }
 
@@ -271,14 +280,15 @@ void ServedModel::dismiss(int count, Deadline drain) {
   }
 }
 
-// Groups that are gone for good give their place free. Their threads have nothing left to do, so joining them is quick.
-void ServedModel::forget_ended() {
+// Groups that are gone for good give their place free, those that failed when somebody scales: until then they say why.
+// Their threads have nothing left to do, so joining them is quick.
+void ServedModel::forget_ended(bool failed_too) {
   std::map<int, Slot> gone;
   {
     MutexLock lock(mutex_);
     for (auto it = slots_.begin(); it != slots_.end();) {
       const auto next = std::next(it);
-      if (it->second.ended) gone.insert(slots_.extract(it));
+      if (it->second.ended && (it->second.leaving || failed_too)) gone.insert(slots_.extract(it));
       it = next;
     }
   }
@@ -357,6 +367,11 @@ void ServedModel::stop(Deadline drain) {
   for (const auto& group : all) group->stop(drain);
 }
 
+bool ServedModel::stopped() const {
+  MutexLock lock(scaling_);
+  return stopped_;
+}
+
 std::vector<std::shared_ptr<WorkerGroup>> ServedModel::groups() const {
   MutexLock lock(mutex_);
   std::vector<std::shared_ptr<WorkerGroup>> all;
@@ -404,7 +419,7 @@ std::vector<WorkerStatus> ServedModel::workers() const {
 }
 
 void ServedModel::on_group_ready(int group, std::shared_ptr<WorkerClient> client, const WorkerInfo& info) {
-  jobs_.group_ready(group, std::move(client), info.max_concurrent);
+  jobs_.group_ready(group, std::move(client), info.max_concurrent, info.num_stages);
   if (context_.metrics) context_.metrics->worker_loaded(worker_name(spec_, group), info.load_time);
   {
     MutexLock lock(mutex_);
@@ -427,10 +442,9 @@ void ServedModel::on_group_lost(int group, const Error& cause, bool for_good) {
   announce();
 }
 
-void ServedModel::on_group_stopping(int group, Deadline drain) {
+bool ServedModel::on_group_stopping(int group, Deadline until) {
   announce();
-  if (jobs_.wait_group_idle(group, drain)) return;
-  spdlog::warn("model '{}': worker group {} has not finished its requests in time", name(), group);
+  return jobs_.wait_group_idle(group, until);
 }
 
 void ServedModel::on_group_ended(int group) {

@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -103,6 +104,9 @@ class ServedModel final : private GroupListener {
   // Ends what still waits or runs, and the workers; those get until `drain` to finish.
   void stop(Deadline drain) EXCLUDES(scaling_, mutex_);
 
+  // Will never serve (again): stop() was called.
+  [[nodiscard]] bool stopped() const EXCLUDES(scaling_);
+
   [[nodiscard]] const ModelSpec& spec() const { return spec_; }
   [[nodiscard]] const config::ServerConfig& server() const { return context_.config; }
   [[nodiscard]] const std::string& name() const { return spec_.name; }
@@ -135,9 +139,9 @@ class ServedModel final : private GroupListener {
   [[nodiscard]] std::optional<Error> add_groups(int count) EXCLUDES(mutex_);
   [[nodiscard]] std::shared_ptr<WorkerGroup> make_group(int number, const GroupResources& held, int rendezvous);
   [[nodiscard]] RanksElsewhere ranks_elsewhere(const GroupResources& held, int rendezvous) const;
-  [[nodiscard]] int free_rendezvous() const REQUIRES(mutex_);
+  [[nodiscard]] int free_rendezvous(std::span<const Slot> made) const EXCLUDES(mutex_);
   void dismiss(int count, Deadline drain) EXCLUDES(mutex_);
-  void forget_ended() EXCLUDES(mutex_);
+  void forget_ended(bool failed_too) EXCLUDES(mutex_);
   [[nodiscard]] int num_staying() const EXCLUDES(mutex_);
   void restart_useless_groups() EXCLUDES(mutex_);
   void restart(int group, const Error& why) EXCLUDES(mutex_);
@@ -147,7 +151,7 @@ class ServedModel final : private GroupListener {
   [[nodiscard]] std::vector<std::shared_ptr<WorkerGroup>> groups() const EXCLUDES(mutex_);
   void on_group_ready(int group, std::shared_ptr<WorkerClient> client, const WorkerInfo& info) override EXCLUDES(mutex_);
   void on_group_lost(int group, const Error& cause, bool for_good) override EXCLUDES(mutex_);
-  void on_group_stopping(int group, Deadline drain) override;
+  [[nodiscard]] bool on_group_stopping(int group, Deadline until) override;
   void on_group_ended(int group) override EXCLUDES(mutex_);
   void announce() EXCLUDES(mutex_, announce_mutex_);
 
@@ -156,7 +160,7 @@ class ServedModel final : private GroupListener {
   const Result<WorkerCommand> command_;  // of its workers; or why it can have none
   const Clock::time_point made_ = Clock::now();
 
-  Mutex scaling_;  // one scale() at a time; held while groups are made and told to leave, which waits for nothing
+  mutable Mutex scaling_;  // one scale() at a time; held while groups are made and told to leave, which waits for nothing
   ScalePlanner planner_ GUARDED_BY(scaling_);
   bool stopped_ GUARDED_BY(scaling_) = false;
   mutable Mutex mutex_;

@@ -13,6 +13,8 @@ namespace {
 
 // How often loading looks up to see whether it should stop.
 constexpr milliseconds kLookUp{100};
+// The same while it drains.
+constexpr milliseconds kDrainSlice{500};
 // What a worker gets between SIGTERM and SIGKILL: when it should stop, and when it has lost a rank and can do no more.
 constexpr milliseconds kStopGrace{3000};
 constexpr milliseconds kLostGrace{100};
@@ -45,12 +47,17 @@ WorkerGroup::~WorkerGroup() { stop(Deadline::after(milliseconds(0))); }
 
 void WorkerGroup::start() {
   PENSTOCK_CHECK(!thread_.joinable(), "worker group {} of model {} is started twice", options_.group, options_.model);
-  thread_ = std::thread([this] { run(); });
+  try {
+    thread_ = std::thread([this] { run(); });
+  } catch (const std::system_error& failure) {
+    report_loss(error(Code::kResourceExhausted, "model '{}': worker group {} gets no thread: {}", options_.model, options_.group, failure.what()));
+    listener_.on_group_ended(options_.group);
+  }
 }
 
 void WorkerGroup::request_stop(Deadline drain) {
   MutexLock lock(mutex_);
-  if (!stop_by_) stop_by_ = drain;
+  if (!stop_by_ || drain.when() < stop_by_->when()) stop_by_ = drain;
   changed_.notify_all();
   told_.set();
 }
@@ -100,8 +107,22 @@ void WorkerGroup::set_state(GroupState state) {
   state_ = state;
 }
 
-// The life of the group: start, serve until a rank is lost, wait a while, start again.
+// What goes wrong here (no descriptor, no memory) is this group's failure, not the server's.
 void WorkerGroup::run() {
+  try {
+    live();
+  } catch (const std::exception& failure) {
+    ever_ready_ = false;  // it does not start again by itself
+    report_loss(error(Code::kInternal, "model '{}': worker group {} cannot be looked after: {}", options_.model, options_.group, failure.what()));
+    MutexLock lock(mutex_);
+    pids_.clear();
+  }
+  if (state() != GroupState::kFailed) set_state(GroupState::kStopped);
+  listener_.on_group_ended(options_.group);
+}
+
+// The life of the group: start, serve until a rank is lost, wait a while, start again.
+void WorkerGroup::live() {
   while (!stop_by() && state() != GroupState::kFailed) {
     set_state(GroupState::kStarting);
     epoch_ += 1;
@@ -114,12 +135,8 @@ void WorkerGroup::run() {
       const auto failure = serve(**ranks, client);
       if (failure) report_loss(*failure);
       const auto drain_by = stop_by();
-      const bool drains = !failure && state() == GroupState::kReady && drain_by;
-      if (drains) listener_.on_group_stopping(options_.group, *drain_by);
-      if (drains && !drain_by->passed() && !client->drain(*drain_by)) {
-        spdlog::warn("model '{}': worker group {} did not finish its requests in time", options_.model, options_.group);
-      }
-      const bool in_a_hurry = failure || !drain_by || drain_by->passed();
+      if (!failure && state() == GroupState::kReady && drain_by) drain(*client);
+      const bool in_a_hurry = failure || !drain_by || stop_by()->passed();
       (*ranks)->kill_all(in_a_hurry ? kLostGrace : kStopGrace);
     }
     for (int rank = 0; rank < options_.num_ranks; ++rank) {
@@ -132,8 +149,21 @@ void WorkerGroup::run() {
     }
     if (state() == GroupState::kBackoff) back_off();
   }
-  if (state() != GroupState::kFailed) set_state(GroupState::kStopped);
-  listener_.on_group_ended(options_.group);
+}
+
+// In slices: somebody in a hurry may have shortened the time meanwhile.
+void WorkerGroup::drain(WorkerClient& client) {
+  const auto slice = [this] { return Deadline::at(std::min(stop_by()->when(), Clock::now() + kDrainSlice)); };
+  bool idle = false;
+  while (!(idle = listener_.on_group_stopping(options_.group, slice())) && !stop_by()->passed()) {
+  }
+  for (bool drained = false; !drained && !stop_by()->passed();) {
+    const Deadline until = slice();
+    drained = client.drain(until);
+    if (!drained && !until.passed()) break;  // the worker is gone
+    idle = idle && drained;
+  }
+  if (!idle) spdlog::warn("model '{}': worker group {} has not finished its requests in time", options_.model, options_.group);
 }
 
 Result<std::unique_ptr<GroupRanks>> WorkerGroup::launch(const std::filesystem::path& socket) {
@@ -232,7 +262,11 @@ std::optional<Error> WorkerGroup::serve(GroupRanks& ranks, const std::shared_ptr
   while (!stop_by()) {
     if (const auto end = ranks.wait_any(Deadline::never(), told_.fd())) return describe_end(ranks, *end, "while it served");
     if (stop_by()) break;
-    if (auto why = take_restart()) return why;
+    if (auto why = take_restart()) {
+      // A rank's death says more than that its connection broke.
+      if (const auto end = ranks.wait_any(Deadline::after(milliseconds(0)))) return describe_end(ranks, *end, "while it served");
+      return why;
+    }
   }
   return std::nullopt;
 }

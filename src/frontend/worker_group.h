@@ -70,8 +70,9 @@ class GroupListener {
   virtual void on_group_ready(int group, std::shared_ptr<WorkerClient> client, const WorkerInfo& info) = 0;
   // `for_good`: it will not be started again.
   virtual void on_group_lost(int group, const Error& cause, bool for_good) = 0;
-  // It was ready and has been told to stop: the place to wait, until the deadline, for what it still does.
-  virtual void on_group_stopping(int group, Deadline drain) = 0;
+  // It was ready and has been told to stop: the place to wait for what it still does. false: it still does something at the deadline;
+  // then it is asked again while there is time.
+  [[nodiscard]] virtual bool on_group_stopping(int group, Deadline until) = 0;
   // Its processes are gone and it will not start again: stopped or failed. The last call.
   virtual void on_group_ended(int group) = 0;
 };
@@ -87,10 +88,10 @@ class WorkerGroup {
   WorkerGroup(const WorkerGroup&) = delete;
   WorkerGroup& operator=(const WorkerGroup&) = delete;
 
-  // Called once.
-  void start();
+  // Called once. Without a thread for it, the group has failed at once.
+  void start() EXCLUDES(mutex_);
   // Lets the worker finish what runs until the deadline, then ends its processes (SIGTERM, then SIGKILL). Returns at once;
-  // on_group_ended() tells when it is done. Only the first call counts.
+  // on_group_ended() tells when it is done. A later call can only give it less time.
   void request_stop(Deadline drain) EXCLUDES(mutex_);
   // The same, and waits for the end.
   void stop(Deadline drain) EXCLUDES(mutex_, joining_);
@@ -106,6 +107,8 @@ class WorkerGroup {
 
  private:
   void run() EXCLUDES(mutex_);
+  void live() EXCLUDES(mutex_);
+  void drain(WorkerClient& client) EXCLUDES(mutex_);
   [[nodiscard]] Result<std::unique_ptr<GroupRanks>> launch(const std::filesystem::path& socket) EXCLUDES(mutex_);
   [[nodiscard]] cluster::RankGroupOptions local_ranks(const std::filesystem::path& socket) const;
   [[nodiscard]] Result<std::unique_ptr<RemoteRanks>> reserve_elsewhere() EXCLUDES(mutex_);
@@ -139,7 +142,7 @@ class WorkerGroup {
   std::optional<Error> last_failure_ GUARDED_BY(mutex_);
   std::vector<pid_t> pids_ GUARDED_BY(mutex_);
   std::optional<Error> restart_ GUARDED_BY(mutex_);     // this epoch is to end, and why
-  std::optional<Deadline> stop_by_ GUARDED_BY(mutex_);  // set once: stop, with so much time to drain
+  std::optional<Deadline> stop_by_ GUARDED_BY(mutex_);  // stop, with so much time to drain; only ever earlier
 };
 
 }  // namespace penstock::frontend

@@ -24,7 +24,15 @@ class Reports final : public GroupListener {
   void on_group_lost(int, const Error& cause, bool for_good) override {
     add(fmt::format("lost{}: {}: {}", for_good ? " for good" : "", to_string(cause.code()), cause.message()));
   }
-  void on_group_stopping(int, Deadline) override { add("stopping"); }
+  bool on_group_stopping(int, Deadline until) override {
+    if (busy) {  // as long as it may
+      while (!until.passed()) std::this_thread::sleep_for(milliseconds(1));
+      return false;
+    }
+    add("stopping");
+    return true;
+  }
+  std::atomic<bool> busy{false};
   void on_group_ended(int) override { add("ended"); }
   [[nodiscard]] std::string next() {
     MutexLock lock(mutex_);

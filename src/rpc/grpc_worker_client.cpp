@@ -93,13 +93,13 @@ class GrpcWorkerClient final : public frontend::WorkerClient {
     if (!stream_) stream_ = std::make_shared<WorkerStreamClient>(*stub_);
     return stream_;
   }
-  std::shared_ptr<WorkerStreamClient> opened() EXCLUDES(mutex_) {
+  std::shared_ptr<WorkerStreamClient> opened() const EXCLUDES(mutex_) {
     MutexLock lock(mutex_);
     return stream_;
   }
 
   std::unique_ptr<pb::Worker::Stub> stub_;
-  Mutex mutex_;
+  mutable Mutex mutex_;
   std::shared_ptr<WorkerStreamClient> stream_ GUARDED_BY(mutex_);
 };
 

@@ -81,7 +81,8 @@ class Session final : public HttpReply, public std::enable_shared_from_this<Sess
     act(chunks_->push({.is_head = true, .text = ""}));
   }
   bool chunk(std::string text) override {
-    act(chunks_->push({.is_head = false, .text = std::move(text)}));
+    const size_t bytes = text.size();
+    act(chunks_->push({.is_head = false, .text = std::move(text)}, bytes));
     return !chunks_->closed();
   }
   void end_stream(const std::optional<Error>& failure) override { act(chunks_->close(failure)); }

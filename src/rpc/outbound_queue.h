@@ -24,19 +24,20 @@ enum class Next {
 template <typename Message>
 class OutboundQueue {
  public:
-  // `limit`: messages that may wait for the reader; one more cuts the stream off.
-  explicit OutboundQueue(size_t limit) : limit_(limit) {}
+  // What may wait for the reader, in messages and in bytes; what comes when so much waits cuts the stream off.
+  explicit OutboundQueue(size_t limit, size_t byte_limit = 64 << 20) : limit_(limit), byte_limit_(byte_limit) {}
 
-  // Ignored once the stream is closed.
-  [[nodiscard]] Next push(Message message) EXCLUDES(mutex_) {
+  // Ignored once the stream is closed. `bytes`: about the message's size.
+  [[nodiscard]] Next push(Message message, size_t bytes = 0) EXCLUDES(mutex_) {
     MutexLock lock(mutex_);
     if (closed_) return Next::kNothing;
-    if (waiting_.size() >= limit_) {
+    if (waiting_.size() >= limit_ || waiting_bytes_ > byte_limit_) {
       return close_locked(error(Code::kResourceExhausted,
-                                "the client reads too slowly: {} messages are waiting for it; read faster or ask for fewer tokens",
-                                waiting_.size()), /*drop_waiting=*/true);
+                                "the client reads too slowly: {} messages of {} bytes are waiting for it; read faster or ask for less",
+                                waiting_.size(), waiting_bytes_), /*drop_waiting=*/true);
     }
-    waiting_.push_back(std::move(message));
+    waiting_.push_back({std::move(message), bytes});
+    waiting_bytes_ += bytes;
     return advance();
   }
 
@@ -50,7 +51,7 @@ class OutboundQueue {
   [[nodiscard]] Next abort(Error outcome) EXCLUDES(mutex_) {
     MutexLock lock(mutex_);
     if (!closed_) return close_locked(std::move(outcome), /*drop_waiting=*/true);
-    waiting_.clear();
+    drop_all();
     return advance();
   }
 
@@ -59,7 +60,7 @@ class OutboundQueue {
     MutexLock lock(mutex_);
     writing_ = false;
     if (!ok) {
-      waiting_.clear();
+      drop_all();
       if (!closed_) return close_locked(Error(Code::kCancelled, "the client is gone"), /*drop_waiting=*/true);
     }
     return advance();
@@ -79,14 +80,15 @@ class OutboundQueue {
   Next close_locked(std::optional<Error> outcome, bool drop_waiting) REQUIRES(mutex_) {
     closed_ = true;
     outcome_ = std::move(outcome);
-    if (drop_waiting) waiting_.clear();
+    if (drop_waiting) drop_all();
     return advance();
   }
 
   Next advance() REQUIRES(mutex_) {
     if (writing_ || finished_) return Next::kNothing;
     if (!waiting_.empty()) {
-      current_ = std::move(waiting_.front());
+      current_ = std::move(waiting_.front().message);
+      waiting_bytes_ -= waiting_.front().bytes;
       waiting_.pop_front();
       writing_ = true;
       return Next::kWrite;
@@ -96,9 +98,19 @@ class OutboundQueue {
     return Next::kFinish;
   }
 
-  const size_t limit_;
+  struct Waiting {
+    Message message;
+    size_t bytes;
+  };
+  void drop_all() REQUIRES(mutex_) {
+    waiting_.clear();
+    waiting_bytes_ = 0;
+  }
+
+  const size_t limit_, byte_limit_;
   mutable Mutex mutex_;
-  std::deque<Message> waiting_ GUARDED_BY(mutex_);
+  std::deque<Waiting> waiting_ GUARDED_BY(mutex_);
+  size_t waiting_bytes_ GUARDED_BY(mutex_) = 0;
   bool writing_ GUARDED_BY(mutex_) = false;
   bool closed_ GUARDED_BY(mutex_) = false;
   bool finished_ GUARDED_BY(mutex_) = false;

@@ -41,7 +41,7 @@ class StreamBridge final : public frontend::RequestObserver {
       pb::PredictionResponse message;
       message.set_prediction(event.bytes);
       if (sequence_id_) message.set_sequence_id(*sequence_id_);
-      act(queue_.push(std::move(message)));
+      act(queue_.push(std::move(message), event.bytes.size()));
     }
     return !queue_.closed();
   }

@@ -88,7 +88,10 @@ class RequestStream {
   }
 
   // What is to be done for it, by act().
-  [[nodiscard]] Next push(pb::PredictionResponse message) { return queue_.push(std::move(message)); }
+  [[nodiscard]] Next push(pb::PredictionResponse message) {
+    const size_t bytes = message.prediction().size();
+    return queue_.push(std::move(message), bytes);
+  }
   void act(Next next) {
     if (next == Next::kWrite) reactor_.StartWrite(&queue_.current());
     if (next == Next::kFinish) reactor_.Finish(record_.end(queue_.outcome() ? to_status(*queue_.outcome()) : grpc::Status::OK));

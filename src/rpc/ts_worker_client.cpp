@@ -1,5 +1,6 @@
 #include "rpc/ts_worker_client.h"
 
+#include <exception>
 #include <map>
 #include <optional>
 #include <thread>
@@ -139,7 +140,7 @@ class TsWorkerClient final : public frontend::WorkerClient, public std::enable_s
       if (batch.empty()) {
         failure = Error(Code::kUnavailable, "the Python worker is being stopped");
       } else {
-        failure = predict(batch);
+        failure = predict_or_fail(batch);
         for (const auto& call : batch) call->end(failure ? failure : Error(Code::kInternal, "the Python worker has not answered the request"));
       }
       MutexLock lock(mutex_);
@@ -185,6 +186,15 @@ class TsWorkerClient final : public frontend::WorkerClient, public std::enable_s
     }
     running_ = !batch.empty();
     return batch;
+  }
+
+  // What cannot be sent (too long for the protocol), or no memory for it, is the end of this batch and of the connection.
+  std::optional<Error> predict_or_fail(const Batch& batch) {
+    try {
+      return predict(batch);
+    } catch (const std::exception& failure) {
+      return error(Code::kInternal, "the requests could not be handed to the Python worker: {}", failure.what());
+    }
   }
 
   // Until every request of the batch has its last answer. An Error: the connection is of no more use.

@@ -66,6 +66,7 @@ void WorkerStreamClient::OnReadDone(bool ok) {
     StartRead(&received_);
     return;
   }
+  context_->TryCancel();  // when what came is no message of ours, the call has not ended
   {
     MutexLock lock(mutex_);
     broken_ = true;

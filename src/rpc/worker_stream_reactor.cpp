@@ -10,8 +10,11 @@ namespace {
 
 namespace pb = penstock::worker::v1;
 
-// The front door reads as fast as it can; so much waiting means that it hangs.
-constexpr size_t kMaxWaitingBytes = 64 << 20;
+// The front door reads as fast as it can. When so much waits and no write has ended for so long, it hangs.
+constexpr size_t kManyWaitingBytes = 64 << 20;
+constexpr seconds kLongestWrite{20};
+// A request whose answer comes when so much waits is ended: its handler is faster than any reader.
+constexpr size_t kMaxWaitingBytes = 1 << 30;
 
 class GenerationSink final : public engine::EventSink {
  public:
@@ -111,14 +114,20 @@ void WorkerStream::cancel(uint64_t id) {
 bool WorkerStream::push(uint64_t id, pb::Event event, bool last) {
   event.set_id(id);
   Next next = Next::kNothing;
-  bool hangs = false;
+  bool hangs = false, too_much = false;
   {
     MutexLock lock(mutex_);
     const auto found = running_.find(id);
     const bool refused = found == running_.end() && event.has_end();  // never began
     if (finished_ || (found == running_.end() && !refused)) return false;
+    hangs = waiting_bytes_ > kManyWaitingBytes && writing_ && Clock::now() - write_began_ > kLongestWrite;
+    too_much = waiting_bytes_ + bytes_of(event) > kMaxWaitingBytes && !event.has_end();
+    if (too_much) {
+      event = end_event(error(Code::kResourceExhausted, "{} bytes of answers wait to be sent: the handler answers faster than they are read", waiting_bytes_));
+      event.set_id(id);
+      last = true;
+    }
     waiting_bytes_ += bytes_of(event);
-    hangs = waiting_bytes_ > kMaxWaitingBytes;
     const bool ends = event.has_end();
     *waiting_.add_events() = std::move(event);
     if (last && !ends) {
@@ -134,7 +143,7 @@ bool WorkerStream::push(uint64_t id, pb::Event event, bool last) {
   }
   act(next);
   if (hangs) abort(grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED, "the front door does not read: too much is waiting for it"));
-  return !hangs;
+  return !hangs && !too_much;
 }
 
 void WorkerStream::written(bool ok) {
@@ -189,6 +198,7 @@ WorkerStream::Next WorkerStream::advance() {
     sending_ends_.swap(waiting_ends_);
     waiting_bytes_ = 0;
     writing_ = true;
+    write_began_ = Clock::now();
     return Next::kWrite;
   }
   if (!outcome_ || !running_.empty()) return Next::kNothing;

@@ -1,5 +1,6 @@
 #pragma once
 // The worker's end of the one stream that carries all requests of a front door and all their events. Included by worker_service.cpp only.
+#include "base/clock.h"
 #include "base/mutex.h"  // before gRPC's headers: absl, too, has a macro GUARDED_BY, and only a system header may define it again
 
 #include <grpcpp/grpcpp.h>
@@ -85,6 +86,7 @@ class WorkerStream final : public std::enable_shared_from_this<WorkerStream> {
   std::vector<RunningRequest> waiting_ends_ GUARDED_BY(mutex_);
   std::optional<grpc::Status> outcome_ GUARDED_BY(mutex_);             // set: no more requests
   bool writing_ GUARDED_BY(mutex_) = false;
+  Clock::time_point write_began_ GUARDED_BY(mutex_);
   bool finished_ GUARDED_BY(mutex_) = false;
 };
 

@@ -42,6 +42,11 @@ class BytesTest(ServerTest):
         self.assertEqual(next(stream).prediction, b"begun\n")
         self.assert_fails(Code.INTERNAL, lambda: next(stream), "told to break")
 
+    def test_an_error_that_is_no_utf8_ends_its_request_only(self):
+        for _ in range(2):
+            self.assert_fails(Code.INVALID_ARGUMENT, lambda: self.client.predict(inputs(rule="unspeakable")), "no word")
+        self.assertEqual(self.client.predict(inputs(a="1")).prediction, b"a [] 1\n")
+
     def test_cancelling_reaches_the_handler(self):
         call = self.client.stream(inputs(rule="hang", a="1"))
         self.assertEqual(next(call).prediction, b"a [] 1\n")

@@ -42,6 +42,7 @@ Result<handler::RequestId> FakeHandler::submit(handler::Request request, std::sh
   handler::AnswerHead head{200, "text/plain", {{"x-known-id", request.id}}};
   if (rule == "crash") std::abort();
   if (rule == "fail") return Error(Code::kInternal, "the fake handler was told to fail");
+  if (rule == "unspeakable") return Error(Code::kInvalidArgument, "no word: \xFF\xFE");
   if (rule.starts_with("status ")) head.status = std::atoi(rule.c_str() + 7);
   if (rule == "head") head.headers = {{"X-Split", "a\r\nSet-Cookie: b"}, {"Transfer-Encoding", "gzip"}, {"Content-Length", "3"}, {"", "x"}, {"X-Good", "1"}};
   if (rule == "headers") {
