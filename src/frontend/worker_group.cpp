@@ -154,16 +154,15 @@ void WorkerGroup::live() {
 // In slices: somebody in a hurry may have shortened the time meanwhile.
 void WorkerGroup::drain(WorkerClient& client) {
   const auto slice = [this] { return Deadline::at(std::min(stop_by()->when(), Clock::now() + kDrainSlice)); };
-  bool idle = false;
-  while (!(idle = listener_.on_group_stopping(options_.group, slice())) && !stop_by()->passed()) {
+  bool finished = false;
+  while (!(finished = listener_.on_group_stopping(options_.group, slice())) && !stop_by()->passed()) {
   }
-  for (bool drained = false; !drained && !stop_by()->passed();) {
+  while (!stop_by()->passed()) {
     const Deadline until = slice();
-    drained = client.drain(until);
-    if (!drained && !until.passed()) break;  // the worker is gone
-    idle = idle && drained;
+    finished = client.drain(until);
+    if (finished || !until.passed()) break;  // else the worker is gone
   }
-  if (!idle) spdlog::warn("model '{}': worker group {} has not finished its requests in time", options_.model, options_.group);
+  if (!finished) spdlog::warn("model '{}': worker group {} has not finished its requests in time", options_.model, options_.group);
 }
 
 Result<std::unique_ptr<GroupRanks>> WorkerGroup::launch(const std::filesystem::path& socket) {
