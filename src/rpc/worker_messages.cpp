@@ -79,7 +79,10 @@ frontend::WorkerEvent to_worker_event(pb::Event& event) {
   return event.has_generated() ? generated(*event.mutable_generated()) : answered(*event.mutable_answered());
 }
 
-Error to_error(const pb::End& end) { return to_error(grpc::Status(static_cast<grpc::StatusCode>(end.code()), end.message())); }
+Error to_error(const pb::End& end) {
+  const bool known = end.code() > 0 && end.code() <= grpc::StatusCode::UNAUTHENTICATED;  // others are no value of the enumeration
+  return to_error(grpc::Status(known ? static_cast<grpc::StatusCode>(end.code()) : grpc::StatusCode::INTERNAL, end.message()));
+}
 
 text::GenerationRequest from_proto(const pb::GenerateRequest& request) {
   text::GenerationRequest result;

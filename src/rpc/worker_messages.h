@@ -17,7 +17,7 @@ namespace penstock::rpc {
 // The front door's side.
 [[nodiscard]] worker::v1::Command to_command(const frontend::Payload& payload);
 [[nodiscard]] frontend::WorkerEvent to_worker_event(worker::v1::Event& event);  // REQUIRES: no end
-[[nodiscard]] Error to_error(const worker::v1::End& end);                       // REQUIRES: its code is not 0
+[[nodiscard]] Error to_error(const worker::v1::End& end);                       // a code that gRPC does not have: kInternal
 
 // The worker's side.
 [[nodiscard]] text::GenerationRequest from_proto(const worker::v1::GenerateRequest& request);
