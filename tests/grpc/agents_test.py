@@ -242,6 +242,16 @@ class AgentsAreCheckedTest(AgentCase, unittest.TestCase):
         self.assertEqual(code, 2)
         self.assertIn("others than its owner may use it", stderr)
 
+    def test_on_this_machine_both_may_be_told_to_do_without(self):
+        server = Server(config=TWO_HOSTS, stages=1, wait=False,
+                        arguments=("--set", f"agent_address=127.0.0.1:{self.port()}", "--set", "agent_without_token=true"))
+        self.addCleanup(server.close)
+        with open(self.folder / "open.log", "w") as log:
+            self.agents.append(subprocess.Popen([BIN / "penstock", "agent", "--front-door", f"127.0.0.1:{self.port()}", "--no-token", "--name", "open"],
+                                                stdout=log, stderr=log, cwd=self.folder, env=dict(os.environ, PENSTOCK_WORKER=FAKE_WORKER)))
+        server.wait_started()
+        self.assertIn("joined the front door", self.said("open"))
+
     def test_a_front_door_without_a_secret_has_no_port_for_agents(self):
         model = make_model(self.folder / "tiny")
         for address, more in (("127.0.0.1:0", ()), ("0.0.0.0:0", ("--set", "agent_without_token=true"))):
