@@ -42,7 +42,8 @@ int main(int argc, char** argv) {
   serve_command->add_option("--max-sequence-tokens", serve.max_sequence_tokens, "prompt and completion; 0 = as the model says");
   serve_command->add_option("--kv-cache-mb", serve.kv_cache_mb, "MiB for keys and values on this rank; 0 = by itself")->check(CLI::NonNegativeNumber);
   serve_command->add_option("--dtype", serve.dtype, "auto, fp32 or bf16")->check(CLI::IsMember({"auto", "fp32", "bf16"}));
-  serve_command->add_option("--quantization", serve.quantization, "none, or what the weights are rounded to: int8 or int4")->check(CLI::IsMember({"none", "int8", "int4"}));
+  serve_command->add_option("--quantization", serve.quantization, "what weights are rounded to: auto (as the file has them), none, int8 or int4")
+      ->check(CLI::IsMember({"auto", "none", "int8", "int4"}));
   serve_command->add_option("--parallel", serve.parallel, "how the ranks share the model: pp (whole layers), tp or pptp")->check(CLI::IsMember({"pp", "tp", "pptp"}));
   serve_command->callback([&] { exit_code = run_serve_rank(serve); });
 

@@ -134,7 +134,7 @@ std::vector<Field> fields_of(ModelConfig& c, RawModelConfig& raw) {
       choice_field<ComputeType>("handler.dtype", c.handler.dtype,
                                 {{"auto", ComputeType::kAuto}, {"fp32", ComputeType::kFloat32}, {"bf16", ComputeType::kBfloat16}}, ""),
       choice_field<Quantization>("handler.quantization", c.handler.quantization,
-                                 {{"none", Quantization::kNone}, {"int8", Quantization::kInt8}, {"int4", Quantization::kInt4}}, ""),
+                                 {{"auto", Quantization::kAuto}, {"none", Quantization::kNone}, {"int8", Quantization::kInt8}, {"int4", Quantization::kInt4}}, ""),
   };
   for (Field& field : idle_fields(raw.idle)) fields.push_back(std::move(field));
   return fields;

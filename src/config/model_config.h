@@ -13,7 +13,7 @@ namespace penstock::config {
 enum class DeviceType { kAuto, kCpu, kGpu };                            // auto = GPU where there is one
 enum class ParallelType { kNone, kPipeline, kTensor, kBoth, kCustom };  // none, pp, tp, pptp, custom
 enum class ComputeType { kAuto, kFloat32, kBfloat16 };                  // auto = bfloat16 where the processor computes in it
-enum class Quantization { kNone, kInt8, kInt4 };                        // what the weights are rounded to while they are loaded
+enum class Quantization { kAuto, kNone, kInt8, kInt4 };                 // what the weights are rounded to while they are loaded; auto = as the file has them
 
 struct TorchrunConfig {
   int nnodes = 1;          // machines that a worker group's ranks are on; the front door's is the first
@@ -30,7 +30,7 @@ struct HandlerConfig {
   int max_sequence_tokens = 0;       // prompt and completion together; 0 = what the model allows
   int max_concurrent = 8;            // sequences that one worker group generates at once
   ComputeType dtype = ComputeType::kAuto;
-  Quantization quantization = Quantization::kNone;  // with int8 and int4, `dtype` does not matter
+  Quantization quantization = Quantization::kAuto;  // to what weights are rounded, `dtype` does not matter
 };
 
 // Requests that belong together and run one after another (frontend/sequence_table.h).

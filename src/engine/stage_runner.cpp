@@ -52,12 +52,13 @@ StageRunner::StageRunner(const StageOptions& options) : options_(options), confi
 void StageRunner::load_weights() {
   std::optional<model::StoredWeights> files;
   if (!options_.weights) files.emplace(options_.model, config_);
+  const model::StoredBlocks blocks = [&](const model::StoredRows& rows) { return files ? files->block_type(rows) : std::nullopt; };
   int64_t loaded = 0, all = 0;
   for (const model::Parameter& p : stage_->parameters()) all += p.value.numel();
   for (model::Parameter& p : stage_->parameters()) {
     if (files) files->load(p);
     else options_.weights(p);
-    model::hold(p, options_.quantization, options_.compute, quantized_);
+    model::hold(p, options_.quantization, options_.compute, blocks, quantized_);
     loaded += p.value.numel();
     if (options_.on_progress) options_.on_progress(static_cast<double>(loaded) / static_cast<double>(all));
   }

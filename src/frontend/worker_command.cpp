@@ -28,14 +28,15 @@ std::string_view dtype_name(config::ComputeType type) {
   return "auto";
 }
 
-// What --quantization is given; empty for none.
+// As penstock-worker takes it.
 std::string_view quantization_name(config::Quantization quantization) {
   switch (quantization) {
     case config::Quantization::kInt8: return "int8";
     case config::Quantization::kInt4: return "int4";
-    case config::Quantization::kNone: break;
+    case config::Quantization::kNone: return "none";
+    case config::Quantization::kAuto: break;
   }
-  return "";
+  return "auto";
 }
 
 WorkerCommand plain(std::vector<std::string> arguments) { return {std::move(arguments), "--socket", {}, cluster::RankVariables::kRank}; }
@@ -58,8 +59,9 @@ Result<WorkerCommand> text_command(const ModelSpec& spec, const fs::path& progra
   if (handler.max_sequence_tokens > 0) {
     command.insert(command.end(), {"--max-sequence-tokens", std::to_string(handler.max_sequence_tokens)});
   }
-  const std::string quantization(quantization_name(handler.quantization));
-  if (!quantization.empty()) command.insert(command.end(), {"--quantization", quantization});
+  if (handler.quantization != config::Quantization::kAuto) {
+    command.insert(command.end(), {"--quantization", std::string(quantization_name(handler.quantization))});
+  }
   // The worker says itself whether it can.
   if (spec.config.divides_layers() && spec.config.num_ranks() > 1) {
     command.insert(command.end(), {"--parallel", spec.config.parallel_type == config::ParallelType::kTensor ? "tp" : "pptp"});

@@ -31,7 +31,7 @@ struct QuantizedPart {
 
 // W [rows, columns]. Its rows may be of several formats, such as q, k and v of a GGUF file in one matrix.
 //
-// Threads: rows of different tiles may be set by several threads at once; after that, any may read.
+// Threads: different rows may be set by several threads at once; after that, any may read.
 class QuantizedWeight {
  public:
   struct Rows {

@@ -2,49 +2,69 @@
 
 #include <ATen/Parallel.h>
 
-#include <algorithm>
-
 #include "base/error.h"
 
 namespace penstock::model {
 namespace {
 
-constexpr int64_t kRowsPerTask = kernels::kTileRows;  // whole tiles: threads must not share one
+using Rows = kernels::QuantizedWeight::Rows;
 
-kernels::QuantizedWeight quantized(const at::Tensor& values, kernels::BlockFormat format) {
-  const int64_t rows = values.size(0), columns = values.size(1);
-  kernels::QuantizedWeight out(columns, format, rows);
+constexpr int64_t kRowsPerTask = 16;
+
+kernels::QuantizedWeight quantized(const at::Tensor& values, const std::vector<Rows>& rows) {
+  const int64_t columns = values.size(1);
+  kernels::QuantizedWeight out(columns, rows);
   const float* from = values.data_ptr<float>();
-  at::parallel_for(0, (rows + kRowsPerTask - 1) / kRowsPerTask, 1, [&](int64_t begin, int64_t end) {
-    const int64_t first = begin * kRowsPerTask, count = std::min(rows, end * kRowsPerTask) - first;
-    out.set_values(first, count, from + first * columns);
-  });
+  at::parallel_for(0, values.size(0), kRowsPerTask, [&](int64_t begin, int64_t end) { out.set_values(begin, end - begin, from + begin * columns); });
   return out;
+}
+
+// The blocks of ours that hold those of a file without loss, or with next to none.
+kernels::BlockFormat format_of(formats::GgmlType type) {
+  switch (type) {
+    case formats::GgmlType::kQ4_0: return kernels::BlockFormat::kInt4;
+    case formats::GgmlType::kQ4_1:
+    case formats::GgmlType::kQ4_K: return kernels::BlockFormat::kInt4Min;
+    default: return kernels::BlockFormat::kInt8;
+  }
+}
+
+std::vector<Rows> as_stored(const Parameter& parameter, const StoredBlocks& stored) {
+  std::vector<Rows> rows;
+  for (const StoredRows& part : parameter.stored) {
+    const auto type = stored ? stored(part) : std::nullopt;
+    if (!type) return {};
+    rows.push_back({format_of(*type), part.end - part.begin});
+  }
+  return rows;
 }
 
 }  // namespace
 
 Quantization quantization(const std::string& name) {
   if (name == "none") return Quantization::kNone;
+  if (name == "auto") return Quantization::kAsStored;
   if (name == "int8") return Quantization::kInt8;
   if (name == "int4") return Quantization::kInt4;
-  throw error(Code::kInvalidArgument, "quantization: expected none, int8 or int4, found '{}'", name);
+  throw error(Code::kInvalidArgument, "quantization: expected auto, none, int8 or int4, found '{}'", name);
 }
 
-std::optional<kernels::BlockFormat> format_of(Quantization quantization, WeightUse use) {
-  if (quantization == Quantization::kNone || use == WeightUse::kOther) return std::nullopt;
-  if (quantization == Quantization::kInt8 || use == WeightUse::kTable) return kernels::BlockFormat::kInt8;
-  return kernels::BlockFormat::kInt4Min;
+std::vector<Rows> held_rows(const Parameter& parameter, Quantization quantization, const StoredBlocks& stored) {
+  if (quantization == Quantization::kNone || parameter.use == WeightUse::kOther) return {};
+  if (quantization == Quantization::kAsStored) return as_stored(parameter, stored);
+  const bool is_int8 = quantization == Quantization::kInt8 || parameter.use == WeightUse::kTable;
+  return {{is_int8 ? kernels::BlockFormat::kInt8 : kernels::BlockFormat::kInt4Min, parameter.value.size(0)}};
 }
 
-void hold(Parameter& parameter, Quantization quantization, kernels::Compute compute, kernels::QuantizedWeights& into) {
+void hold(Parameter& parameter, Quantization quantization, kernels::Compute compute, const StoredBlocks& stored, kernels::QuantizedWeights& into) {
   const at::NoGradGuard no_grad;
   parameter.value.requires_grad_(false);
-  if (const auto format = format_of(quantization, parameter.use)) {
+  const auto rows = held_rows(parameter, quantization, stored);
+  if (!rows.empty()) {
     if (!parameter.value.sum().isfinite().item<bool>()) {
       throw error(Code::kDataLoss, "{}: holds a value that is not finite; it cannot be quantized", parameter.name);
     }
-    into.put(parameter.value, quantized(parameter.value, *format));
+    into.put(parameter.value, quantized(parameter.value, rows));
   } else if (compute == kernels::Compute::kBf16 && parameter.use != WeightUse::kOther) {
     parameter.value.set_data(parameter.value.to(at::kBFloat16));
   }

@@ -2,6 +2,7 @@
 // The weights of a model on disk, parameter by parameter.
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 
@@ -24,6 +25,8 @@ class StoredWeights {
   // Fills the value of a parameter from its stored parts, converted to float32: exact for F32, F16 and BF16, and for blocks of
   // integers the values that they stand for.
   void load(Parameter& parameter) const;
+  // The blocks of integers that the file holds a stored part of a parameter in; nullopt for floats.
+  [[nodiscard]] std::optional<formats::GgmlType> block_type(const StoredRows& rows) const { return files_->block_type(stored_name(rows.name)); }
   // Refuses tensors of the blocks that these parameters are in which none of them uses, and blocks that the configuration does not have.
   void require_all_used(std::span<const Parameter> parameters) const;
   // What the input table is stored in: "F32", "F16", "BF16"; "F32" for blocks of integers.

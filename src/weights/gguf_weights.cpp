@@ -40,6 +40,12 @@ std::vector<std::string> GgufWeights::names() const {
   return names;
 }
 
+std::optional<formats::GgmlType> GgufWeights::block_type(const std::string& name) const {
+  const auto found = model_.entries().find(name);
+  if (found == model_.entries().end() || formats::is_float_type(found->second.tensor->type)) return std::nullopt;
+  return found->second.tensor->type;
+}
+
 Tensor GgufWeights::tensor(const std::string& name) const {
   const auto found = model_.entries().find(name);
   if (found == model_.entries().end()) throw error(Code::kNotFound, "{} holds no tensor '{}'", model_.path().string(), name);

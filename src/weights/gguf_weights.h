@@ -20,6 +20,8 @@ class GgufWeights final : public ModelFiles {
   // Blocks of integers as the float32 values that they stand for. Rows of query and key heads in Hugging Face's order (Note [Rotary pairs]).
   [[nodiscard]] Tensor tensor(const std::string& name) const override;
 
+  [[nodiscard]] std::optional<formats::GgmlType> block_type(const std::string& name) const override;
+
   [[nodiscard]] const formats::GgufModel& model() const { return model_; }
 
  private:

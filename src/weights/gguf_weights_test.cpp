@@ -78,6 +78,9 @@ TEST(GgufWeights, BlocksOfIntegersAreTheirValuesAndGpt2sMatricesAreTurned) {
   ASSERT_EQ(matrix.sizes(), (at::IntArrayRef{64, 40}));
   EXPECT_LT((matrix.t() - counted({40, 64})).abs().max().item<float>(), 2560.0F / 127 / 2 + 2);
   EXPECT_TRUE(at::equal(weights.tensor("transformer.h.0.mlp.c_fc.bias"), counted({40})));
+  EXPECT_EQ(weights.block_type("transformer.h.0.mlp.c_fc.weight"), GgmlType::kQ8_0);
+  EXPECT_EQ(weights.block_type("transformer.h.0.mlp.c_fc.bias"), std::nullopt) << "floats";
+  EXPECT_EQ(weights.block_type("none"), std::nullopt);
 }
 
 TEST(GgufWeights, ATensorOfAnotherKindOfModelIsNamed) {

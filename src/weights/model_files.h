@@ -3,9 +3,11 @@
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "formats/ggml_types.h"
 #include "tensor/tensor_fwd.h"
 
 namespace penstock::weights {
@@ -21,6 +23,8 @@ class ModelFiles {
   [[nodiscard]] virtual bool has(const std::string& name) const = 0;
   // In the shape of a Hugging Face checkpoint, on the CPU: a read-only view of the mapped file where it holds floats, else their values as float32.
   [[nodiscard]] virtual Tensor tensor(const std::string& name) const = 0;
+  // The blocks of integers that the file holds it in; nullopt for floats, and for a tensor that is not there.
+  [[nodiscard]] virtual std::optional<formats::GgmlType> block_type(const std::string& /*name*/) const { return std::nullopt; }
 };
 
 // `model`: a Hugging Face directory, a GGUF file or a folder with one (formats::find_gguf).
