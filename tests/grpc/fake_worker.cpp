@@ -99,7 +99,7 @@ int main(int argc, char** argv) {
   tests::FakeEngineOptions options;
   command->add_option("--model", model)->required();
   command->add_option("--socket", socket)->required();
-  command->add_option("--dtype", dtype)->required();
+  command->add_option("--dtype", dtype)->required()->check(CLI::IsMember({"auto", "fp32", "bf16"}));  // as penstock-worker
   command->add_option("--max-concurrent", options.max_concurrent)->required();
   command->add_option("--parallel", parallel)->check(CLI::IsMember({"tp", "pptp"}));
   command->add_option("--max-sequence-tokens", options.max_sequence_tokens);

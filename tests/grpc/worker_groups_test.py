@@ -109,6 +109,14 @@ class CpuGroupTest(unittest.TestCase):
             self.assertTrue(all(text.isdigit() for text in sets), sets)
 
 
+class DtypeTest(unittest.TestCase):
+    def test_the_worker_knows_every_dtype_of_a_models_file(self):
+        for dtype in ("fp32", "bf16"):
+            server = Server(config=f"handler:\n  dtype: {dtype}\n")
+            self.addCleanup(server.close)
+            self.assertTrue(server.client.stream_text(request(prompt="a b", max_tokens=2)), dtype)
+
+
 @unittest.skipUnless(FAKE_WORKER, "needs a slow worker")
 class ScalingTest(unittest.TestCase):
     """Groups of two ranks that run one request each, one to three of them."""
