@@ -9,6 +9,7 @@
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/strand.hpp>
 
+#include <exception>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -52,7 +53,7 @@ class HttpServer::Impl {
         pause_(context_),
         address_(socket_.address().text()) {
     accept();
-    for (int i = 0; i < kThreads; ++i) threads_.emplace_back([this] { context_.run(); });
+    for (int i = 0; i < kThreads; ++i) threads_.emplace_back([this] { run(); });
   }
   ~Impl() { shutdown(Deadline::after(milliseconds(0))); }
 
@@ -72,6 +73,18 @@ class HttpServer::Impl {
   }
 
  private:
+  // What a connection throws ends that connection: it is pending nowhere any more.
+  void run() {
+    for (bool ended = false; !ended;) {
+      try {
+        context_.run();
+        ended = true;
+      } catch (const std::exception& failure) {
+        spdlog::error("HTTP: a connection of {} is given up: {}", address_, failure.what());
+      }
+    }
+  }
+
   void accept() {
     acceptor_.async_accept([this](ErrorCode failed, Socket socket) {
       if (failed == asio::error::operation_aborted || !acceptor_.is_open()) return;

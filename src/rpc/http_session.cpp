@@ -39,8 +39,19 @@ constexpr seconds kLinger{2};
 constexpr size_t kMaxDropped = 16 << 20;  // bytes
 constexpr size_t kReadAhead = 64 << 10;  // bytes
 constexpr milliseconds kLookAgain{250};
+constexpr size_t kMaxHeaderLine = 60 << 10;  // bytes of an answer's header, name and value
 
 using Request = http::request<http::string_body>;
+
+// A handler's header may be longer than Beast holds (it throws then): the answer, or one that says so.
+HttpResponse sendable(HttpResponse response) {
+  for (const auto& [name, value] : response.headers) {
+    const size_t bytes = name.size() + value.size();
+    if (bytes <= kMaxHeaderLine) continue;
+    return error_response(error(Code::kInternal, "the model's answer has a header of {} bytes; expected at most {}", bytes, kMaxHeaderLine));
+  }
+  return response;
+}
 
 // One connection: reads a request, has it answered, reads the next.
 //
@@ -73,11 +84,11 @@ class Session final : public HttpReply, public std::enable_shared_from_this<Sess
   }
 
   void send(HttpResponse response) override {
-    asio::post(stream_.get_executor(), [self = shared_from_this(), response = std::move(response)]() mutable { self->write(std::move(response)); });
+    asio::post(stream_.get_executor(), [self = shared_from_this(), response = sendable(std::move(response))]() mutable { self->write(std::move(response)); });
   }
   bool can_stream() const override { return http_1_1_ && !headers_only_; }
   void begin_stream(HttpResponse head) override {
-    asio::post(stream_.get_executor(), [self = shared_from_this(), head = std::move(head)]() mutable { self->prepare_head(std::move(head)); });
+    asio::post(stream_.get_executor(), [self = shared_from_this(), head = sendable(std::move(head))]() mutable { self->prepare_head(std::move(head)); });
     act(chunks_->push({.is_head = true, .text = ""}));
   }
   bool chunk(std::string text) override {
@@ -222,7 +233,7 @@ class Session final : public HttpReply, public std::enable_shared_from_this<Sess
     message.result(static_cast<unsigned>(response.status));
     if (!response.content_type.empty()) message.set(http::field::content_type, response.content_type);
     if (noted_->request_id.empty()) noted_->request_id = make_uuid();
-    noted_->status = response.status;
+    if (!client_is_gone()) noted_->status = response.status;  // else nobody gets it
     message.set("x-request-id", noted_->request_id);
     if (noted_->trace.recorded) message.set("traceresponse", frontend::traceparent(*noted_->trace.context));
     message.set(http::field::pragma, "no-cache");
@@ -354,6 +365,11 @@ class Session final : public HttpReply, public std::enable_shared_from_this<Sess
     }
     keep_alive_ = false;
     if (gone) gone();
+  }
+
+  bool client_is_gone() EXCLUDES(mutex_) {
+    MutexLock lock(mutex_);
+    return is_gone_;
   }
 
   void close() {

@@ -4,11 +4,14 @@
 #include <string_view>
 #include <utility>
 
+#include "base/utf8.h"
+
 namespace penstock::rpc {
 namespace {
 
 constexpr int32_t kEnd = -1;            // in place of a length: the list is over
 constexpr size_t kMaxAnswers = 65536;   // of one message
+constexpr size_t kShownBytes = 100;     // of a client's name, in messages
 
 void put_number(std::string& out, int32_t number) {
   const auto bits = static_cast<uint32_t>(number);
@@ -20,6 +23,10 @@ void put_text(std::string& out, std::string_view text) {
   put_number(out, static_cast<int32_t>(text.size()));
   out += text;
 }
+
+bool is_utf8(std::string_view text) { return find_invalid_utf8(text) == std::string_view::npos; }
+
+Error not_utf8(const std::string& what) { return error(Code::kInvalidArgument, "{} is not UTF-8, which the model's Python handler needs", what); }
 
 // Reads one field after the other; after the first that is wrong, the rest is empty and failure() says what was.
 class Reader {
@@ -96,10 +103,10 @@ std::string encode_load(const TsLoad& load) {
   return out;
 }
 
-std::string encode_predict(const std::vector<const handler::Request*>& requests) {
+std::string encode_predict(const std::vector<TsRequest>& batch) {
   std::string out = "I";
-  for (const handler::Request* request : requests) {
-    put_text(out, request->id);
+  for (const auto& [id, request] : batch) {
+    put_text(out, id);
     for (const auto& [name, value] : request->headers) {
       put_text(out, name);
       put_text(out, value);
@@ -114,6 +121,18 @@ std::string encode_predict(const std::vector<const handler::Request*>& requests)
   }
   put_number(out, kEnd);
   return out;
+}
+
+std::optional<Error> check_ts_request(const handler::Request& request) {
+  for (const auto& [name, value] : request.headers) {
+    if (!is_utf8(name)) return not_utf8("a header's name");
+    if (!is_utf8(value)) return not_utf8(fmt::format("header '{}'", utf8_prefix(name, kShownBytes)));
+  }
+  for (const handler::Part& part : request.parts) {
+    if (!is_utf8(part.name)) return not_utf8("an input's name");
+    if (!is_utf8(part.content_type)) return not_utf8(fmt::format("the content type of input '{}'", utf8_prefix(part.name, kShownBytes)));
+  }
+  return std::nullopt;
 }
 
 Result<TsResponse> read_response(const ReadBytes& read) {

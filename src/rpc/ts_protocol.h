@@ -3,6 +3,7 @@
 // length before them. Pure: bytes in, bytes out.
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -22,8 +23,14 @@ struct TsLoad {
 };
 [[nodiscard]] std::string encode_load(const TsLoad& load);
 
-// `requests`: one batch.
-[[nodiscard]] std::string encode_predict(const std::vector<const handler::Request*>& requests);
+struct TsRequest {
+  std::string id;                               // by which it is answered; no other of the batch has it
+  const handler::Request* request = nullptr;    // whose own id is not sent
+};
+[[nodiscard]] std::string encode_predict(const std::vector<TsRequest>& batch);
+
+// The worker takes headers, names and content types for UTF-8, and dies of what is not. kInvalidArgument naming it.
+[[nodiscard]] std::optional<Error> check_ts_request(const handler::Request& request);
 
 // One message of the worker: the answer to LOAD (no answers), or answers to requests of the batch that runs.
 struct TsAnswer {

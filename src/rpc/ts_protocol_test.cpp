@@ -29,9 +29,19 @@ TEST(TsProtocol, LoadSaysAllThatTheWorkerNeeds) {
 }
 
 TEST(TsProtocol, PredictHasEveryRequestWithHeadersAndParts) {
-  const handler::Request first{"id-1", {{"A", "b"}}, {{"data", "text/plain", "x"}}}, second{"id-2", {}, {}};
-  EXPECT_EQ(encode_predict({&first, &second}), "I" + text("id-1") + text("A") + text("b") + number(-1) + text("data") + text("text/plain") +
+  const handler::Request first{"x", {{"A", "b"}}, {{"data", "text/plain", "x"}}}, second{"x", {}, {}};
+  EXPECT_EQ(encode_predict({{"id-1", &first}, {"id-2", &second}}), "I" + text("id-1") + text("A") + text("b") + number(-1) + text("data") + text("text/plain") +
                                                    text("x") + number(-1) + text("id-2") + number(-1) + number(-1) + number(-1));
+}
+
+TEST(TsProtocol, WhatTheWorkerCannotDecodeIsRefused) {
+  EXPECT_EQ(check_ts_request({"id", {{"A", "\u00e4"}}, {{"\u00e4", "text/plain", "\xFF: bytes are free"}}}), std::nullopt);
+  EXPECT_THAT(check_ts_request({"id", {{"A", "b\xE4"}}, {}})->message(), HasSubstr("header 'A' is not UTF-8"));
+  EXPECT_THAT(check_ts_request({"id", {{"A\xE4", "b"}}, {}})->message(), HasSubstr("a header's name is not UTF-8"));
+  EXPECT_THAT(check_ts_request({"id", {}, {{"a\xE4", "", ""}}})->message(), HasSubstr("an input's name is not UTF-8"));
+  const auto bad = check_ts_request({"id", {}, {{"a", "text/\xE4", ""}}});
+  EXPECT_EQ(bad->code(), Code::kInvalidArgument);
+  EXPECT_THAT(bad->message(), HasSubstr("the content type of input 'a' is not UTF-8"));
 }
 
 TEST(TsProtocol, AResponseIsReadWithItsAnswers) {

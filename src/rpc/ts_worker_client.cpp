@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/mutex.h"
+#include "base/uuid.h"
 #include "handler/batcher.h"
 #include "rpc/http_message.h"
 #include "rpc/ts_connection.h"
@@ -91,11 +92,10 @@ class TsWorkerClient final : public frontend::WorkerClient, public std::enable_s
       EXCLUDES(mutex_) {
     const auto* request = std::get_if<handler::Request>(&payload);
     auto call = std::make_shared<TsCall>(weak_from_this(), request ? *request : handler::Request{}, std::move(observer));
-    std::optional<Error> refused;
-    {
+    auto refused = request ? check_ts_request(*request) : Error(Code::kInternal, "a Python worker does not generate text");
+    if (!refused) {
       MutexLock lock(mutex_);
-      if (!request) refused = Error(Code::kInternal, "a Python worker does not generate text");
-      else if (failure_) refused = failure_;
+      if (failure_) refused = failure_;
       else if (draining_ || !loaded_) refused = Error(Code::kUnavailable, "the Python worker takes no requests: it is loading, or stopping");
       if (!refused) {
         call->number = next_number_++;
@@ -199,11 +199,12 @@ class TsWorkerClient final : public frontend::WorkerClient, public std::enable_s
 
   // Until every request of the batch has its last answer. An Error: the connection is of no more use.
   std::optional<Error> predict(const Batch& batch) {
-    std::vector<const handler::Request*> requests;
+    std::vector<TsRequest> requests;
     std::map<std::string, std::shared_ptr<TsCall>> open;
     for (const auto& call : batch) {
-      requests.push_back(&call->request);
-      open.emplace(call->request.id, call);
+      std::string id = call->request.id;  // a client's own, which another may use too
+      while (!open.emplace(id, call).second) id = make_uuid();
+      requests.push_back({std::move(id), &call->request});
     }
     const std::string message = encode_predict(requests);
     const size_t audience = audience_ == TsAudience::kAllRanks ? connection_.num_ranks() : 1;

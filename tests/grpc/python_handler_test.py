@@ -39,6 +39,8 @@ def handle(data, context):
     if texts[0] == "status":
         context.set_response_status(code=404, idx=0)
         return ["there is no such thing"]
+    if texts[0] == "long header":
+        context.set_response_header(0, "X-Long", "x" * 65530)
     if texts[0] == "header":
         context.set_response_content_type(0, "text/x-mine")
         return [context.get_request_header(0, "X-Mine")]
@@ -80,6 +82,9 @@ class PythonHandlerTest(PythonModels, ManagementServerTest):
 
     def predict(self, data):
         return self.client.predict(inputs(data, "python")).prediction
+
+    def pid(self):
+        return self.manager.manage("DescribeModel", wire.ModelRequest(model_name="python")).split('"pid": ')[1].split(",")[0]
 
     def http(self, body, headers=()):
         connection = http.client.HTTPConnection(self.server.http_address, timeout=30)
@@ -138,6 +143,39 @@ class PythonHandlerTest(PythonModels, ManagementServerTest):
             self.assert_fails(Code.INTERNAL, lambda: self.predict(f"status {status}"), "expected one of HTTP")
             reply = self.http(f"status {status}", {"Content-Type": "text/plain"}.items())
             self.assertEqual((reply.status, json.loads(reply.read())["type"]), (500, "InternalServerException"))
+        self.assertEqual(json.loads(self.predict("next"))["text"], "next")
+
+    def test_requests_with_one_id_are_answered_each(self):
+        answers = []
+
+        def ask(text):
+            reply = self.http(text, {"Content-Type": "text/plain", "X-Request-Id": "twin"}.items())
+            answers.append((reply.status, reply.headers["X-Request-Id"], json.loads(reply.read())))
+        threads = [threading.Thread(target=ask, args=(text,)) for text in ("slow", "a", "b", "c")]
+        for thread in threads:  # the others wait while the first runs, or are in its batch
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual([(status, request) for status, request, _ in answers], [(200, "twin")] * 4)
+        self.assertEqual(sorted(answer["text"] for _, _, answer in answers), ["a", "b", "c", "slow"])
+        self.assertGreater(max(answer["batch"] for _, _, answer in answers), 1)
+
+    def test_what_is_not_utf_8_costs_its_own_request(self):
+        before = self.pid()
+        form = b'--x\r\nContent-Disposition: form-data; name="\xe4"\r\n\r\nhi\r\n--x--\r\n'
+        for headers, body in (({"X-Mine": b"\xe4"}, b"hi"), ({"Content-Type": b"text/\xe4"}, b"hi"),
+                              ({"Content-Type": "multipart/form-data; boundary=x"}, form)):
+            reply = self.http(body, headers.items())
+            self.assertEqual(reply.status, 400, headers)
+            self.assertIn("is not UTF-8", json.loads(reply.read())["message"])
+        self.assertEqual(self.http(b"\xe4", {"Content-Type": "application/json"}.items()).status, 503, "bodies are the handler's business")
+        self.assertEqual(self.pid(), before)
+
+    def test_an_answer_that_http_cannot_carry_costs_its_own_request(self):
+        reply = self.http("long header", {"Content-Type": "text/plain"}.items())
+        self.assertEqual((reply.status, json.loads(reply.read())["type"]), (500, "InternalServerException"))
+        reply = self.http("status 204", {"Content-Type": "text/plain"}.items())
+        self.assertEqual((reply.status, reply.read()), (204, b""))
         self.assertEqual(json.loads(self.predict("next"))["text"], "next")
 
     def test_a_worker_that_dies_is_started_again(self):

@@ -26,6 +26,13 @@ class LogFilesTest(LogServerTest):
             self.client.stream_text(request(model="nobody", prompt="a"))
         self.assertRegex(self.line_of("access_log.log", "StreamPredictions"), r'HTTP/2\.0" 5 \d+$')
 
+    def test_a_client_that_goes_is_no_failure_of_the_server(self):
+        body = json.dumps({"prompt": "a", "max_tokens": 3000}).encode()
+        with self.connect() as raw:
+            raw.sendall(b"POST /predictions/tiny?gone HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+            wait_until(lambda: self.samples().get('penstock_requests_running{model_name="tiny",model_version="1.0",}'), what="the request runs")
+        self.assertRegex(self.line_of("access_log.log", r"/predictions/tiny\?gone"), r'HTTP/1\.1" 499 \d+$')
+
     def test_the_servers_own_log_is_a_file_too(self):
         self.assertRegex(self.line_of("ts_log.log", "is ready"), TIME + r" \[INFO \] \d+ penstock\.serve - model 'tiny': worker group 0 is ready")
 
