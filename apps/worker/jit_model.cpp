@@ -4,12 +4,15 @@
 #include <torch/script.h>
 
 #include <array>
+#include <atomic>
 #include <cstring>
 #include <exception>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
+
+#include "handler/torch_failure.h"
 
 namespace penstock {
 namespace {
@@ -131,11 +134,22 @@ class JitModel final : public handler::TensorModel {
         shown += fmt::format("{}{}{}{} {}", shown.empty() ? "" : ", ", input.name, input.name.empty() ? "" : ": ", to_string(input.type),
                              handler::shown_shape(input.shape));
       }
-      return error(Code::kInvalidArgument, "the model does not take ({}): {}", shown, brief(failure));
+      return failure_of(shown, brief(failure));
     }
   }
 
+  [[nodiscard]] bool broken() const override { return broken_; }
+
  private:
+  Error failure_of(const std::string& inputs, const std::string& why) {
+    const Code code = handler::code_of_torch_failure(why);
+    if (code == Code::kInvalidArgument) return error(code, "the model does not take ({}): {}", inputs, why);
+    if (code == Code::kResourceExhausted) return error(code, "the model finds no memory for ({}): {}", inputs, why);
+    broken_ = true;
+    return error(code, "the model's device has failed at ({}): {}", inputs, why);
+  }
+
+  std::atomic<bool> broken_{false};
   torch::jit::Module module_;
   const at::Device device_;
   std::vector<std::string> names_;

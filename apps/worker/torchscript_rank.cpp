@@ -13,6 +13,7 @@ namespace {
 
 constexpr milliseconds kLookUp{100};
 constexpr seconds kDrainTime{30};
+constexpr seconds kAnswerTime{2};  // for the last answers of a model that is broken
 
 void serve(const TorchscriptOptions& options, const std::atomic<bool>& stop) {
   std::unique_ptr<handler::TensorModel> model;
@@ -32,7 +33,11 @@ void serve(const TorchscriptOptions& options, const std::atomic<bool>& stop) {
   tensors = std::make_unique<handler::TensorHandler>(*model, handler_options);
   service->set_handler(*tensors);
   spdlog::info("serving {}", options.model);
-  while (!stop) std::this_thread::sleep_for(kLookUp);
+  while (!stop && !model->broken()) std::this_thread::sleep_for(kLookUp);
+  if (model->broken()) {
+    service->shutdown(Deadline::after(kAnswerTime));
+    throw Error(Code::kUnavailable, "the device has failed: this process ends, for another to start anew");
+  }
   tensors->drain();
   service->shutdown(Deadline::after(kDrainTime));
 }

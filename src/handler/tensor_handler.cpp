@@ -3,12 +3,15 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 #include <utility>
 
 #include "base/log.h"
 
 namespace penstock::handler {
 namespace {
+
+constexpr int kOutOfResources = 507;
 
 // What must be equal for requests to run together; "" for one that has to run alone, because an input has no rows.
 std::string batch_key(const std::vector<Tensor>& inputs) {
@@ -57,6 +60,13 @@ std::optional<Error> put_in_order(TensorRequest& request, const std::vector<std:
   }
   if (request.ordered || request.inputs.size() == 1) return std::nullopt;
   return error(Code::kInvalidArgument, "inputs: expected names out of [{}], or a list of \"inputs\"", fmt::join(names, ", "));
+}
+
+// As TorchServe answers where memory is short.
+AnswerEvent out_of_resources(const Error& failure) {
+  const nlohmann::ordered_json json = {{"code", kOutOfResources}, {"type", "InternalServerException"}, {"message", "Out of resources: " + failure.message()}};
+  const std::string text = json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+  return {AnswerHead{kOutOfResources, "application/json", {}}, text + "\n", true, {}};
 }
 
 }  // namespace
@@ -168,7 +178,9 @@ void TensorHandler::answer(const Waiting& waiting, const Result<std::vector<Tens
     (void)waiting.sink->push({std::nullopt, "", true, event.error()});
     return;
   }
-  (void)waiting.sink->push({std::nullopt, "", true, outputs.error()});
+  const Error& failure = outputs.error();
+  if (failure.code() == Code::kResourceExhausted) (void)waiting.sink->push(out_of_resources(failure));
+  else (void)waiting.sink->push({std::nullopt, "", true, failure});
 }
 
 }  // namespace penstock::handler

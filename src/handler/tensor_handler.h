@@ -13,14 +13,16 @@
 
 namespace penstock::handler {
 
-// Threads: run() is called by one thread, input_names() by any.
+// Threads: run() is called by one thread, the others by any.
 class TensorModel {
  public:
   virtual ~TensorModel() = default;
   // Names of the inputs in order; empty: not known.
   [[nodiscard]] virtual std::vector<std::string> input_names() const = 0;
-  // Errors: kInvalidArgument where the inputs do not fit the model.
+  // Errors: kInvalidArgument where the inputs do not fit the model; kResourceExhausted without memory for them; kInternal.
   [[nodiscard]] virtual Result<std::vector<Tensor>> run(const std::vector<Tensor>& inputs) = 0;
+  // Its process has to be started anew, for run() will fail from now on.
+  [[nodiscard]] virtual bool broken() const { return false; }
 };
 
 struct TensorHandlerOptions {
@@ -32,7 +34,7 @@ struct TensorHandlerOptions {
 };
 
 // Requests whose inputs have the same names, types and shapes, but for the first dimension, run together: joined along it, and the outputs
-// cut along it. Outputs that cannot be cut so (another first dimension, or none) make each request run alone, from then on at once.
+// cut along it. What finds no memory is answered with status 507. Outputs that cannot be cut so (another first dimension, or none) make each request run alone, from then on at once.
 //
 // Threads:  every method from any thread; one thread of its own runs the model.
 // Lifetime: the model must outlive the handler. The destructor drops what waits.

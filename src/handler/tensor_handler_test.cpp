@@ -28,7 +28,8 @@ class ScriptedModel final : public TensorModel {
 class Answers final : public AnswerSink {
  public:
   bool push(AnswerEvent event) override {
-    (void)events.try_put(event.failure ? fmt::format("{}: {}", to_string(event.failure->code()), event.failure->message()) : event.bytes);
+    const std::string status = event.head && event.head->status != 200 ? fmt::format("{}: ", event.head->status) : "";
+    (void)events.try_put(event.failure ? fmt::format("{}: {}", to_string(event.failure->code()), event.failure->message()) : status + event.bytes);
     return true;
   }
   std::string next() { return events.take(Deadline::after(seconds(10))).value_or("nothing within 10 s"); }
@@ -75,6 +76,14 @@ TEST_F(TensorHandlerTest, WhatHasAnotherShapeOrTypeRunsByItself) {
   EXPECT_EQ(b->next(), "[[1, 2, 3]]");
   EXPECT_EQ(c->next(), "[[1.5, 2]]");
   EXPECT_EQ(d->next(), "7");
+}
+
+TEST_F(TensorHandlerTest, WithoutMemoryTheAnswerIsStatus507) {
+  make(1, milliseconds(0));
+  model.behave = [](const auto&) { return Error(Code::kResourceExhausted, "CUDA out of memory"); };
+  const auto answers = std::make_shared<Answers>();
+  ASSERT_TRUE(handler->submit({"id", {}, {{"body", "", "7"}}}, answers).ok());
+  EXPECT_EQ(answers->next(), "507: {\n  \"code\": 507,\n  \"type\": \"InternalServerException\",\n  \"message\": \"Out of resources: CUDA out of memory\"\n}\n");
 }
 
 TEST_F(TensorHandlerTest, OutputsThatCannotBeCutMakeEachRequestRunAlone) {

@@ -57,6 +57,15 @@ TEST_F(JitModelTest, InputsThatDoNotFitAreNamedWithTypeAndShape) {
   EXPECT_EQ(sum->run({{"x", DataType::kUint32, {1}, "abcd"}}).error().code(), Code::kInvalidArgument);
 }
 
+TEST_F(JitModelTest, OnlyBadInputsAreTheClientsFault) {
+  const auto full = model("def forward(self, x):\n  raise RuntimeError('CUDA out of memory. Tried to allocate 20.00 GiB')\n  return x\n");
+  EXPECT_EQ(full->run({floats({1}, {2})}).error().code(), Code::kResourceExhausted);
+  EXPECT_FALSE(full->broken());
+  const auto broken = model("def forward(self, x):\n  raise RuntimeError('CUDA error: device-side assert triggered')\n  return x\n");
+  EXPECT_EQ(broken->run({floats({1}, {2})}).error().code(), Code::kInternal);
+  EXPECT_TRUE(broken->broken());
+}
+
 TEST_F(JitModelTest, TuplesAndDictionariesAreSeveralOutputs) {
   const auto two = model("def forward(self, x):\n  return (x, x + x)\n");
   const auto outputs = two->run({floats({1}, {2})}).value();
