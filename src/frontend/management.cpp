@@ -175,13 +175,13 @@ ManagementAnswer Management::scale(const ScaleRequest& request) {
   if (request.min_worker < 0) return internal(fmt::format("min_worker: expected at least 0, found {}", request.min_worker));
   const int max = request.max_worker.value_or(request.min_worker);
   if (max < request.min_worker) return bad_request(fmt::format("max_worker cannot be less than min_worker: found {} and {}", max, request.min_worker));
-  if (request.min_worker > kMostWorkers) return bad_request(fmt::format("min_worker: expected at most {}, found {}", kMostWorkers, request.min_worker));
+  if (max > kMostWorkers) return bad_request(fmt::format("min_worker, max_worker: expected at most {}, found {}", kMostWorkers, max));
   const int drain_s = request.timeout_s.value_or(static_cast<int>(config_.unregister_model_timeout.count()));
   const Deadline drain = drain_s < 0 ? Deadline::never() : Deadline::after(seconds(drain_s));
   if (auto failure = (*model)->scale({request.min_worker, max}, drain)) return workers_failed(failure->message());
   if (parts_.on_changed) parts_.on_changed();
   if (!request.synchronous) return done(kUnderWay, 202);
-  const Deadline deadline = drain.is_never() ? drain : Deadline::after((*model)->startup_timeout() + seconds(drain_s + 10));
+  const Deadline deadline = drain.is_never() ? drain : Deadline::after((*model)->startup_timeout() + seconds(drain_s) + seconds(10));
   const LoadState state = (*model)->wait_loaded(deadline);
   if (state == LoadState::kFailed) return workers_failed((*model)->load_failure().message());
   if (state == LoadState::kLoading) return done("Workers scaling in progress...", 206);

@@ -11,8 +11,7 @@ class Service;
 
 namespace penstock::rpc {
 
-// Ping, Predictions, StreamPredictions; StreamPredictions2 answers UNIMPLEMENTED. The registry and the watcher
-// (null: nobody is told) must outlive the service.
+// Ping, Predictions, StreamPredictions, StreamPredictions2. The registry and the watcher (null: nobody is told) must outlive the service.
 [[nodiscard]] std::unique_ptr<grpc::Service> make_inference_service(const frontend::ModelRegistry& registry, size_t max_waiting_messages,
                                                                     size_t max_response_bytes, frontend::RequestWatcher* watcher);
 

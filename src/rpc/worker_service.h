@@ -10,7 +10,7 @@
 
 namespace penstock::rpc {
 
-// Serves WaitReady, Drain, and either Generate on top of an engine or Predict on top of a handler. Listens at once; engine or handler
+// Serves WaitReady, Drain, and Work, whose requests go either to an engine or to a handler. Listens at once; engine or handler
 // come later, when the model is loaded.
 //
 // Threads:  every method from any thread; gRPC's own threads call engine and handler.

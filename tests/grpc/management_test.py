@@ -81,6 +81,11 @@ class ModelLifeTest(ManagementServerTest):
         model = self.describe("strong")[0]
         self.assertEqual([model[k] for k in ("batchSize", "maxBatchDelay", "responseTimeout", "startupTimeout")], [4, 7, 9, 33])
 
+    def test_the_longest_timeout_is_no_short_one(self):
+        self.register("one", "patient", workers=0)
+        self.addCleanup(lambda: self.unregister("patient"))
+        self.assertIn("Workers scaled to 1", self.scale("patient", 1, timeout=2147483647))
+
     def test_lists_come_in_pages(self):
         for name in ("b", "a"):
             self.register("one", name, workers=0)
@@ -105,6 +110,7 @@ class ModelLifeTest(ManagementServerTest):
             (Code.NOT_FOUND, lambda: self.scale("tiny", 1, version="9"), "Model version: 9"),
             (Code.INVALID_ARGUMENT, lambda: self.scale("tiny", 2, max_worker=1), "max_worker"),
             (Code.INVALID_ARGUMENT, lambda: self.scale("tiny", 1, max_worker=-1), "max_worker"),
+            (Code.INVALID_ARGUMENT, lambda: self.scale("tiny", 1, max_worker=1025), "expected at most 1024, found 1025"),
             (Code.INTERNAL, lambda: self.scale("tiny", -1), "min_worker"),
             (Code.NOT_FOUND, lambda: self.describe("nobody"), "nobody"),
             (Code.NOT_FOUND, lambda: self.describe("tiny", "9"), "9"),
