@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "cluster/descriptor_limit.h"
 #include "cluster/executable_path.h"
+#include "config/python_settings.h"
 #include "listeners.h"
 #include "rpc/grpc_worker_client.h"
 #include "rpc/http_access_keys.h"
@@ -59,14 +60,17 @@ std::string devices_text(const frontend::ServedModel& model) {
 
 frontend::WorkerPrograms worker_programs() { return {worker_program(), cluster::executable_folder() / "penstock-handler"}; }
 
-std::shared_ptr<frontend::WorkerClient> make_client(const frontend::ModelSpec& spec, size_t num_devices, const fs::path& socket) {
+std::shared_ptr<frontend::WorkerClient> make_client(const frontend::ModelSpec& spec, size_t num_devices, const fs::path& socket,
+                                                    const config::PythonSettings& python) {
   if (spec.handler_kind != frontend::HandlerKind::kPython) return rpc::make_grpc_worker_client(socket);
   rpc::TsLoad load;
   load.model = spec.name;
-  load.folder = spec.config.handler.model_path.string();
+  load.folder = fs::absolute(spec.config.handler.model_path).string();
   load.batch_size = spec.config.batch_size.value_or(1);
   load.handler = spec.handler;
   load.gpu = num_devices > 0 ? 0 : -1;  // the worker sees no others
+  load.envelope = python.service_envelope;
+  load.limit_image_pixels = python.limit_max_image_pixels;
   std::vector<fs::path> sockets;
   for (int rank = 0; rank < spec.config.num_ranks(); ++rank) sockets.push_back(fs::path(socket).replace_extension(std::to_string(rank)));
   const auto audience = spec.config.divides_layers() ? rpc::TsAudience::kAllRanks : rpc::TsAudience::kFirstRank;
@@ -96,7 +100,11 @@ FrontDoor::FrontDoor(FrontDoorOptions options)
       cores_(cluster::core_names()),
       observability_(config_, options_.log_folder, options_.log_files),
       registry_({config_, devices_, cores_, worker_programs(), config::variables_matching(config_.blacklist_env_vars),
-                 fs::absolute(options_.log_folder), sockets_.path(), &make_client, [this](const std::string& model) { on_serving_changed(model); },
+                 fs::absolute(options_.log_folder), sockets_.path(),
+                 [python = config::python_settings(config_)](const auto& spec, size_t num_devices, const auto& socket) {
+                   return make_client(spec, num_devices, socket, python);
+                 },
+                 [this](const std::string& model) { on_serving_changed(model); },
                  &observability_.metrics(), observability_.spans(), config_.agent_address ? &agents_ : nullptr}),
       snapshots_(options_.snapshot_folder, config_, registry_),
       management_({registry_, store_, archives_, config_, [this] { save_snapshot(frontend::SnapshotKind::kChange); }}),

@@ -13,7 +13,7 @@ constexpr double kMaxTokenMinutes = 100.0 * 365 * 24 * 60;
 
 // A key that does nothing here: its type, and why.
 struct IdleKey {
-  enum Type { kInteger, kBoolean, kReal, kText } type;
+  enum Type { kInteger, kBoolean, kText } type;
   const char* key;
   const char* why;
 };
@@ -39,9 +39,6 @@ constexpr IdleKey kIdleKeys[] = {
     {IdleKey::kInteger, "initial_distribution_port", kPorts},
     {IdleKey::kBoolean, "install_py_dep_per_model", kPython},
     {IdleKey::kText, "default_service_handler", kPython},
-    {IdleKey::kText, "service_envelope", kPython},
-    {IdleKey::kBoolean, "decode_input_request", kPython},
-    {IdleKey::kBoolean, "limit_max_image_pixels", kPython},
     {IdleKey::kBoolean, "model_metrics_auto_detect", kPython},
     {IdleKey::kText, "system_metrics_cmd", kPython},
     {IdleKey::kBoolean, "ipex_enable", kPython},
@@ -54,7 +51,6 @@ Field idle_field(const IdleKey& idle, RawServerConfig& raw) {
   switch (idle.type) {
     case IdleKey::kInteger: return noted(integer_field(idle.key, raw.idle_integer, {0}, ""), idle.why);
     case IdleKey::kBoolean: return noted(boolean_field(idle.key, raw.idle_boolean, ""), idle.why);
-    case IdleKey::kReal: return noted(real_field(idle.key, raw.idle_real, {.min = 0}, ""), idle.why);
     case IdleKey::kText: break;
   }
   return noted(text_field(idle.key, raw.idle_text, ""), idle.why);
@@ -121,6 +117,9 @@ std::vector<Field> server_fields(ServerConfig& c, RawServerConfig& raw) {
       boolean_field("enable_envvars_config", raw.enable_envvars_config, ""),
       boolean_field("use_env_allowed_urls", raw.use_env_allowed_urls, ""),
   };
+  // Read by python_settings().
+  fields.push_back(text_field("service_envelope", raw.idle_text, ""));
+  for (const char* key : {"decode_input_request", "limit_max_image_pixels"}) fields.push_back(boolean_field(key, raw.idle_boolean, ""));
   for (const IdleKey& idle : kIdleKeys) fields.push_back(idle_field(idle, raw));
   return fields;
 }

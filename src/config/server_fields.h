@@ -22,10 +22,9 @@ struct RawServerConfig {
   bool disable_token_authorization = true;
   bool enable_envvars_config = false;
   bool use_env_allowed_urls = false;
-  // Where keys that do nothing leave their value.
+  // Where keys that are not for the server leave their value.
   int64_t idle_integer = 0;
   bool idle_boolean = false;
-  double idle_real = 0;
   std::string idle_text;
 };
 

@@ -22,6 +22,7 @@ struct Manifest {
   std::string version = kDefaultVersion;
   std::string handler;          // empty: not given
   std::string serialized_file;
+  std::string envelope;
   std::string config_file;      // empty: model-config.yaml, if it is there
 };
 
@@ -51,6 +52,9 @@ Result<Manifest> parse_manifest(const Json& json) {
   auto serialized = text_of(*model, "serializedFile");
   if (!serialized) return serialized.error();
   manifest.serialized_file = *serialized;
+  auto envelope = text_of(*model, "envelope");
+  if (!envelope) return envelope.error();
+  manifest.envelope = *envelope;
   auto config = text_of(*model, "configFile");
   if (!config) return config.error();
   const fs::path relative = *config;
@@ -133,6 +137,10 @@ Result<ModelSpec> read_model_spec(const ModelFolder& folder, std::span<const con
     break;
   }
   spec.handler_kind = handler_kind(spec.handler);
+  if (spec.handler_kind == HandlerKind::kPython && !manifest->envelope.empty()) {
+    return error(Code::kUnimplemented, "model '{}': model.envelope '{}' of MAR-INF/MANIFEST.json: an envelope of one model is not supported; set "
+                 "service_envelope in config.properties", spec.name, manifest->envelope.substr(0, 200));
+  }
   if (spec.handler_kind == HandlerKind::kText && (spec.config.batch_size || spec.config.max_batch_delay_ms)) {
     spec.config.notes.push_back("batchSize, maxBatchDelay: not applicable to 'llm': batches are made anew at every token");
   }

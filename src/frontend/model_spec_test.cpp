@@ -93,6 +93,12 @@ TEST_F(ModelSpecTest, TheHandlerComesFromTheClientTheConfigurationTheManifestOrT
   EXPECT_EQ(read_model_spec({"tiny", "tiny", "source", dir_.path()}, entries_, "torchscript").value().handler, "torchscript");
 }
 
+TEST_F(ModelSpecTest, AnEnvelopeOfAPythonHandlerIsRefusedByName) {
+  EXPECT_THAT(refusal(R"({"model": {"handler": "service.py", "envelope": "json"}})"), HasSubstr("model.envelope 'json' of MAR-INF/MANIFEST.json"));
+  EXPECT_EQ(refusal(R"({"model": {"handler": "service.py", "envelope": null}})"), "accepted");
+  EXPECT_EQ(refusal(R"({"model": {"handler": "my.so", "envelope": "json"}})"), "accepted");
+}
+
 TEST_F(ModelSpecTest, HostileManifestsAreRefusedByName) {
   EXPECT_THAT(refusal("{"), HasSubstr("MANIFEST.json: expected JSON"));
   EXPECT_THAT(refusal("[]"), HasSubstr("expected a JSON object"));

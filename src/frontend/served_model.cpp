@@ -1,11 +1,14 @@
 #include "frontend/served_model.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <system_error>
 #include <thread>
 #include <utility>
 
 #include "base/log.h"
+#include "config/environment.h"
+#include "config/python_settings.h"
 #include "frontend/serving_metrics.h"
 
 namespace penstock::frontend {
@@ -41,6 +44,13 @@ std::string log_name(const ModelSpec& spec, int group) {
   return spec.version == kDefaultVersion ? fmt::format("{}-{}", spec.name, group) : fmt::format("{}:{}-{}", spec.name, spec.version, group);
 }
 
+// Of each rank: as the model says, else as this process was told, else one.
+int omp_threads(const config::ModelConfig& config) {
+  if (config.torchrun.omp_num_threads > 0) return config.torchrun.omp_num_threads;
+  const auto inherited = config::process_environment()("OMP_NUM_THREADS");
+  return inherited ? std::clamp(std::atoi(inherited->c_str()), 1, 1024) : 1;
+}
+
 }  // namespace
 
 Result<std::shared_ptr<ServedModel>> ServedModel::create(ModelSpec spec, const ServingContext& context, std::optional<WorkerRange> range) {
@@ -73,12 +83,16 @@ std::shared_ptr<WorkerGroup> ServedModel::make_group(int number, const GroupReso
   options.command = command_.value().arguments;
   options.socket_option = command_.value().socket_option;
   options.environment = command_.value().environment;
+  if (spec_.handler_kind == HandlerKind::kPython) {
+    const bool decode = config::python_settings(context_.config).decode_input_request;
+    options.environment.push_back(fmt::format("TS_DECODE_INPUT_REQUEST={}", decode));
+  }
   options.log_folder = context_.log_folder / log_name(spec_, number);
   options.socket_folder = context_.socket_folder;
   options.variables = command_.value().variables;
   options.num_ranks = config.ranks_per_host();
   if (config.torchrun.nnodes > 1) options.elsewhere = ranks_elsewhere(held, rendezvous);
-  options.omp_threads = std::max(1, config.torchrun.omp_num_threads);
+  options.omp_threads = omp_threads(config);
   for (const std::string& core : held.cores) options.cores.push_back(std::stoi(core));
   if (!held.devices.empty()) options.visible_devices = cluster::device_list(held.devices);
   else if (config.device_type == config::DeviceType::kCpu) options.visible_devices = "";  // hides every GPU

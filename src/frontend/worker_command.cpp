@@ -93,6 +93,7 @@ bool is_one_process(const config::ModelConfig& config) {
 // TorchServe's own worker, with a clear word where its package is missing. Exit code 2: it will never work.
 constexpr const char* kPythonStarter = R"(
 import os, runpy, sys
+os.chdir(sys.argv.pop(1))
 try:
     import ts
 except ImportError:
@@ -102,14 +103,15 @@ sys.argv += ["--metrics-config", os.path.join(os.path.dirname(ts.__file__), "con
 runpy.run_module("ts.model_service_worker", run_name="__main__", alter_sys=True)
 )";
 
-// The handler lies in the model's folder, or in the package. Without a parallelType, and with `custom`, it is one process that is no rank.
+// The handler lies in the model's folder, where its process runs, or in the package. Without a parallelType, and with `custom`, it is one process that is no rank.
 WorkerCommand python_command(const ModelSpec& spec) {
   const auto inherited = config::process_environment()("PYTHONPATH");
-  std::string path = spec.config.handler.model_path.string();
+  const std::string folder = fs::absolute(spec.config.handler.model_path).string();
+  std::string path = folder;
   if (inherited && !inherited->empty()) path += ":" + *inherited;
-  return {{"python3", "-c", kPythonStarter, "--sock-type", "unix"},
+  return {{"python3", "-c", kPythonStarter, folder, "--sock-type", "unix"},
           "--sock-name",
-          {"PYTHONPATH=" + path, "PYTHONUNBUFFERED=1", "TS_DECODE_INPUT_REQUEST=true", "TS_IPEX_ENABLE=false", "TS_IPEX_GPU_ENABLE=false"},
+          {"PYTHONPATH=" + path, "PYTHONUNBUFFERED=1", "TS_IPEX_ENABLE=false", "TS_IPEX_GPU_ENABLE=false"},
           is_one_process(spec.config) ? cluster::RankVariables::kNone : cluster::RankVariables::kTorchrun};
 }
 

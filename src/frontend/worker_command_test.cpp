@@ -97,6 +97,7 @@ TEST_F(WorkerCommandTest, PythonRunsTorchServesWorkerWithTheFolderOnItsPath) {
   use("service.py");
   const WorkerCommand command = worker_command(spec, programs).value();
   EXPECT_EQ(command.arguments[0], "python3");
+  EXPECT_EQ(command.arguments[3], dir.path().string()) << "where it runs";
   EXPECT_EQ(command.socket_option, "--sock-name");
   EXPECT_THAT(command.environment[0], testing::StartsWith("PYTHONPATH=" + dir.path().string()));
   EXPECT_EQ(command.variables, cluster::RankVariables::kNone) << "a program that looks for RANK must not take itself for one of several";

@@ -2,6 +2,7 @@
 import http.client
 import importlib.util
 import json
+import os
 import threading
 import unittest
 
@@ -39,6 +40,8 @@ def handle(data, context):
     if texts[0] == "status":
         context.set_response_status(code=404, idx=0)
         return ["there is no such thing"]
+    if texts[0] == "where":
+        return [{"folder": os.getcwd(), "threads": os.environ["OMP_NUM_THREADS"], **context.system_properties}]
     if texts[0] == "long header":
         context.set_response_header(0, "X-Long", "x" * 65530)
     if texts[0] == "header":
@@ -73,7 +76,8 @@ class PythonModels:
 
 
 class PythonHandlerTest(PythonModels, ManagementServerTest):
-    environment = {"PYTHONPATH": str(HERE / "fake_ts")}.items()
+    environment = {"PYTHONPATH": str(HERE / "fake_ts"), "OMP_NUM_THREADS": "3"}.items()
+    arguments = ("--set", "service_envelope=json", "--set", "limit_max_image_pixels=false")
 
     @classmethod
     def setUpClass(cls):
@@ -145,6 +149,12 @@ class PythonHandlerTest(PythonModels, ManagementServerTest):
             self.assertEqual((reply.status, json.loads(reply.read())["type"]), (500, "InternalServerException"))
         self.assertEqual(json.loads(self.predict("next"))["text"], "next")
 
+    def test_it_runs_in_the_models_folder_as_the_server_is_told(self):
+        said = json.loads(self.predict("where"))
+        self.assertEqual(said["folder"], os.path.realpath(said["model_dir"]))
+        self.assertTrue(os.path.isabs(said["model_dir"]))
+        self.assertEqual((said["threads"], said["envelope"], said["limit_max_image_pixels"]), ("3", "json", False))
+
     def test_requests_with_one_id_are_answered_each(self):
         answers = []
 
@@ -182,6 +192,19 @@ class PythonHandlerTest(PythonModels, ManagementServerTest):
         self.assert_fails(Code.UNAVAILABLE, lambda: self.predict("die"), "signal 6")
         wait_until(lambda: self.client.health("python") == 1, what="the restart")
         self.assertEqual(json.loads(self.predict("again"))["text"], "again")
+
+
+class UndecodedTest(PythonModels, ManagementServerTest):
+    environment = {"PYTHONPATH": str(HERE / "fake_ts")}.items()
+    arguments = ("--set", "decode_input_request=false")
+
+    def test_a_handler_may_get_bytes_as_they_came(self):
+        (self.server.folder / "store" / "python" / "service.py").write_text("def handle(data, context):\n    return [str(data[0]['body'])]\n")
+        self.register("python")
+        connection = http.client.HTTPConnection(self.server.http_address, timeout=30)
+        self.addCleanup(connection.close)
+        connection.request("POST", "/predictions/python", "[1]", {"Content-Type": "application/json"})
+        self.assertEqual(connection.getresponse().read(), b"b'[1]'")
 
 
 class NoPackageTest(PythonModels, ManagementServerTest):

@@ -18,7 +18,8 @@ ANSWERS = LOCAL_RANK == 0 or os.getenv("FAKE_TS_ALL_ANSWER") == "1"
 
 class Context:
     def __init__(self, load, connection, batch):
-        self.system_properties = {"model_dir": load["folder"], "gpu_id": load["gpu"], "batch_size": load["batch_size"]}
+        self.system_properties = {"model_dir": load["folder"], "gpu_id": load["gpu"], "batch_size": load["batch_size"],
+                                  "envelope": load["envelope"], "limit_max_image_pixels": load["limit_max_image_pixels"]}
         self.connection = connection
         self.request_ids = {i: request for i, (request, _, _) in enumerate(batch)}
         self.request_headers = [headers for _, headers, _ in batch]
