@@ -31,6 +31,7 @@ struct HandlerConfig {
   int max_concurrent = 8;            // sequences that one worker group generates at once
   ComputeType dtype = ComputeType::kAuto;
   Quantization quantization = Quantization::kAuto;  // to what weights are rounded, `dtype` does not matter
+  int kv_cache_mb = 0;               // MiB of each rank for keys and values; 0 = by itself (engine/kv_budget.h)
 };
 
 // Requests that belong together and run one after another (frontend/sequence_table.h).

@@ -18,7 +18,7 @@ class ChunkSizer {
   [[nodiscard]] int prompt_rows() const;
 
   static constexpr double kStretch = 1.8;  // below 2: predictions err
-  static constexpr int kMinRows = 8;
+  static constexpr int kMinRows = 4;
   static constexpr int kFirstRows = 32;    // nothing is known yet
 
  private:

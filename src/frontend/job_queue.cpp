@@ -38,8 +38,11 @@ bool Job::on_event(const WorkerEvent& event) {
   const auto last = last_progress_.exchange(now, std::memory_order_relaxed);
   worker_->last_heard.store(now, std::memory_order_relaxed);  // set before the call was started; stays while it is open
   if (ModelMeter* meter = queue_.options_.reporter.meter.get()) {
-    if (std::exchange(has_message_, true)) meter->message(options_.protocol, now - last);
-    else meter->first_message(options_.protocol, now - submitted_);
+    const bool first = !std::exchange(has_message_, true);
+    if (first) meter->first_message(options_.protocol, now - submitted_);
+    else meter->message(options_.protocol, now - last);
+    if (event.token_id >= 0) meter->token(first, first ? now - submitted_ : now - last);
+    if (event.finished) meter->generated(*event.finished, now - submitted_);
   }
   const auto bad = event.head ? check_head(*event.head) : std::nullopt;  // a worker may have gone mad
   if (!bad && observer_->on_event(event)) return true;
@@ -70,6 +73,8 @@ JobQueue::~JobQueue() {
 
 Result<std::shared_ptr<Job>> JobQueue::submit(Payload payload, JobOptions options, std::shared_ptr<RequestObserver> observer) {
   if (options.deadline.passed()) return error(Code::kDeadlineExceeded, "model '{}': the call's deadline has passed", options_.model);
+  // What was computed for one client is neither used for another nor measurable by it.
+  if (auto* text = std::get_if<text::GenerationRequest>(&payload)) text->cache_salt = options.client + '\n' + text->cache_salt;
   auto job = std::make_shared<Job>(*this, std::move(payload), std::move(options), std::move(observer));
   pass_on_trace(job->payload_, job->options_.trace, job->worker_span_);
   const JobReporter& reporter = options_.reporter;
@@ -241,6 +246,15 @@ std::vector<std::pair<int, Error>> JobQueue::broken_groups() {
     if (Clock::now() - *since >= options_.cause_timeout) broken.emplace_back(number, *why);
   }
   return broken;
+}
+
+std::vector<JobQueue::EngineUse> JobQueue::engines() const {
+  MutexLock lock(mutex_);
+  std::vector<EngineUse> all;
+  for (const auto& [number, group] : groups_) {
+    if (group.worker) all.push_back({number, group.running, group.worker->client->engine_figures()});
+  }
+  return all;
 }
 
 size_t JobQueue::num_waiting() const {

@@ -83,6 +83,14 @@ class JobQueue {
   // Groups whose client has been broken for cause_timeout, which their watcher would know by now if their processes had ended; and why.
   [[nodiscard]] std::vector<std::pair<int, Error>> broken_groups() EXCLUDES(mutex_);
 
+  // The groups that are ready, and what their engines said last.
+  struct EngineUse {
+    int group = 0;
+    int jobs = 0;  // that it runs
+    std::optional<EngineFigures> figures;
+  };
+  [[nodiscard]] std::vector<EngineUse> engines() const EXCLUDES(mutex_);
+
   [[nodiscard]] size_t num_waiting() const EXCLUDES(mutex_);
   [[nodiscard]] size_t num_running() const EXCLUDES(mutex_);
 

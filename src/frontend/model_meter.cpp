@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "frontend/metric_lines.h"
+#include "frontend/worker_client.h"
 
 namespace penstock::frontend {
 namespace {
@@ -27,6 +28,23 @@ void ModelMeter::started(Protocol protocol, Clock::duration queued, Clock::durat
   lines_->version("ts_queue_latency_microseconds", "Microseconds", static_cast<double>(to_us(queued)), names_.model, names_.version);
   lines_->host("QueueTime", "Milliseconds", to_ms(queued));
   lines_->host("WorkerThreadTime", "Milliseconds", to_ms(dispatch));
+}
+
+const ModelMeter::Text& ModelMeter::text() {
+  std::call_once(text_once_, [this] { text_ = make_text_(); });
+  return text_;
+}
+
+void ModelMeter::token(bool first, Clock::duration since) { (first ? text().first_token : text().between_tokens)->observe(to_seconds(since)); }
+
+void ModelMeter::generated(const FinishedInfo& info, Clock::duration since_submit) {
+  const Text& counts = text();
+  counts.total->observe(to_seconds(since_submit));
+  counts.prompt_length->observe(info.prompt_tokens);
+  counts.length->observe(info.completion_tokens);
+  counts.prompt_tokens->add(static_cast<uint64_t>(std::max(0, info.prompt_tokens)));
+  counts.tokens->add(static_cast<uint64_t>(std::max(0, info.completion_tokens)));
+  (info.reason == "length" ? counts.at_limit : counts.stopped)->add();
 }
 
 void ModelMeter::ended(Protocol protocol, Clock::duration total, Clock::duration at_worker, const std::optional<Error>& failure,

@@ -6,6 +6,7 @@
 #include <string_view>
 #include <utility>
 
+#include "frontend/engine_metrics.h"
 #include "frontend/model_registry.h"
 
 namespace penstock::frontend {
@@ -15,6 +16,14 @@ namespace {
 const std::vector<double> kSeconds = {0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1,
                                       0.25,   0.5,     1,      2.5,   5,      10,    30,   60,    120};
 
+// vLLM's.
+const std::vector<double> kFirstTokenSeconds = {0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75,
+                                                1,     2.5,   5,    7.5,  10,   20,   40,   80,  160,  640, 2560};
+const std::vector<double> kBetweenTokensSeconds = {0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80};
+const std::vector<double> kTextSeconds = {0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680};
+const std::vector<double> kTokens = {1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000};
+
+const Labels kOfText = {"model_name", "model_version"};
 const Labels kOfHost = {"Level", "Hostname"};
 const Labels kOfGpu = {"Level", "DeviceId", "Hostname"};
 const Labels kOfModel = {"ModelName", "Level", "Hostname"};
@@ -73,7 +82,28 @@ ServingMetrics::ServingMetrics(std::string hostname)
           ours("penstock_first_message_seconds", "From request until its worker's first message", kOfProtocol), kSeconds)),
       between_seconds_(registry_.histogram(
           ours("penstock_between_messages_seconds", "From one message of a request's worker until the next", kOfProtocol), kSeconds)),
-      total_seconds_(registry_.histogram(ours("penstock_request_seconds", "From request until its end", kOfProtocol), kSeconds)) {}
+      total_seconds_(registry_.histogram(ours("penstock_request_seconds", "From request until its end", kOfProtocol), kSeconds)),
+      prompt_tokens_(registry_.counter(ours("vllm:prompt_tokens_total", "Tokens of the prompts of generations that have ended", kOfText))),
+      generation_tokens_(registry_.counter(ours("vllm:generation_tokens_total", "Tokens that these have generated", kOfText))),
+      success_(registry_.counter(ours("vllm:request_success_total", "Generations that have come to their end", {"model_name", "model_version", "finished_reason"}))),
+      first_token_seconds_(registry_.histogram(ours("vllm:time_to_first_token_seconds", "From request until its first token", kOfText), kFirstTokenSeconds)),
+      between_tokens_seconds_(registry_.histogram(ours("vllm:inter_token_latency_seconds", "From one token of a request until the next", kOfText), kBetweenTokensSeconds)),
+      e2e_seconds_(registry_.histogram(ours("vllm:e2e_request_latency_seconds", "From request until its last token", kOfText), kTextSeconds)),
+      prompt_length_(registry_.histogram(ours("vllm:request_prompt_tokens", "Tokens of a prompt", kOfText), kTokens)),
+      generation_length_(registry_.histogram(ours("vllm:request_generation_tokens", "Tokens that a request has generated", kOfText), kTokens)) {}
+
+ModelMeter::Text ServingMetrics::text_figures(const std::string& model, const std::string& version) {
+  const Labels labels = {model, version};
+  return {.first_token = first_token_seconds_.with(labels),
+          .between_tokens = between_tokens_seconds_.with(labels),
+          .total = e2e_seconds_.with(labels),
+          .prompt_length = prompt_length_.with(labels),
+          .length = generation_length_.with(labels),
+          .prompt_tokens = prompt_tokens_.with(labels),
+          .tokens = generation_tokens_.with(labels),
+          .stopped = success_.with({model, version, "stop"}),
+          .at_limit = success_.with({model, version, "length"})};
+}
 
 MetricFamily<Gauge>& ServingMetrics::host_gauge(const char* name, const char* unit) {
   return registry_.gauge(torchserve(name, "gauge", unit, kOfHost));
@@ -98,7 +128,8 @@ std::shared_ptr<ModelMeter> ServingMetrics::meter(const std::string& model, cons
   const auto failed = [this, model, version](Protocol protocol, Code code) {
     ended_.with({model, version, std::string(kProtocolNames[static_cast<size_t>(protocol)]), code_label(code)})->add();
   };
-  return std::make_shared<ModelMeter>(ModelMeter::Names{model, version}, std::move(times), std::move(torchserve), failed, lines_);
+  const auto make_text = [this, model, version] { return text_figures(model, version); };
+  return std::make_shared<ModelMeter>(ModelMeter::Names{model, version}, std::move(times), std::move(torchserve), make_text, failed, lines_);
 }
 
 void ServingMetrics::answered(int http_status) {
@@ -176,6 +207,7 @@ void ServingMetrics::watch(const ModelRegistry& models) {
       text.family(family.name, "gauge", family.help);
       for (const auto& model : all) text.sample({"model_name", "model_version"}, {model->name(), model->version()}, family.value(*model));
     }
+    write_engine_metrics(text, all);
   });
 }
 

@@ -1,5 +1,5 @@
 #pragma once
-// Every metric of the front door: TorchServe's, by its names, and ours (docs/observability.md has the table).
+// Every metric of the front door: TorchServe's and vLLM's, by their names, and ours (docs/observability.md has the table).
 #include <array>
 #include <functional>
 #include <memory>
@@ -42,6 +42,7 @@ class ServingMetrics {
   [[nodiscard]] std::string render(std::vector<std::string> wanted, bool legacy = false) const;
 
  private:
+  [[nodiscard]] ModelMeter::Text text_figures(const std::string& model, const std::string& version);
   [[nodiscard]] MetricFamily<Gauge>& host_gauge(const char* name, const char* unit);
   void set_host(MetricFamily<Gauge>& family, const char* name, const char* unit, double value);
   void set_gpu(const GpuUse& gpu);
@@ -58,6 +59,8 @@ class ServingMetrics {
   MetricFamily<Gauge>&handler_time_, &prediction_time_;
   MetricFamily<Counter>& ended_;
   MetricFamily<Histogram>&queue_seconds_, &first_message_seconds_, &between_seconds_, &total_seconds_;
+  MetricFamily<Counter>&prompt_tokens_, &generation_tokens_, &success_;
+  MetricFamily<Histogram>&first_token_seconds_, &between_tokens_seconds_, &e2e_seconds_, &prompt_length_, &generation_length_;
 };
 
 }  // namespace penstock::frontend

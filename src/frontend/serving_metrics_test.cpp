@@ -5,6 +5,7 @@
 
 #include "base/file.h"
 #include "base/temp_dir.h"
+#include "frontend/worker_client.h"
 
 namespace penstock::frontend {
 namespace {
@@ -61,6 +62,32 @@ TEST(ServingMetrics, ARequestIsCountedUnderBothKindsOfNames) {
            "penstock_request_seconds_count{model_name=\"m\",model_version=\"2.0\",protocol=\"grpc\",} 1.0",
            "penstock_request_seconds_count{model_name=\"m\",model_version=\"2.0\",protocol=\"http\",} 0.0",
            "penstock_requests_total{model_name=\"m\",model_version=\"2.0\",protocol=\"grpc\",code=\"OK\",} 1.0",
+       }) {
+    EXPECT_THAT(text, HasSubstr(std::string(line) + "\n"));
+  }
+}
+
+TEST(ServingMetrics, GenerationsAreCountedUnderVllmsNamesInItsBucketsAndOtherModelsAreNot) {
+  ServingMetrics metrics("box");
+  const auto meter = metrics.meter("m", "2.0");
+  metrics.meter("bytes", "1.0")->first_message(Protocol::kGrpc, milliseconds(3));
+  EXPECT_THAT(metrics.render({}), Not(HasSubstr("vllm:prompt_tokens_total{")));
+  meter->token(/*first=*/true, milliseconds(30));
+  meter->token(/*first=*/false, milliseconds(60));
+  meter->generated({"length", 7, 2, 0}, milliseconds(900));
+  meter->generated({"stop", 3, 9, 0}, milliseconds(900));
+  const std::string text = metrics.render({});
+  for (const char* line : {
+           "vllm:prompt_tokens_total{model_name=\"m\",model_version=\"2.0\",} 10.0",
+           "vllm:generation_tokens_total{model_name=\"m\",model_version=\"2.0\",} 11.0",
+           "vllm:request_success_total{model_name=\"m\",model_version=\"2.0\",finished_reason=\"length\",} 1.0",
+           "vllm:request_success_total{model_name=\"m\",model_version=\"2.0\",finished_reason=\"stop\",} 1.0",
+           "vllm:time_to_first_token_seconds_bucket{model_name=\"m\",model_version=\"2.0\",le=\"0.02\",} 0.0",
+           "vllm:time_to_first_token_seconds_bucket{model_name=\"m\",model_version=\"2.0\",le=\"0.04\",} 1.0",
+           "vllm:inter_token_latency_seconds_bucket{model_name=\"m\",model_version=\"2.0\",le=\"0.075\",} 1.0",
+           "vllm:e2e_request_latency_seconds_bucket{model_name=\"m\",model_version=\"2.0\",le=\"0.8\",} 0.0",
+           "vllm:e2e_request_latency_seconds_bucket{model_name=\"m\",model_version=\"2.0\",le=\"1.0\",} 2.0",
+           "vllm:request_generation_tokens_sum{model_name=\"m\",model_version=\"2.0\",} 11.0",
        }) {
     EXPECT_THAT(text, HasSubstr(std::string(line) + "\n"));
   }

@@ -6,11 +6,13 @@
 #include <optional>
 #include <string>
 #include <variant>
+#include <vector>
 
 #include "base/clock.h"
 #include "base/error.h"
 #include "handler/request.h"
 #include "text/generation_request.h"
+#include "text/token_logprob.h"
 
 namespace penstock::frontend {
 
@@ -33,6 +35,16 @@ struct FinishedInfo {
   double median_step_ms = 0;     // of the engine steps that made its tokens
 };
 
+// What the engine of a worker has and does, as it said last.
+struct EngineFigures {
+  int64_t running = 0;         // requests that it computes; others wait for memory
+  int64_t pages_held = 0;      // of its KV cache
+  int64_t pages = 0;
+  int64_t prefix_queries = 0;  // tokens of prompts, since it began, ...
+  int64_t prefix_hits = 0;     // ... and those of them that it had computed before
+  int64_t preemptions = 0;
+};
+
 // One message of an answer.
 struct WorkerEvent {
   std::string bytes;             // of a generation: UTF-8, whole characters; may be empty
@@ -43,6 +55,7 @@ struct WorkerEvent {
 
   // Of a generation:
   int token_id = -1;             // -1: the event carries no token
+  std::vector<text::TokenLogprob> logprobs = {};  // of the token: itself, then the most likely ones; empty unless asked for
   double step_ms = 0;            // the engine step that made it
   std::optional<FinishedInfo> finished;  // in the last event
 };
@@ -82,6 +95,8 @@ class WorkerClient {
   [[nodiscard]] virtual std::shared_ptr<WorkerCall> start(const Payload& payload, std::shared_ptr<RequestObserver> observer) = 0;
   // Why it is of no more use, whatever its process does: its connection has ended, or what came was not the protocol. nullopt: it is not known to be.
   [[nodiscard]] virtual std::optional<Error> broken() { return std::nullopt; }
+  // Answers at once. nullopt: it has no engine, or has not said anything yet.
+  [[nodiscard]] virtual std::optional<EngineFigures> engine_figures() const { return std::nullopt; }
   // No new requests; waits until the running ones have ended. false: not by the deadline, or the worker is gone.
   [[nodiscard]] virtual bool drain(Deadline deadline) = 0;
 };

@@ -66,6 +66,7 @@ Result<WorkerCommand> text_command(const ModelSpec& spec, const fs::path& progra
   if (spec.config.divides_layers() && spec.config.num_ranks() > 1) {
     command.insert(command.end(), {"--parallel", spec.config.parallel_type == config::ParallelType::kTensor ? "tp" : "pptp"});
   }
+  if (handler.kv_cache_mb > 0) command.insert(command.end(), {"--kv-cache-mb", std::to_string(handler.kv_cache_mb)});
   return plain(std::move(command));
 }
 

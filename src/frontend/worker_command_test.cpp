@@ -37,8 +37,9 @@ TEST_F(WorkerCommandTest, TextGenerationTakesAHuggingFaceDirectory) {
   write_file_atomic(dir.path() / "config.json", "{}");
   spec.config.handler.max_concurrent = 3;
   spec.config.handler.max_sequence_tokens = 64;
+  spec.config.handler.kv_cache_mb = 300;
   EXPECT_THAT(worker_command(spec, programs).value().arguments, ElementsAre("/bin/sh", "serve", "--model", dir.path().string(), "--max-concurrent", "3",
-                                                                  "--dtype", "auto", "--max-sequence-tokens", "64"));
+                                                                  "--dtype", "auto", "--max-sequence-tokens", "64", "--kv-cache-mb", "300"));
 }
 
 TEST_F(WorkerCommandTest, TextGenerationTakesAGgufFileAndAFolderWithOne) {

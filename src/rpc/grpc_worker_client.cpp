@@ -79,6 +79,11 @@ class GrpcWorkerClient final : public frontend::WorkerClient {
     return stream && stream->broken() ? std::optional(Error(Code::kUnavailable, kStreamEnded)) : std::nullopt;
   }
 
+  std::optional<frontend::EngineFigures> engine_figures() const override EXCLUDES(mutex_) {
+    const auto stream = opened();
+    return stream ? stream->engine_figures() : std::nullopt;
+  }
+
   bool drain(Deadline deadline) override {
     grpc::ClientContext context;
     set_deadline(context, deadline);

@@ -181,13 +181,21 @@ void OpenAiApi::start(const HttpRequest& http, const Model& model, const text::O
   auto job_options_given = job_options(http);
   if (!job_options_given) return refuse(reply, job_options_given.error());
   if (call.stream && !reply->can_stream()) return refuse(reply, Error(Code::kInvalidArgument, "stream: true needs HTTP/1.1"));
-  OpenAiAnswerOptions options{call.stream, call.num_choices, {}, call.prompt_only, is_chat ? "messages" : "prompt", max_response_bytes_};
+  OpenAiAnswerOptions options{.stream = call.stream,
+                              .choices_per_prompt = call.num_choices,
+                              .prompts = {},
+                              .prompt_only = call.prompt_only,
+                              .logprobs = call.sampling.logprobs.has_value(),
+                              .kind = kind,
+                              .prompt_field = is_chat ? "messages" : "prompt",
+                              .max_bytes = max_response_bytes_};
   if (call.echo) options.prompts = call.prompts;
   const size_t num_choices = requests.size() * static_cast<size_t>(call.num_choices);
   text::OpenAiWriter writer(kind, http.id, unix_seconds(), call.model, model->name() + ":" + model->version(), call.include_usage);
   const auto answer = std::make_shared<OpenAiAnswer>(reply, std::move(writer), num_choices, std::move(options));
   for (size_t i = 0; i < num_choices; ++i) {
     text::GenerationRequest request = requests[i / static_cast<size_t>(call.num_choices)];
+    request.cache_salt = call.cache_salt;
     if (request.sampling.seed) request.sampling.seed = text::choice_seed(*request.sampling.seed, static_cast<int>(i) % call.num_choices);
     auto submitted = model->jobs().submit(std::move(request), *job_options_given, answer->observer(i));
     if (!submitted) return answer->fail(submitted.error());

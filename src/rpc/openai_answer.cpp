@@ -96,6 +96,7 @@ bool OpenAiAnswer::take(size_t index, const frontend::WorkerEvent& event) {
     if (index % per_prompt == 0) usage_.prompt_tokens += event.finished->prompt_tokens;
     if (!options_.prompt_only) usage_.completion_tokens += event.finished->completion_tokens;
   }
+  take_logprobs(choice, event);
   if (options_.stream) return stream(index, event, std::move(text));
   choice.begun = true;
   choice.answer.text += text;
@@ -105,12 +106,27 @@ bool OpenAiAnswer::take(size_t index, const frontend::WorkerEvent& event) {
   return false;
 }
 
+void OpenAiAnswer::take_logprobs(Choice& choice, const frontend::WorkerEvent& event) {
+  if (!options_.logprobs || options_.prompt_only || event.logprobs.empty()) return;
+  for (const text::TokenLogprob& token : event.logprobs) bytes_ += options_.stream ? 0 : 64 + 4 * token.bytes.size();  // about, as JSON
+  choice.logprobs.push_back(event.logprobs);
+}
+
+// JSON of those that were not sent yet.
+std::string OpenAiAnswer::logprobs_of(Choice& choice) {
+  if (!options_.logprobs || options_.prompt_only || (options_.stream && choice.logprobs.empty())) return "null";
+  const std::string json = text::openai_logprobs(options_.kind, choice.logprobs, choice.characters);
+  choice.logprobs.clear();
+  return json;
+}
+
 bool OpenAiAnswer::stream(size_t index, const frontend::WorkerEvent& event, std::string text) {
   Choice& choice = choices_[index];
   if (!event.finished && text.empty()) return true;
   const bool first = !std::exchange(choice.begun, true);
   const int number = static_cast<int>(index);
-  return send_chunk(event.finished ? writer_.last_chunk(number, text, choice.answer.finish_reason, first) : writer_.chunk(number, text, first));
+  const std::string logprobs = logprobs_of(choice);
+  return send_chunk(event.finished ? writer_.last_chunk(number, text, choice.answer.finish_reason, first, logprobs) : writer_.chunk(number, text, first, logprobs));
 }
 
 // false: the client is gone, or does not read; the answer has ended.
@@ -128,7 +144,10 @@ void OpenAiAnswer::complete() {
     return;
   }
   std::vector<text::OpenAiChoice> answers;
-  for (Choice& choice : choices_) answers.push_back(std::move(choice.answer));
+  for (Choice& choice : choices_) {
+    choice.answer.logprobs = logprobs_of(choice);
+    answers.push_back(std::move(choice.answer));
+  }
   reply_->send({200, "application/json", writer_.whole(answers, usage_), {}});
 }
 

@@ -21,6 +21,8 @@ struct OpenAiAnswerOptions {
   int choices_per_prompt = 1;
   std::vector<std::string> prompts;  // by prompt, that the texts of its choices begin with; none: without echo
   bool prompt_only = false;          // what is generated is not shown
+  bool logprobs = false;             // were asked for
+  text::OpenAiKind kind = text::OpenAiKind::kCompletion;
   std::string prompt_field;          // of the request, for complaints about the prompt
   size_t max_bytes = 0;              // of all texts of a whole answer
 };
@@ -48,11 +50,15 @@ class OpenAiAnswer : public std::enable_shared_from_this<OpenAiAnswer> {
     text::OpenAiChoice answer;  // of a stream: without the text
     bool begun = false;
     bool finished = false;      // its last event is there
+    std::vector<text::TokenChoices> logprobs;  // of tokens that were not sent yet
+    int64_t characters = 0;     // of its text before these
   };
 
   bool on_event(size_t index, const frontend::WorkerEvent& event) EXCLUDES(mutex_);
   void on_done(size_t index, const std::optional<Error>& failure) EXCLUDES(mutex_);
   bool take(size_t index, const frontend::WorkerEvent& event) REQUIRES(mutex_);
+  void take_logprobs(Choice& choice, const frontend::WorkerEvent& event) REQUIRES(mutex_);
+  [[nodiscard]] std::string logprobs_of(Choice& choice) REQUIRES(mutex_);
   [[nodiscard]] bool stream(size_t index, const frontend::WorkerEvent& event, std::string text) REQUIRES(mutex_);
   [[nodiscard]] bool send_chunk(std::string events) REQUIRES(mutex_);
   void complete() REQUIRES(mutex_);

@@ -62,6 +62,10 @@ void WorkerStreamClient::leave() {
 
 void WorkerStreamClient::OnReadDone(bool ok) {
   if (ok) {
+    if (received_.has_stats()) {
+      MutexLock lock(mutex_);
+      figures_ = from_proto(received_.stats());
+    }
     for (pb::Event& event : *received_.mutable_events()) deliver(event);
     StartRead(&received_);
     return;
@@ -99,6 +103,11 @@ void WorkerStreamClient::OnDone(const grpc::Status& status) {
   MutexLock lock(mutex_);
   done_ = true;
   changed_.notify_all();
+}
+
+std::optional<frontend::EngineFigures> WorkerStreamClient::engine_figures() {
+  MutexLock lock(mutex_);
+  return figures_;
 }
 
 void WorkerStreamClient::deliver(pb::Event& event) {

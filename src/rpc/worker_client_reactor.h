@@ -39,6 +39,9 @@ class WorkerStreamClient final : public grpc::ClientBidiReactor<worker::v1::Comm
   // Ends the stream and waits until gRPC is done with it. What still runs ends as cancelled. Never by a thread that calls observers.
   void leave() EXCLUDES(mutex_);
 
+  // What the worker's engine said last.
+  [[nodiscard]] std::optional<frontend::EngineFigures> engine_figures() EXCLUDES(mutex_);
+
   void OnReadDone(bool ok) override EXCLUDES(mutex_);
   void OnWriteDone(bool ok) override EXCLUDES(mutex_);
   void OnDone(const grpc::Status& status) override EXCLUDES(mutex_);
@@ -55,6 +58,7 @@ class WorkerStreamClient final : public grpc::ClientBidiReactor<worker::v1::Comm
   Mutex mutex_;
   CondVar changed_;
   std::unordered_map<uint64_t, std::shared_ptr<frontend::RequestObserver>> running_ GUARDED_BY(mutex_);
+  std::optional<frontend::EngineFigures> figures_ GUARDED_BY(mutex_);
   worker::v1::Commands waiting_ GUARDED_BY(mutex_);
   uint64_t next_id_ GUARDED_BY(mutex_) = 1;
   bool writing_ GUARDED_BY(mutex_) = false;

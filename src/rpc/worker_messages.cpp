@@ -18,6 +18,7 @@ void fill(pb::GenerateRequest& message, const text::GenerationRequest& request) 
   message.set_prompt(request.prompt);
   message.mutable_prompt_ids()->Assign(request.prompt_ids.begin(), request.prompt_ids.end());
   message.set_is_chat(request.is_chat);
+  message.set_cache_salt(request.cache_salt);
   pb::Sampling& sampling = *message.mutable_sampling();
   sampling.set_max_tokens(request.sampling.max_tokens);
   sampling.set_temperature(request.sampling.temperature);
@@ -26,6 +27,14 @@ void fill(pb::GenerateRequest& message, const text::GenerationRequest& request) 
   if (request.sampling.seed) sampling.set_seed(*request.sampling.seed);
   for (const std::string& stop : request.sampling.stop) sampling.add_stop(stop);
   sampling.set_ignore_eos(request.sampling.ignore_eos);
+  sampling.set_min_tokens(request.sampling.min_tokens);
+  sampling.set_min_p(request.sampling.min_p);
+  sampling.set_repetition_penalty(request.sampling.repetition_penalty);
+  sampling.set_presence_penalty(request.sampling.presence_penalty);
+  sampling.set_frequency_penalty(request.sampling.frequency_penalty);
+  for (const auto& [id, bias] : request.sampling.logit_bias) (*sampling.mutable_logit_bias())[id] = bias;
+  sampling.mutable_stop_token_ids()->Assign(request.sampling.stop_token_ids.begin(), request.sampling.stop_token_ids.end());
+  if (request.sampling.logprobs) sampling.set_logprobs(*request.sampling.logprobs);
 }
 
 void fill(pb::PredictRequest& message, const handler::Request& request) {
@@ -48,6 +57,7 @@ frontend::WorkerEvent generated(pb::GenerateEvent& message) {
   event.bytes = std::move(*message.mutable_text());
   event.token_id = message.token_id();
   event.step_ms = message.step_ms();
+  for (pb::TokenLogprob& token : *message.mutable_logprobs()) event.logprobs.push_back({token.id(), token.logprob(), std::move(*token.mutable_bytes())});
   if (message.has_finish()) {
     event.finished = frontend::FinishedInfo{message.finish().reason(), message.finish().prompt_tokens(),
                                             message.finish().completion_tokens(), message.finish().median_step_ms()};
@@ -79,6 +89,20 @@ frontend::WorkerEvent to_worker_event(pb::Event& event) {
   return event.has_generated() ? generated(*event.mutable_generated()) : answered(*event.mutable_answered());
 }
 
+frontend::EngineFigures from_proto(const pb::EngineStats& stats) {
+  return {stats.running(), stats.pages_held(), stats.pages(), stats.prefix_queries(), stats.prefix_hits(), stats.preemptions()};
+}
+
+void fill(pb::EngineStats& message, const engine::EngineStats& stats) {
+  message.set_running(stats.running);
+  message.set_waiting(stats.waiting);
+  message.set_pages_held(stats.pages_held);
+  message.set_pages(stats.pages);
+  message.set_prefix_queries(stats.prefix_queries);
+  message.set_prefix_hits(stats.prefix_hits);
+  message.set_preemptions(stats.preemptions);
+}
+
 Error to_error(const pb::End& end) {
   const bool known = end.code() > 0 && end.code() <= grpc::StatusCode::UNAUTHENTICATED;  // others are no value of the enumeration
   return to_error(grpc::Status(known ? static_cast<grpc::StatusCode>(end.code()) : grpc::StatusCode::INTERNAL, end.message()));
@@ -97,6 +121,15 @@ text::GenerationRequest from_proto(const pb::GenerateRequest& request) {
   if (sampling.has_seed()) result.sampling.seed = sampling.seed();
   result.sampling.stop.assign(sampling.stop().begin(), sampling.stop().end());
   result.sampling.ignore_eos = sampling.ignore_eos();
+  result.sampling.min_tokens = sampling.min_tokens();
+  result.sampling.min_p = sampling.min_p();
+  result.sampling.repetition_penalty = sampling.repetition_penalty();
+  result.sampling.presence_penalty = sampling.presence_penalty();
+  result.sampling.frequency_penalty = sampling.frequency_penalty();
+  result.sampling.logit_bias.assign(sampling.logit_bias().begin(), sampling.logit_bias().end());
+  result.sampling.stop_token_ids.assign(sampling.stop_token_ids().begin(), sampling.stop_token_ids().end());
+  if (sampling.has_logprobs()) result.sampling.logprobs = sampling.logprobs();
+  result.cache_salt = request.cache_salt();
   return result;
 }
 
@@ -114,6 +147,12 @@ pb::Event to_proto(engine::GenerationEvent& event) {
   message.set_text(std::move(event.text));
   message.set_token_id(event.token_id);
   message.set_step_ms(event.step_ms);
+  for (text::TokenLogprob& from : event.logprobs) {
+    pb::TokenLogprob* token = message.add_logprobs();
+    token->set_id(from.id);
+    token->set_logprob(from.logprob);
+    token->set_bytes(std::move(from.bytes));
+  }
   if (event.finished) {
     pb::Finish* finish = message.mutable_finish();
     finish->set_reason(event.reason == engine::FinishReason::kLength ? "length" : "stop");

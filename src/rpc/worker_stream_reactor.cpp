@@ -55,7 +55,9 @@ std::shared_ptr<handler::AnswerSink> make_sink(handler::Handler&, std::shared_pt
 text::GenerationRequest request_of(engine::Engine&, const pb::Command& command) { return from_proto(command.generate()); }
 handler::Request request_of(handler::Handler&, const pb::Command& command) { return from_proto(command.predict()); }
 
-size_t bytes_of(const pb::Event& event) { return 64 + event.generated().text().size() + event.answered().data().size(); }
+size_t bytes_of(const pb::Event& event) {
+  return 64 + event.generated().text().size() + 32 * static_cast<size_t>(event.generated().logprobs_size()) + event.answered().data().size();
+}
 
 }  // namespace
 
@@ -64,6 +66,7 @@ void WorkerStream::submit(const pb::Command& command, const Backend& backend, Ru
     MutexLock lock(mutex_);
     if (outcome_) return;
     running_.emplace(command.id(), Entry{std::move(running), nullptr});
+    engine_ = backend.engine;
   }
   if (command.has_generate() && backend.engine) hand_over(command.id(), *backend.engine, command);
   else if (command.has_predict() && backend.handler) hand_over(command.id(), *backend.handler, command);
@@ -197,6 +200,7 @@ WorkerStream::Next WorkerStream::advance() {
     sending_.Swap(&waiting_);
     sending_ends_.swap(waiting_ends_);
     waiting_bytes_ = 0;
+    if (const auto stats = engine_ ? engine_->stats() : std::nullopt) fill(*sending_.mutable_stats(), *stats);
     writing_ = true;
     write_began_ = Clock::now();
     return Next::kWrite;

@@ -81,6 +81,7 @@ class WorkerStream final : public std::enable_shared_from_this<WorkerStream> {
   std::vector<RunningRequest> sending_ends_;                           // of the requests whose last event is in it
   Mutex mutex_;
   std::unordered_map<uint64_t, Entry> running_ GUARDED_BY(mutex_);
+  const engine::Engine* engine_ GUARDED_BY(mutex_) = nullptr;  // that the requests go to, if it is one
   worker::v1::Events waiting_ GUARDED_BY(mutex_);
   size_t waiting_bytes_ GUARDED_BY(mutex_) = 0;
   std::vector<RunningRequest> waiting_ends_ GUARDED_BY(mutex_);

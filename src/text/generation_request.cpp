@@ -6,6 +6,7 @@
 #include "base/nearest_key.h"
 #include "base/utf8.h"
 #include "text/json_input.h"
+#include "text/token_fields.h"
 
 namespace penstock::text {
 namespace {
@@ -33,6 +34,12 @@ bool read_int(const Json& value, int64_t min, int& target) {
   return true;
 }
 
+bool read_number(const Json& value, double min, double max, double& target) {
+  if (!value.is_number()) return false;
+  target = value.get<double>();
+  return target >= min && target <= max;
+}
+
 bool read_stop(const Json& value, std::vector<std::string>& target) {
   if (value.is_string()) return read_stop(Json::array({value}), target);
   if (!value.is_array() || value.size() > kMaxStops) return false;
@@ -56,18 +63,24 @@ constexpr RequestField kFields[] = {
     {"max_new_tokens", "an integer >= 1", [](const Json& v, GenerationRequest& r) { return read_int(v, 1, r.sampling.max_tokens); }},
     {"max_tokens", "an integer >= 1", [](const Json& v, GenerationRequest& r) { return read_int(v, 1, r.sampling.max_tokens); }},
     {"temperature", "a number from 0 to 2",
+     [](const Json& v, GenerationRequest& r) { return read_number(v, 0, 2, r.sampling.temperature); }},
+    {"min_tokens", "an integer >= 0", [](const Json& v, GenerationRequest& r) { return read_int(v, 0, r.sampling.min_tokens); }},
+    {"min_p", "a number from 0 to 1", [](const Json& v, GenerationRequest& r) { return read_number(v, 0, 1, r.sampling.min_p); }},
+    {"repetition_penalty", "a number > 0 and <= 10",
+     [](const Json& v, GenerationRequest& r) { return read_number(v, 0, kMaxRepetitionPenalty, r.sampling.repetition_penalty) && r.sampling.repetition_penalty > 0; }},
+    {"presence_penalty", "a number from -2 to 2", [](const Json& v, GenerationRequest& r) { return read_number(v, -2, 2, r.sampling.presence_penalty); }},
+    {"frequency_penalty", "a number from -2 to 2", [](const Json& v, GenerationRequest& r) { return read_number(v, -2, 2, r.sampling.frequency_penalty); }},
+    {"logit_bias", kLogitBiasExpected, [](const Json& v, GenerationRequest& r) { return read_logit_bias(v, r.sampling.logit_bias); }},
+    {"stop_token_ids", kStopTokensExpected, [](const Json& v, GenerationRequest& r) { return read_stop_tokens(v, r.sampling.stop_token_ids); }},
+    {"ignore_eos", "true or false",
      [](const Json& v, GenerationRequest& r) {
-       if (!v.is_number()) return false;
-       r.sampling.temperature = v.get<double>();
-       return r.sampling.temperature >= 0 && r.sampling.temperature <= 2;
+       if (!v.is_boolean()) return false;
+       r.sampling.ignore_eos = v.get<bool>();
+       return true;
      }},
     {"top_k", "an integer >= 0", [](const Json& v, GenerationRequest& r) { return read_int(v, 0, r.sampling.top_k); }},
     {"top_p", "a number > 0 and <= 1",
-     [](const Json& v, GenerationRequest& r) {
-       if (!v.is_number()) return false;
-       r.sampling.top_p = v.get<double>();
-       return r.sampling.top_p > 0 && r.sampling.top_p <= 1;
-     }},
+     [](const Json& v, GenerationRequest& r) { return read_number(v, 0, 1, r.sampling.top_p) && r.sampling.top_p > 0; }},
     {"seed", "an integer from 0 to 2^64 - 1",
      [](const Json& v, GenerationRequest& r) {
        if (!v.is_number_unsigned()) return false;
@@ -101,6 +114,9 @@ Result<GenerationRequest> parse_object(std::string_view data) {
     if (auto problem = read_field(key, value, request)) return *problem;
   }
   if (request.prompt.empty()) return error(Code::kInvalidArgument, "field 'prompt': expected text, found nothing");
+  if (request.sampling.min_tokens > request.sampling.max_tokens) {
+    return error(Code::kInvalidArgument, "field 'min_tokens': expected at most max_tokens, {}, found {}", request.sampling.max_tokens, request.sampling.min_tokens);
+  }
   return request;
 }
 

@@ -64,6 +64,24 @@ TEST(GenerationRequest, NamesTheFieldThatIsOutOfRangeOrOfTheWrongType) {
   EXPECT_THAT(with("\"stop\": [" + seventeen + "]"), HasSubstr("field 'stop'"));
 }
 
+TEST(GenerationRequest, ReadsWhatSteersTheChoiceOfTokens) {
+  const SamplingParams sampling = parse_generation_request(R"({"prompt": "p", "min_tokens": 2, "min_p": 0.5, "repetition_penalty": 1.25, "presence_penalty": 1,
+      "frequency_penalty": -1, "logit_bias": {"3": 0.5}, "stop_token_ids": [9], "ignore_eos": true})").value().sampling;
+  EXPECT_EQ(sampling.min_tokens, 2);
+  EXPECT_EQ(sampling.min_p, 0.5);
+  EXPECT_EQ(sampling.repetition_penalty, 1.25);
+  EXPECT_EQ(sampling.presence_penalty, 1);
+  EXPECT_EQ(sampling.frequency_penalty, -1);
+  EXPECT_THAT(sampling.logit_bias, ElementsAre(std::pair(3, 0.5f)));
+  EXPECT_THAT(sampling.stop_token_ids, ElementsAre(9));
+  EXPECT_TRUE(sampling.ignore_eos);
+  const auto with = [](const std::string& member) { return refusal("{\"prompt\": \"p\", " + member + "}"); };
+  EXPECT_EQ(with("\"repetition_penalty\": 0"), "field 'repetition_penalty': expected a number > 0 and <= 10, found 0");
+  EXPECT_EQ(with("\"presence_penalty\": 3"), "field 'presence_penalty': expected a number from -2 to 2, found 3");
+  EXPECT_EQ(with("\"min_tokens\": 300"), "field 'min_tokens': expected at most max_tokens, 256, found 300");
+  EXPECT_THAT(with("\"logit_bias\": {\"a\": 1}"), HasSubstr("field 'logit_bias': expected an object"));
+}
+
 TEST(GenerationRequest, MaxNewTokensIsAnotherNameOfMaxTokens) {
   EXPECT_EQ(parse_generation_request(R"({"prompt": "p", "max_new_tokens": 7})").value().sampling.max_tokens, 7);
   EXPECT_EQ(parse_generation_request(R"({"prompt": "p", "max_tokens": 8, "max_new_tokens": 7})").value().sampling.max_tokens, 8);

@@ -38,26 +38,27 @@ std::string OpenAiWriter::whole(std::span<const OpenAiChoice> choices, const Ope
   for (size_t i = 0; i < choices.size(); ++i) {
     const std::string text = json_text(choices[i].text);
     const std::string content = is_chat_ ? R"("message":{"role":"assistant","content":)" + text + R"(,"refusal":null})" : "\"text\":" + text;
-    json += fmt::format(R"({}{{"index":{},{},"logprobs":null,"finish_reason":{}}})", i > 0 ? "," : "", i, content, json_text(choices[i].finish_reason));
+    json += fmt::format(R"({}{{"index":{},{},"logprobs":{},"finish_reason":{}}})", i > 0 ? "," : "", i, content, choices[i].logprobs,
+                        json_text(choices[i].finish_reason));
   }
   return json + "],\"usage\":" + usage_json(usage) + "}";
 }
 
-std::string OpenAiWriter::event(int index, std::string_view content, std::string_view finish_reason) const {
-  return fmt::format(R"({}{{"index":{},{},"logprobs":null,"finish_reason":{}}}{})", chunk_head_, index, content,
+std::string OpenAiWriter::event(int index, std::string_view content, std::string_view finish_reason, std::string_view logprobs) const {
+  return fmt::format(R"({}{{"index":{},{},"logprobs":{},"finish_reason":{}}}{})", chunk_head_, index, content, logprobs,
                      finish_reason.empty() ? "null" : json_text(finish_reason), chunk_tail_);
 }
 
-std::string OpenAiWriter::chunk(int index, std::string_view text, bool first) const {
+std::string OpenAiWriter::chunk(int index, std::string_view text, bool first, std::string_view logprobs) const {
   const std::string said = json_text(text);
-  if (!is_chat_) return event(index, "\"text\":" + said, "");
-  return event(index, fmt::format(R"("delta":{{{}"content":{}}})", first ? R"("role":"assistant",)" : "", said), "");
+  if (!is_chat_) return event(index, "\"text\":" + said, "", logprobs);
+  return event(index, fmt::format(R"("delta":{{{}"content":{}}})", first ? R"("role":"assistant",)" : "", said), "", logprobs);
 }
 
-std::string OpenAiWriter::last_chunk(int index, std::string_view text, std::string_view finish_reason, bool first) const {
-  if (!is_chat_) return event(index, "\"text\":" + json_text(text), finish_reason);
-  const std::string said = first || !text.empty() ? chunk(index, text, first) : "";
-  return said + event(index, "\"delta\":{}", finish_reason);
+std::string OpenAiWriter::last_chunk(int index, std::string_view text, std::string_view finish_reason, bool first, std::string_view logprobs) const {
+  if (!is_chat_) return event(index, "\"text\":" + json_text(text), finish_reason, logprobs);
+  const std::string said = first || !text.empty() || logprobs != "null" ? chunk(index, text, first, logprobs) : "";
+  return said + event(index, "\"delta\":{}", finish_reason, "null");
 }
 
 std::string OpenAiWriter::end(const OpenAiUsage& usage) const {

@@ -6,11 +6,10 @@
 #include <string_view>
 
 #include "base/error.h"
+#include "text/openai_logprobs.h"
 #include "text/openai_request.h"
 
 namespace penstock::text {
-
-enum class OpenAiKind { kCompletion, kChat };
 
 struct OpenAiUsage {
   int64_t prompt_tokens = 0;      // of each prompt once
@@ -20,6 +19,7 @@ struct OpenAiUsage {
 struct OpenAiChoice {
   std::string text;
   std::string finish_reason;      // "stop", "length"
+  std::string logprobs = "null";  // openai_logprobs()
 };
 
 // Threads: const and shared freely after construction.
@@ -31,15 +31,15 @@ class OpenAiWriter {
   [[nodiscard]] std::string whole(std::span<const OpenAiChoice> choices, const OpenAiUsage& usage) const;
 
   // Events, "data: {...}\n\n". A chat's first chunk of a choice carries the role together with the first text, so that the first chunk a client
-  // sees is the first token.
-  [[nodiscard]] std::string chunk(int index, std::string_view text, bool first) const;
+  // sees is the first token. `logprobs`: openai_logprobs() of the tokens that the chunk adds, "null" without.
+  [[nodiscard]] std::string chunk(int index, std::string_view text, bool first, std::string_view logprobs = "null") const;
   // Ends a choice. `text`: what is still to be said; in a chat it gets a chunk of its own before.
-  [[nodiscard]] std::string last_chunk(int index, std::string_view text, std::string_view finish_reason, bool first) const;
+  [[nodiscard]] std::string last_chunk(int index, std::string_view text, std::string_view finish_reason, bool first, std::string_view logprobs = "null") const;
   // The usage chunk if one was asked for, and the end of the stream.
   [[nodiscard]] std::string end(const OpenAiUsage& usage) const;
 
  private:
-  [[nodiscard]] std::string event(int index, std::string_view content, std::string_view finish_reason) const;
+  [[nodiscard]] std::string event(int index, std::string_view content, std::string_view finish_reason, std::string_view logprobs) const;
 
   const bool is_chat_;
   std::string head_;        // {"id":...,"model":"m", the start of a whole answer

@@ -6,6 +6,7 @@
 #include "base/nearest_key.h"
 #include "base/utf8.h"
 #include "text/json_input.h"
+#include "text/token_fields.h"
 
 namespace penstock::text {
 namespace {
@@ -38,6 +39,12 @@ bool is_number(const Json& value, double min, double max) {
   return value.is_number() && value.get<double>() >= min && value.get<double>() <= max;
 }
 
+bool read_number(const Json& value, double min, double max, double& target) {
+  if (!is_number(value, min, max)) return false;
+  target = value.get<double>();
+  return true;
+}
+
 bool read_bool(const Json& value, bool& target) {
   if (!value.is_boolean()) return false;
   target = value.get<bool>();
@@ -53,7 +60,6 @@ bool is_never(const Json&) { return false; }
 bool is_bool(const Json& value) { return value.is_boolean(); }
 bool is_anything(const Json&) { return true; }
 bool is_list(const Json& value) { return value.is_array(); }
-bool is_penalty(const Json& value) { return is_number(value, -2, 2); }
 
 bool read_stop(const Json& value, std::vector<std::string>& target) {
   if (value.is_string()) return read_stop(Json::array({value}), target);
@@ -128,14 +134,25 @@ constexpr HonouredField kHonoured[] = {
     {"max_tokens", kChat, "an integer >= 1", [](const Json& v, OpenAiDraft& d) { return read_int(v, 1, INT_MAX, d.max_tokens); }},
     {"max_completion_tokens", kChat, "an integer >= 1",
      [](const Json& v, OpenAiDraft& d) { return read_int(v, 1, INT_MAX, d.max_completion_tokens); }},
-    {"temperature", kBothApis, "a number from 0 to 2", [](const Json& v, OpenAiDraft& d) {
-       if (!is_number(v, 0, 2)) return false;
-       d.call.sampling.temperature = v.get<double>();
-       return true;
+    {"temperature", kBothApis, "a number from 0 to 2", [](const Json& v, OpenAiDraft& d) { return read_number(v, 0, 2, d.call.sampling.temperature); }},
+    {"top_p", kBothApis, "a number from 0 to 1", [](const Json& v, OpenAiDraft& d) { return read_number(v, 0, 1, d.call.sampling.top_p); }},
+    {"min_p", kBothApis, "a number from 0 to 1", [](const Json& v, OpenAiDraft& d) { return read_number(v, 0, 1, d.call.sampling.min_p); }},
+    {"presence_penalty", kBothApis, "a number from -2 to 2",
+     [](const Json& v, OpenAiDraft& d) { return read_number(v, -2, 2, d.call.sampling.presence_penalty); }},
+    {"frequency_penalty", kBothApis, "a number from -2 to 2",
+     [](const Json& v, OpenAiDraft& d) { return read_number(v, -2, 2, d.call.sampling.frequency_penalty); }},
+    {"repetition_penalty", kBothApis, "a number > 0 and <= 10", [](const Json& v, OpenAiDraft& d) {
+       return !is_zero(v) && read_number(v, 0, kMaxRepetitionPenalty, d.call.sampling.repetition_penalty);
      }},
-    {"top_p", kBothApis, "a number from 0 to 1", [](const Json& v, OpenAiDraft& d) {
-       if (!is_number(v, 0, 1)) return false;
-       d.call.sampling.top_p = v.get<double>();
+    {"logit_bias", kBothApis, kLogitBiasExpected, [](const Json& v, OpenAiDraft& d) { return read_logit_bias(v, d.call.sampling.logit_bias); }},
+    {"logprobs", kCompletions, "an integer from 0 to 5", [](const Json& v, OpenAiDraft& d) { return read_int(v, 0, 5, d.call.sampling.logprobs); }},
+    {"logprobs", kChat, "true or false", [](const Json& v, OpenAiDraft& d) { return read_bool(v, d.chat_logprobs); }},
+    {"top_logprobs", kChat, "an integer from 0 to 20", [](const Json& v, OpenAiDraft& d) { return read_int(v, 0, kMaxLogprobs, d.top_logprobs); }},
+    {"min_tokens", kBothApis, "an integer >= 0", [](const Json& v, OpenAiDraft& d) { return read_int(v, 0, INT_MAX, d.call.sampling.min_tokens); }},
+    {"stop_token_ids", kBothApis, kStopTokensExpected, [](const Json& v, OpenAiDraft& d) { return read_stop_tokens(v, d.call.sampling.stop_token_ids); }},
+    {"cache_salt", kBothApis, "a text of at most 256 bytes", [](const Json& v, OpenAiDraft& d) {
+       if (!v.is_string() || v.get_ref<const std::string&>().size() > 256) return false;
+       d.call.cache_salt = v.get<std::string>();
        return true;
      }},
     {"top_k", kBothApis, "an integer >= -1 (-1 and 0: off)", [](const Json& v, OpenAiDraft& d) {
@@ -179,17 +196,8 @@ struct NeutralField {
 };
 
 constexpr NeutralField kNeutral[] = {
-    {"presence_penalty", kBothApis, is_penalty, "a number from -2 to 2", is_zero, "0"},
-    {"frequency_penalty", kBothApis, is_penalty, "a number from -2 to 2", is_zero, "0"},
-    {"repetition_penalty", kBothApis, [](const Json& v) { return is_number(v, 0, 1e9) && !is_zero(v); }, "a number > 0", is_one, "1"},
     {"length_penalty", kBothApis, is_anything, "a number", is_one, "1"},
-    {"min_p", kBothApis, [](const Json& v) { return is_number(v, 0, 1); }, "a number from 0 to 1", is_zero, "0"},
-    {"min_tokens", kBothApis, [](const Json& v) { return is_integer(v, 0, INT_MAX); }, "an integer >= 0", is_zero, "0"},
-    {"logprobs", kCompletions, [](const Json& v) { return is_integer(v, 0, 5); }, "an integer from 0 to 5", is_never, "null"},
-    {"logprobs", kChat, is_bool, "true or false", is_false, "false"},
-    {"top_logprobs", kChat, [](const Json& v) { return is_integer(v, 0, 20); }, "an integer from 0 to 20", is_zero, "0"},
     {"prompt_logprobs", kBothApis, is_anything, "an integer", is_never, "null"},
-    {"logit_bias", kBothApis, [](const Json& v) { return v.is_object(); }, "an object of token ids and numbers from -100 to 100", is_empty, "{}"},
     {"suffix", kCompletions, [](const Json& v) { return v.is_string(); }, "a text", is_empty, "\"\""},
     {"response_format", kBothApis, [](const Json& v) { return v.is_object() && v.value("type", Json()).is_string(); },
      "{\"type\": \"text\"}", [](const Json& v) { return v.value("type", Json()) == "text"; }, "{\"type\": \"text\"}"},
@@ -209,7 +217,6 @@ constexpr NeutralField kNeutral[] = {
     {"echo", kChat, is_bool, "true or false", is_false, "false"},
     {"add_special_tokens", kCompletions, is_bool, "true or false", is_true, "true"},
     {"add_special_tokens", kChat, is_bool, "true or false", is_false, "false (the template writes them)"},
-    {"stop_token_ids", kBothApis, is_list, "a list", is_empty, "[]"},
     {"bad_words", kBothApis, is_list, "a list", is_empty, "[]"},
     {"allowed_token_ids", kBothApis, is_list, "a list", is_empty, "[]"},
     {"skip_special_tokens", kBothApis, is_bool, "true or false", is_true, "true"},
@@ -230,7 +237,7 @@ struct IgnoredField {
 constexpr IgnoredField kIgnored[] = {
     {"user", kBothApis},           {"metadata", kChat},          {"store", kChat},          {"service_tier", kBothApis},
     {"safety_identifier", kChat},  {"prompt_cache_key", kChat},  {"verbosity", kChat},      {"prompt_cache_retention", kChat},
-    {"parallel_tool_calls", kChat}, {"cache_salt", kBothApis},   {"request_id", kBothApis}, {"include_reasoning", kChat},
+    {"parallel_tool_calls", kChat}, {"request_id", kBothApis},   {"include_reasoning", kChat},
 };
 
 // "none", "auto"; nothing makes a model call a tool.
@@ -270,15 +277,6 @@ Json parse_openai_body(std::string_view body) {
   if (!json) throw OpenAiRefusal{json.error().message(), "", "invalid_json"};
   if (!json->is_object()) throw OpenAiRefusal{fmt::format("the request: expected a JSON object, found {}", shown(*json)), "", "invalid_json"};
   return std::move(*json);
-}
-
-bool read_token_ids(const Json& value, size_t limit, std::vector<int32_t>& ids) {
-  if (!value.is_array() || value.size() > limit) return false;
-  for (const Json& id : value) {
-    if (!is_integer(id, 0, INT32_MAX)) return false;
-    ids.push_back(id.get<int32_t>());
-  }
-  return true;
 }
 
 OpenAiRefusal unknown_openai_field(std::string_view name, const std::vector<std::string_view>& known) {

@@ -19,6 +19,8 @@ struct OpenAiDraft {
   std::optional<int> max_tokens;
   std::optional<int> max_completion_tokens;
   std::optional<int> best_of;
+  bool chat_logprobs = false;
+  int top_logprobs = 0;
   bool has_stream_options = false;
   bool offers_tools = true;      // tool_choice is not "none"
   std::string reasoning_effort;  // empty = not given
@@ -29,9 +31,6 @@ void read_openai_field(OpenAiApi api, const std::string& name, const nlohmann::j
 
 // The body of a request: a JSON object, at most 32 deep. Throws OpenAiRefusal.
 [[nodiscard]] nlohmann::json parse_openai_body(std::string_view body);
-
-// A list of at most `limit` ids, appended. false: it is something else.
-[[nodiscard]] bool read_token_ids(const nlohmann::json& value, size_t limit, std::vector<int32_t>& ids);
 
 [[nodiscard]] OpenAiRefusal unknown_openai_field(std::string_view name, const std::vector<std::string_view>& known);
 // "NAME: expected EXPECTED, found VALUE".

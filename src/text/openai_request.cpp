@@ -33,6 +33,10 @@ void check_together(const OpenAiDraft& draft) {
   if (prompts * static_cast<size_t>(call.num_choices) > kMaxChoices) {
     refuse("n", fmt::format("n: {} choices of {} prompts; expected at most {} in all", call.num_choices, prompts, kMaxChoices));
   }
+  if (draft.top_logprobs > 0 && !draft.chat_logprobs) refuse("top_logprobs", "top_logprobs: only goes with \"logprobs\": true");
+  if (call.echo && call.sampling.logprobs) {
+    throw OpenAiRefusal{"logprobs: those of a prompt are not supported; expected null with \"echo\": true", "logprobs", "unsupported_value"};
+  }
   if (call.echo && !call.prompt_ids.empty()) refuse("echo", "echo: a prompt of token ids has no text to repeat; expected false");
 }
 
@@ -64,6 +68,17 @@ void take_chat(std::string_view body, OpenAiDraft& draft) {
   if (!variables.empty()) draft.call.variables = variables.dump();
 }
 
+// The last field that depends on another: max_tokens is known.
+OpenAiCall finished(OpenAiDraft draft) {
+  SamplingParams& sampling = draft.call.sampling;
+  if (sampling.min_tokens > sampling.max_tokens) {
+    throw OpenAiRefusal{fmt::format("min_tokens: expected at most max_tokens, which is {}, found {}", sampling.max_tokens, sampling.min_tokens), "min_tokens",
+                        "invalid_value"};
+  }
+  if (draft.chat_logprobs) sampling.logprobs = draft.top_logprobs;
+  return std::move(draft.call);
+}
+
 template <typename Parse>
 OpenAiBody refusals_of(Parse parse) {
   try {
@@ -81,7 +96,7 @@ OpenAiBody parse_completion_request(std::string_view body) {
     const int max_tokens = draft.max_tokens.value_or(kCompletionTokens);
     draft.call.prompt_only = max_tokens == 0;
     draft.call.sampling.max_tokens = std::max(1, max_tokens);
-    return std::move(draft.call);
+    return finished(std::move(draft));
   });
 }
 
@@ -90,7 +105,7 @@ OpenAiBody parse_chat_request(std::string_view body) {
     OpenAiDraft draft = read_fields(kChat, parse_openai_body(body));
     take_chat(body, draft);
     draft.call.sampling.max_tokens = draft.max_completion_tokens.value_or(draft.max_tokens.value_or(INT_MAX));
-    return std::move(draft.call);
+    return finished(std::move(draft));
   });
 }
 

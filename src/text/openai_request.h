@@ -29,6 +29,7 @@ struct OpenAiCall {
   std::vector<std::string> prompts;
   std::vector<std::vector<int32_t>> prompt_ids;
   bool echo = false;            // the answer begins with the prompt
+  std::string cache_salt;       // GenerationRequest's, of this client's requests
   bool prompt_only = false;     // max_tokens: 0; sampling.max_tokens is 1 then, and the token is not shown
 
   // Chat completions, for ChatTemplate::render().
@@ -40,7 +41,7 @@ struct OpenAiCall {
 
 using OpenAiBody = std::variant<OpenAiCall, OpenAiRefusal>;
 
-// Fields that steer the generation are honoured within OpenAI's ranges. Fields that ask for what is not there (logprobs, penalties, ...) are
+// Fields that steer the generation are honoured within OpenAI's ranges. Fields that ask for what is not there (suffix, response_format, ...) are
 // accepted at the value that changes nothing and refused otherwise; fields without influence on the text (user, metadata, ...) are accepted.
 // null is as good as absent. docs/openai.md has the table.
 //

@@ -119,16 +119,42 @@ TEST(OpenAiRequest, NamesTheFieldThatIsOutOfRangeOrOfTheWrongType) {
   EXPECT_EQ(refused(parse_completion_request(completion_with(R"("temperature": 9)"))).param, "temperature");
 }
 
+TEST(OpenAiRequest, ReadsWhatSteersTheChoiceOfTokens) {
+  const OpenAiCall call = completion(completion_with(
+      R"("presence_penalty": -0.5, "frequency_penalty": 2, "repetition_penalty": 1.5, "min_p": 0.1, "min_tokens": 3, "logprobs": 0,
+         "logit_bias": {"5": 1, "70": -100}, "stop_token_ids": [1, 2], "cache_salt": "s")"));
+  EXPECT_EQ(call.sampling.presence_penalty, -0.5);
+  EXPECT_EQ(call.sampling.frequency_penalty, 2);
+  EXPECT_EQ(call.sampling.repetition_penalty, 1.5);
+  EXPECT_EQ(call.sampling.min_p, 0.1);
+  EXPECT_EQ(call.sampling.min_tokens, 3);
+  EXPECT_EQ(call.sampling.logprobs, 0);
+  EXPECT_EQ(call.sampling.logit_bias, (std::vector<std::pair<int32_t, float>>{{5, 1.0f}, {70, -100.0f}}));
+  EXPECT_EQ(call.sampling.stop_token_ids, (std::vector<int32_t>{1, 2}));
+  EXPECT_EQ(call.cache_salt, "s");
+  EXPECT_EQ(chat(chat_with(R"("logprobs": true, "top_logprobs": 4)")).sampling.logprobs, 4);
+  EXPECT_EQ(chat(chat_with(R"("logprobs": true)")).sampling.logprobs, 0);
+  EXPECT_EQ(chat(chat_with(R"("logprobs": false, "top_logprobs": 0)")).sampling.logprobs, std::nullopt);
+}
+
+TEST(OpenAiRequest, NamesTheFieldOfTokensThatIsWrong) {
+  EXPECT_EQ(refusal(R"("logit_bias": {"5": 101})"), "logit_bias: expected an object of at most 1024 token ids and numbers from -100 to 100, found an object");
+  for (const char* bad : {R"({"x": 1})", R"({"-1": 1})", R"({"5 ": 1})", R"({"5": "1"})", R"({"99999999999": 1})", "[]"}) {
+    EXPECT_THAT(refusal(std::string("\"logit_bias\": ") + bad), HasSubstr("logit_bias: expected")) << bad;
+  }
+  EXPECT_THAT(refusal(R"("stop_token_ids": [-1])"), HasSubstr("stop_token_ids: expected a list of at most 64 token ids"));
+  EXPECT_EQ(refusal(R"("repetition_penalty": 0)"), "repetition_penalty: expected a number > 0 and <= 10, found 0");
+  EXPECT_EQ(refusal(R"("min_tokens": 17)"), "min_tokens: expected at most max_tokens, which is 16, found 17");
+  EXPECT_EQ(chat_refusal(R"("top_logprobs": 2)"), "top_logprobs: only goes with \"logprobs\": true");
+  EXPECT_EQ(refusal(R"("logprobs": 1, "echo": true)"), "logprobs: those of a prompt are not supported; expected null with \"echo\": true");
+}
+
 TEST(OpenAiRequest, WhatIsNotThereIsAcceptedAtTheValueThatChangesNothing) {
   EXPECT_EQ(refusal(R"("presence_penalty": 0, "frequency_penalty": 0.0, "repetition_penalty": 1.0, "min_p": 0, "min_tokens": 0, "logprobs": null,
                        "logit_bias": {}, "suffix": "", "stop_token_ids": [], "skip_special_tokens": true)"),
             "accepted");
   EXPECT_EQ(chat_refusal(R"("logprobs": false, "top_logprobs": null, "response_format": {"type": "text"}, "tool_choice": "auto", "logit_bias": null)"),
             "accepted");
-  EXPECT_EQ(refusal(R"("presence_penalty": 0.5)"), "presence_penalty: 0.5 is not supported; expected 0");
-  EXPECT_EQ(refusal(R"("logprobs": 0)"), "logprobs: 0 is not supported; expected null");
-  EXPECT_EQ(chat_refusal(R"("logprobs": true)"), "logprobs: true is not supported; expected false");
-  EXPECT_EQ(refusal(R"("logit_bias": {"5": 1})"), "logit_bias: an object is not supported; expected {}");
   EXPECT_EQ(refusal(R"("suffix": "s")"), "suffix: \"s\" is not supported; expected \"\"");
   EXPECT_EQ(refusal(R"("best_of": 3)"), "best_of: 3 is not supported; expected n, which is 1");
   EXPECT_THAT(chat_refusal(R"("response_format": {"type": "json_object"})"), HasSubstr("response_format: an object is not supported"));

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "text/openai_fields.h"
+#include "text/token_fields.h"
 
 namespace penstock::text {
 namespace {

@@ -15,6 +15,17 @@ std::vector<std::string> split_words(const std::string& text) {
   return words;
 }
 
+// What a request asks for, as it came over the wire.
+std::vector<std::string> sampling_words(const text::GenerationRequest& request) {
+  const text::SamplingParams& s = request.sampling;
+  std::vector<std::string> words = {fmt::format("min_tokens={}", s.min_tokens), fmt::format("min_p={}", s.min_p), fmt::format("repetition={}", s.repetition_penalty),
+                                    fmt::format("presence={}", s.presence_penalty), fmt::format("frequency={}", s.frequency_penalty)};
+  for (const auto& [id, bias] : s.logit_bias) words.push_back(fmt::format("bias[{}]={}", id, bias));
+  for (const int32_t id : s.stop_token_ids) words.push_back(fmt::format("stop={}", id));
+  words.push_back("salt=" + request.cache_salt);
+  return words;
+}
+
 }  // namespace
 
 FakeEngine::FakeEngine(FakeEngineOptions options) : options_(options), thread_([this] { loop(); }) {}
@@ -30,6 +41,16 @@ FakeEngine::~FakeEngine() {
 
 engine::EngineInfo FakeEngine::info() const { return {"FakeForCausalLM", options_.max_sequence_tokens, options_.max_concurrent, 2}; }
 
+std::optional<engine::EngineStats> FakeEngine::stats() const {
+  MutexLock lock(mutex_);
+  engine::EngineStats stats = stats_;
+  stats.running = static_cast<int64_t>(std::min(requests_.size(), static_cast<size_t>(options_.max_concurrent)));
+  stats.waiting = static_cast<int64_t>(requests_.size()) - stats.running;
+  stats.pages = 10;
+  stats.pages_held = static_cast<int64_t>(requests_.size());
+  return stats;
+}
+
 Result<engine::RequestId> FakeEngine::submit(const text::GenerationRequest& request, std::shared_ptr<engine::EventSink> sink) {
   auto words = split_words(request.prompt);
   for (const int32_t id : request.prompt_ids) words.push_back(std::to_string(id));
@@ -38,9 +59,12 @@ Result<engine::RequestId> FakeEngine::submit(const text::GenerationRequest& requ
   }
   if (words.empty()) words.emplace_back("_");
   if (words[0] == "[crash]") std::abort();
+  if (words[0] == "[sampling]") words = sampling_words(request);
   MutexLock lock(mutex_);
   if (draining_) return Error(Code::kUnavailable, "the engine is stopping");
   const auto id = next_id_++;
+  stats_.prefix_queries += static_cast<int64_t>(words.size());
+  stats_.prefix_hits += 1;
   requests_.push_back(std::make_shared<Running>(Running{id, request, std::move(sink), std::move(words)}));
   return id;
 }
@@ -96,6 +120,10 @@ bool FakeEngine::step(Running& request) const {
   event.text = request.words[static_cast<size_t>(request.steps) % request.words.size()] + " ";
   if (rule == "[big]") event.text.assign(16384, 'x');
   if (rule == "[clock]") event.text = std::to_string(std::chrono::nanoseconds(Clock::now().time_since_epoch()).count());
+  if (request.request.sampling.logprobs) {
+    event.logprobs.assign(static_cast<size_t>(*request.request.sampling.logprobs) + 1, {request.steps, -0.5, event.text});
+    for (size_t i = 1; i < event.logprobs.size(); ++i) event.logprobs[i] = {static_cast<int32_t>(i), -1.0 * static_cast<double>(i), "w" + std::to_string(i)};
+  }
   event.token_id = request.steps++;
   event.step_ms = to_seconds(options_.step) * 1e3;
   const int most = std::min(request.request.sampling.max_tokens, options_.max_sequence_tokens - static_cast<int>(request.words.size()));

@@ -23,6 +23,7 @@ struct FakeEngineOptions {
 //   [hang]   nothing is ever sent          [big]    every piece is 16 KiB
 //   [crash]  the process aborts            [error]  the generation ends with an INTERNAL error
 //   [clock]  every piece is the monotonic clock in nanoseconds; ends are not printed
+//   [sampling] the words are what the request asks for: min_tokens=0, ..., salt=...
 // Every end is printed on stderr: "request 3 cancelled after 7 steps".
 //
 // Threads: as engine::Engine; one thread of its own makes the steps.
@@ -32,6 +33,8 @@ class FakeEngine final : public engine::Engine {
   ~FakeEngine() override;
 
   [[nodiscard]] engine::EngineInfo info() const override;
+  // Of 10 pages, each request that it has holds one; every prompt was looked for, and its first token found.
+  [[nodiscard]] std::optional<engine::EngineStats> stats() const override;
   [[nodiscard]] Result<engine::RequestId> submit(const text::GenerationRequest& request, std::shared_ptr<engine::EventSink> sink) override;
   void cancel(engine::RequestId id) override;
   void drain() override;
@@ -49,7 +52,8 @@ class FakeEngine final : public engine::Engine {
   [[nodiscard]] bool step(Running& request) const;
 
   const FakeEngineOptions options_;
-  Mutex mutex_;
+  mutable Mutex mutex_;
+  engine::EngineStats stats_ GUARDED_BY(mutex_);
   CondVar stop_;
   bool stopping_ GUARDED_BY(mutex_) = false;
   bool draining_ GUARDED_BY(mutex_) = false;

@@ -46,9 +46,9 @@ class HttpServerTest(ManagementServerTest):
         found = {}
         for line in self.metrics(query).text.splitlines():
             if line.startswith("# "):
-                self.assertRegex(line, r"^# (HELP \w+ .|TYPE \w+ (counter|gauge|histogram)$)")
+                self.assertRegex(line, r"^# (HELP [\w:]+ .|TYPE [\w:]+ (counter|gauge|histogram)$)")
                 continue
-            self.assertRegex(line, r'^\w+(\{(\w+="[^"]*",)+\})? [0-9.e+-]+$')
+            self.assertRegex(line, r'^[\w:]+(\{(\w+="[^"]*",)+\})? [0-9.e+-]+$')
             name, value = line.rsplit(" ", 1)
             found[name] = float(value)
         return found

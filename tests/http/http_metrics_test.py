@@ -36,6 +36,49 @@ class MetricsPortTest(HttpServerTest):
                                                               "penstock_workers")], [0, 0, 1, 1])
 
 
+class EngineMetricsTest(HttpServerTest):
+    """vLLM's names, of the fake worker's engine."""
+    MODEL = 'model_name="tiny",model_version="1.0",'
+
+    def test_a_generation_is_counted_by_its_tokens_and_its_end(self):
+        before = self.samples()
+        answer = self.infer("POST", "/v1/completions", json.dumps({"model": "tiny", "prompt": "a b c", "max_tokens": 4}))
+        self.assertEqual(answer.status, 200)
+        expected = {
+            f"vllm:prompt_tokens_total{{{self.MODEL}}}": 3,
+            f"vllm:generation_tokens_total{{{self.MODEL}}}": 4,
+            f'vllm:request_success_total{{{self.MODEL}finished_reason="length",}}': 1,
+            f"vllm:time_to_first_token_seconds_count{{{self.MODEL}}}": 1,
+            f"vllm:inter_token_latency_seconds_count{{{self.MODEL}}}": 3,
+            f"vllm:e2e_request_latency_seconds_count{{{self.MODEL}}}": 1,
+            f'vllm:request_prompt_tokens_bucket{{{self.MODEL}le="5.0",}}': 1,
+            f'vllm:prefix_cache_queries_total{{{self.MODEL}engine="0",}}': 3,
+            f'vllm:prefix_cache_hits_total{{{self.MODEL}engine="0",}}': 1,
+        }
+
+        def counted():
+            after = self.samples()
+            return all(after.get(name, 0) - before.get(name, 0) == value for name, value in expected.items())
+
+        wait_until(counted, what="the generation is counted")
+        self.assertEqual(self.samples()[f'vllm:kv_cache_usage_perc{{{self.MODEL}engine="0",}}'], 0)
+        self.assertEqual(self.samples()[f"vllm:num_requests_running{{{self.MODEL}}}"], 0)
+
+    def test_what_runs_and_what_it_holds_are_gauges(self):
+        body = json.dumps({"model": "tiny", "prompt": "a", "max_tokens": 2000, "stream": True}).encode()
+        with self.connect() as client:
+            client.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            client.recv(1)
+
+            def running():
+                samples = self.samples()
+                return (samples[f"vllm:num_requests_running{{{self.MODEL}}}"], samples.get(f'vllm:kv_cache_usage_perc{{{self.MODEL}engine="0",}}')) == (1, 0.1)
+
+            wait_until(running, what="the stream is seen")
+        wait_until(lambda: self.samples()[f"vllm:num_requests_running{{{self.MODEL}}}"] == 0, what="the client's end is seen")
+        self.assertEqual(self.samples()[f'vllm:kv_cache_usage_perc{{{self.MODEL}engine="0",}}'], 0)
+
+
 class RequestCountsTest(HttpServerTest):
     def grown(self, call):
         """What has become larger by the call, and by how much."""

@@ -173,6 +173,32 @@ class OpenAiServerTest(HttpServerTest):
         self.assertEqual(events[-1]["usage"], {"prompt_tokens": 3, "completion_tokens": 3, "total_tokens": 6})
         self.assertEqual([event["usage"] for event in events[:-1]], [None] * 3)
 
+    def test_log_probabilities_of_a_completion_are_four_lists_streamed_or_not(self):
+        expected = {"tokens": ["a ", "b "], "token_logprobs": [-0.5, -0.5], "top_logprobs": [{"a ": -0.5, "w1": -1.0, "w2": -2.0}, {"b ": -0.5, "w1": -1.0, "w2": -2.0}],
+                    "text_offset": [0, 2]}
+        self.assertEqual(self.complete(max_tokens=2, logprobs=2).json["choices"][0]["logprobs"], expected)
+        streamed = {key: [] for key in expected}
+        for event in events_of(self.complete(max_tokens=2, logprobs=2, stream=True).body):
+            for key, values in event["choices"][0]["logprobs"].items():
+                streamed[key] += values
+        self.assertEqual(streamed, expected)
+
+    def test_log_probabilities_of_a_chat_are_a_list_of_tokens_streamed_or_not(self):
+        token = {"token": "<|begin|> ", "logprob": -0.5, "bytes": list(b"<|begin|> "), "top_logprobs": [{"token": "w1", "logprob": -1.0, "bytes": [119, 49]}]}
+        self.assertEqual(self.chat(max_tokens=1, logprobs=True, top_logprobs=1).json["choices"][0]["logprobs"], {"content": [token], "refusal": None})
+        events = events_of(self.chat(max_tokens=1, logprobs=True, top_logprobs=1, stream=True).body)
+        self.assertEqual([event["choices"][0]["logprobs"] for event in events], [{"content": [token], "refusal": None}, None])
+        self.assertIsNone(self.chat(max_tokens=1).json["choices"][0]["logprobs"])
+
+    def test_everything_that_steers_the_choice_of_tokens_reaches_the_worker(self):
+        asked = {"min_tokens": 2, "min_p": 0.25, "repetition_penalty": 1.5, "presence_penalty": -0.5, "frequency_penalty": 0.75, "logit_bias": {"7": -100},
+                 "stop_token_ids": [3, 4]}
+        said = "min_tokens=2 min_p=0.25 repetition=1.5 presence=-0.5 frequency=0.75 bias[7]=-100 stop=3 stop=4 salt=127.0.0.1 mine "
+        text = self.complete(prompt="[sampling]", max_tokens=9, cache_salt="mine", **asked).json["choices"][0]["text"]
+        self.assertEqual(text.replace("\n", " "), said)
+        text = self.infer("POST", "/predictions/tiny", json.dumps({"prompt": "[sampling]", "max_tokens": 9, **asked})).text
+        self.assertEqual(text.replace("\n", " "), said.replace("mine", ""))
+
     def test_a_chat_answer_has_every_required_key(self):
         answer = self.chat(max_completion_tokens=2).json
         self.assertTrue(answer["id"].startswith("chatcmpl-"))
@@ -219,7 +245,10 @@ class OpenAiServerTest(HttpServerTest):
         cases = [
             (self.complete(temperature=-3), "temperature", "invalid_value"),
             (self.complete(prompt=""), "prompt", "invalid_value"),
-            (self.complete(logprobs=2), "logprobs", "unsupported_value"),
+            (self.complete(logprobs=2, echo=True), "logprobs", "unsupported_value"),
+            (self.complete(logprobs=6), "logprobs", "invalid_value"),
+            (self.complete(logit_bias={"x": 1}), "logit_bias", "invalid_value"),
+            (self.chat(top_logprobs=2), "top_logprobs", "invalid_value"),
             (self.complete(max_tokns=2), "max_tokns", "unknown_parameter"),
             (self.complete(stream_options={"include_usage": True}), "stream_options", "invalid_value"),
             (self.chat(response_format={"type": "json_object"}), "response_format", "unsupported_value"),

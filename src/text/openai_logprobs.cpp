@@ -1,0 +1,68 @@
+#include "text/openai_logprobs.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "base/utf8.h"
+
+namespace penstock::text {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+double shown(double logprob) { return std::isfinite(logprob) ? std::max(logprob, -9999.0) : -9999.0; }
+
+// As the key of an object: no two tokens are alike.
+std::string token_key(const std::string& bytes) {
+  if (find_invalid_utf8(bytes) == std::string_view::npos) return bytes;
+  std::string key = "bytes:";
+  for (const char c : bytes) key += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
+  return key;
+}
+
+Json chat_token(const TokenLogprob& token) {
+  Json bytes = Json::array();
+  for (const char c : token.bytes) bytes.push_back(static_cast<unsigned char>(c));
+  return {{"token", token.bytes}, {"logprob", shown(token.logprob)}, {"bytes", std::move(bytes)}};
+}
+
+Json chat(std::span<const TokenChoices> tokens) {
+  Json content = Json::array();
+  for (const TokenChoices& choices : tokens) {
+    Json& token = content.emplace_back(chat_token(choices.front()));
+    token["top_logprobs"] = Json::array();
+    for (size_t i = 1; i < choices.size(); ++i) token["top_logprobs"].push_back(chat_token(choices[i]));
+  }
+  return {{"content", std::move(content)}, {"refusal", nullptr}};
+}
+
+// Bytes that begin a character: those of a token in its middle belong to it.
+int64_t characters_of(const std::string& bytes) {
+  return std::count_if(bytes.begin(), bytes.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; });
+}
+
+Json completion(std::span<const TokenChoices> tokens, int64_t& offset) {
+  Json names = Json::array(), logprobs = Json::array(), tops = Json::array(), offsets = Json::array();
+  for (const TokenChoices& choices : tokens) {
+    names.push_back(token_key(choices.front().bytes));
+    logprobs.push_back(shown(choices.front().logprob));
+    Json& top = tops.emplace_back(Json::object());
+    for (size_t i = 1; i < choices.size(); ++i) top[token_key(choices[i].bytes)] = shown(choices[i].logprob);
+    top[token_key(choices.front().bytes)] = shown(choices.front().logprob);
+    offsets.push_back(offset);
+    offset += characters_of(choices.front().bytes);
+  }
+  return {{"tokens", std::move(names)}, {"token_logprobs", std::move(logprobs)}, {"top_logprobs", std::move(tops)}, {"text_offset", std::move(offsets)}};
+}
+
+}  // namespace
+
+std::string openai_logprobs(OpenAiKind kind, std::span<const TokenChoices> tokens, int64_t& offset) {
+  const Json json = kind == OpenAiKind::kChat ? chat(tokens) : completion(tokens, offset);
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+}  // namespace penstock::text

@@ -1,0 +1,22 @@
+#pragma once
+// Log probabilities of tokens in the two shapes of OpenAI's HTTP API.
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "text/token_logprob.h"
+
+namespace penstock::text {
+
+enum class OpenAiKind { kCompletion, kChat };
+
+// A token of the answer and its alternatives: itself, then the most likely ones.
+using TokenChoices = std::vector<TokenLogprob>;
+
+// JSON. Chat: {"content": [{"token", "logprob", "bytes", "top_logprobs": [...]}], "refusal": null}, in which U+FFFD stands for what is no UTF-8. Completions:
+// {"tokens", "token_logprobs", "top_logprobs", "text_offset"}; there the token is always among its top_logprobs, and bytes that are no UTF-8 read "bytes:\xe2\x80".
+// What is impossible has -9999. `offset`: characters of the choice's text before these tokens; it goes on behind them.
+[[nodiscard]] std::string openai_logprobs(OpenAiKind kind, std::span<const TokenChoices> tokens, int64_t& offset);
+
+}  // namespace penstock::text
