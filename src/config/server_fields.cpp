@@ -3,7 +3,6 @@
 namespace penstock::config {
 namespace {
 
-constexpr const char* kLater = "not supported yet";
 constexpr const char* kJava = "not applicable: a setting of TorchServe's Java program";
 constexpr const char* kNetty = "not applicable: a setting of Netty; the front door sizes its threads by itself";
 constexpr const char* kPython = "not applicable: a setting of Python workers";

@@ -80,7 +80,12 @@ Result<std::shared_ptr<Job>> JobQueue::submit(Payload payload, JobOptions option
   const JobReporter& reporter = options_.reporter;
   if (reporter.meter) reporter.meter->submitted();
   std::shared_ptr<Job> displaced;
-  if (const auto refused = enqueue(job, displaced)) {
+  auto refused = enqueue(job, displaced);
+  if (refused && refused->code() == Code::kResourceExhausted) {
+    dispatch();  // what fills the queue may be about to start, by the thread that brought it
+    refused = enqueue(job, displaced);
+  }
+  if (refused) {
     reporter.ended({job->options_, job->worker_span_, job->submitted_, std::nullopt, refused});
     return *refused;
   }

@@ -14,7 +14,7 @@ namespace pb = penstock::worker::v1;
 constexpr size_t kManyWaitingBytes = 64 << 20;
 constexpr seconds kLongestWrite{20};
 // A request whose answer comes when so much waits is ended: its handler is faster than any reader.
-constexpr size_t kMaxWaitingBytes = 1 << 30;
+constexpr size_t kMaxWaitingBytes = 256 << 20;
 
 class GenerationSink final : public engine::EventSink {
  public:

@@ -105,7 +105,7 @@ class ModelLifeTest(ManagementServerTest):
             (Code.INVALID_ARGUMENT, lambda: self.register("/etc"), "inside the model store"),
             (Code.INVALID_ARGUMENT, lambda: self.register("one", "a/b"), "model name"),
             (Code.INVALID_ARGUMENT, lambda: self.register("one", "x", runtime="ruby"), "RuntimeType"),
-            (Code.INTERNAL, lambda: self.register("one", "x", handler="service.py:handle"), "service.py"),
+            (Code.INTERNAL, lambda: self.register("one", "x", handler="service.py:handle"), "model 'x'"),
             (Code.NOT_FOUND, lambda: self.scale("nobody", 1), "Model not found: nobody"),
             (Code.NOT_FOUND, lambda: self.scale("tiny", 1, version="9"), "Model version: 9"),
             (Code.INVALID_ARGUMENT, lambda: self.scale("tiny", 2, max_worker=1), "max_worker"),
