@@ -58,10 +58,10 @@ TEST_F(JitModelTest, InputsThatDoNotFitAreNamedWithTypeAndShape) {
 }
 
 TEST_F(JitModelTest, OnlyBadInputsAreTheClientsFault) {
-  const auto full = model("def forward(self, x):\n  raise RuntimeError('CUDA out of memory. Tried to allocate 20.00 GiB')\n  return x\n");
+  const auto full = model("def forward(self, x):\n  assert False, 'CUDA out of memory. Tried to allocate 20.00 GiB'\n  return x\n");
   EXPECT_EQ(full->run({floats({1}, {2})}).error().code(), Code::kResourceExhausted);
   EXPECT_FALSE(full->broken());
-  const auto broken = model("def forward(self, x):\n  raise RuntimeError('CUDA error: device-side assert triggered')\n  return x\n");
+  const auto broken = model("def forward(self, x):\n  assert False, 'CUDA error: device-side assert triggered'\n  return x\n");
   EXPECT_EQ(broken->run({floats({1}, {2})}).error().code(), Code::kInternal);
   EXPECT_TRUE(broken->broken());
 }
