@@ -36,7 +36,7 @@ struct ServeRankOptions {
   int max_sequence_tokens = 0;  // 0 = the model's
   std::string dtype = "auto";   // auto, fp32, bf16
   int kv_cache_mb = 0;          // MiB for keys and values; 0 = by itself
-  std::string quantization = "auto";  // auto, none, int8, int4
+  std::string quantization = "none";  // auto, none, int8, int4
   std::string parallel = "pp";  // how the ranks share the model: pp, tp, pptp
 };
 int run_serve_rank(const ServeRankOptions& options);

@@ -30,7 +30,7 @@ struct HandlerConfig {
   int max_sequence_tokens = 0;       // prompt and completion together; 0 = what the model allows
   int max_concurrent = 8;            // sequences that one worker group generates at once
   ComputeType dtype = ComputeType::kAuto;
-  Quantization quantization = Quantization::kAuto;  // to what weights are rounded, `dtype` does not matter
+  Quantization quantization = Quantization::kNone;  // to what weights are rounded, `dtype` does not matter
   int kv_cache_mb = 0;               // MiB of each rank for keys and values; 0 = by itself (engine/kv_budget.h)
 };
 

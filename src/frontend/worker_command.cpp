@@ -59,7 +59,7 @@ Result<WorkerCommand> text_command(const ModelSpec& spec, const fs::path& progra
   if (handler.max_sequence_tokens > 0) {
     command.insert(command.end(), {"--max-sequence-tokens", std::to_string(handler.max_sequence_tokens)});
   }
-  if (handler.quantization != config::Quantization::kAuto) {
+  if (handler.quantization != config::Quantization::kNone) {
     command.insert(command.end(), {"--quantization", std::string(quantization_name(handler.quantization))});
   }
   // The worker says itself whether it can.

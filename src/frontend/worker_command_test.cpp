@@ -61,7 +61,7 @@ TEST_F(WorkerCommandTest, TextGenerationNamesTheDtypeAsTheWorkerTakesIt) {
 TEST_F(WorkerCommandTest, TextGenerationPassesTheQuantizationOn) {
   write_file_atomic(dir.path() / "config.json", "{}");
   EXPECT_THAT(worker_command(spec, programs).value().arguments, testing::Not(testing::Contains("--quantization")));
-  for (const auto& [quantization, name] : {std::pair(config::Quantization::kNone, "none"), std::pair(config::Quantization::kInt8, "int8"), std::pair(config::Quantization::kInt4, "int4")}) {
+  for (const auto& [quantization, name] : {std::pair(config::Quantization::kAuto, "auto"), std::pair(config::Quantization::kInt8, "int8"), std::pair(config::Quantization::kInt4, "int4")}) {
     spec.config.handler.quantization = quantization;
     const auto arguments = worker_command(spec, programs).value().arguments;
     EXPECT_THAT(std::vector(arguments.end() - 2, arguments.end()), ElementsAre("--quantization", name));
