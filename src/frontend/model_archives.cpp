@@ -9,18 +9,11 @@
 #include <utility>
 
 #include "base/file.h"
-#include "formats/gguf_model.h"
 
 namespace penstock::frontend {
 namespace {
 
 namespace fs = std::filesystem;
-
-bool holds_model(const fs::path& folder) {
-  std::error_code ignored;
-  return fs::exists(folder / "MAR-INF" / "MANIFEST.json", ignored) || fs::exists(folder / "config.json", ignored) ||
-         fs::exists(folder / "model-config.yaml", ignored) || formats::holds_gguf(folder);
-}
 
 // Where the model lies in an unpacked archive: at its top, or in the one folder there. Empty: nowhere.
 fs::path model_root(const fs::path& unpacked) {

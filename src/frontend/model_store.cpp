@@ -14,12 +14,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-bool holds_model(const fs::path& folder) {
-  std::error_code ignored;
-  return fs::exists(folder / "config.json", ignored) || fs::exists(folder / "model-config.yaml", ignored) ||
-         fs::exists(folder / "MAR-INF" / "MANIFEST.json", ignored) || formats::holds_gguf(folder);
-}
-
 bool is_archive_file(const fs::path& path) {
   std::error_code ignored;
   return is_archive_name(path.filename().string()) && fs::is_regular_file(path, ignored);
@@ -33,6 +27,12 @@ bool is_model_source(const fs::path& path) {
 }
 
 }  // namespace
+
+bool holds_model(const fs::path& folder) {
+  std::error_code ignored;
+  return fs::exists(folder / "config.json", ignored) || fs::exists(folder / "model-config.yaml", ignored) ||
+         fs::exists(folder / "MAR-INF" / "MANIFEST.json", ignored) || formats::holds_gguf(folder);
+}
 
 Result<ModelFolder> resolve_model(const std::optional<ModelStore>& store, const std::string& argument) {
   const size_t equals = argument.find('=');

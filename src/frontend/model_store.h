@@ -25,6 +25,9 @@ struct ModelFolder {
 // (names become parts of log paths).
 [[nodiscard]] std::optional<Error> check_model_name(std::string_view name);
 
+// A model lies there: its manifest, its settings, a Hugging Face directory or a GGUF file.
+[[nodiscard]] bool holds_model(const std::filesystem::path& folder);
+
 // A folder of model folders and archives.
 class ModelStore {
  public:

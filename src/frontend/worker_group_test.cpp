@@ -192,6 +192,16 @@ TEST_F(WorkerGroupTest, StopDrainsAndEndsTheProcesses) {
   for (const pid_t pid : pids) EXPECT_NE(::kill(pid, 0), 0);
 }
 
+TEST_F(WorkerGroupTest, ADrainCanBeShortened) {
+  WorkerGroup& group = start(kServe);
+  ASSERT_EQ(reports.next(), "ready: Fake");
+  reports.busy = true;
+  group.request_stop(Deadline::never());
+  group.request_stop(Deadline::after(milliseconds(50)));
+  EXPECT_EQ(reports.next(), "ended");
+  reports.busy = false;
+}
+
 TEST_F(WorkerGroupTest, AGroupThatStillLoadsStopsWithoutDraining) {
   client->not_ready = Error(Code::kDeadlineExceeded, "not yet");
   WorkerGroup& group = start(kServe);

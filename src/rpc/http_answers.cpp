@@ -19,7 +19,6 @@ class WholeAnswer final : public frontend::RequestObserver {
   bool on_event(const frontend::WorkerEvent& event) override EXCLUDES(mutex_) {
     MutexLock lock(mutex_);
     if (finished_) return false;
-    if (event.finished) info_ = *event.finished;
     text_ += event.bytes;
     return text_.size() <= limit_;  // the job ends as cancelled; on_done() says why
   }
@@ -33,7 +32,7 @@ class WholeAnswer final : public frontend::RequestObserver {
       } else if (failure) {
         response = error_response(*failure);
       } else {
-        response = {200, format_->whole_type(), format_->whole(text_, info_), {}};
+        response = {200, format_->whole_type(), format_->whole(text_), {}};
       }
     }
     reply_->send(std::move(response));
@@ -44,7 +43,6 @@ class WholeAnswer final : public frontend::RequestObserver {
   const std::shared_ptr<const TextFormat> format_;
   const size_t limit_;
   Mutex mutex_;
-  frontend::FinishedInfo info_ GUARDED_BY(mutex_);
   std::string text_ GUARDED_BY(mutex_);
   bool finished_ GUARDED_BY(mutex_) = false;
 };
@@ -58,7 +56,6 @@ class StreamedAnswer final : public frontend::RequestObserver {
   bool on_event(const frontend::WorkerEvent& event) override EXCLUDES(mutex_) {
     MutexLock lock(mutex_);
     if (finished_) return false;
-    if (event.finished) info_ = *event.finished;
     if (event.bytes.empty()) return true;
     begin();
     return reply_->chunk(format_->piece(event.bytes));
@@ -68,7 +65,6 @@ class StreamedAnswer final : public frontend::RequestObserver {
     if (std::exchange(finished_, true)) return;
     if (!begun_ && failure) return reply_->send(error_response(*failure));
     begin();
-    if (std::string rest = failure ? "" : format_->end(info_); !rest.empty()) (void)reply_->chunk(std::move(rest));
     reply_->end_stream(failure);
   }
 
@@ -79,7 +75,6 @@ class StreamedAnswer final : public frontend::RequestObserver {
   const std::shared_ptr<HttpReply> reply_;
   const std::shared_ptr<const TextFormat> format_;
   Mutex mutex_;  // held while the reply is called, which only queues: pieces and the end must not change places
-  frontend::FinishedInfo info_ GUARDED_BY(mutex_);
   bool begun_ GUARDED_BY(mutex_) = false;
   bool finished_ GUARDED_BY(mutex_) = false;
 };

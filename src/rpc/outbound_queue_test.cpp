@@ -40,6 +40,19 @@ TEST(OutboundQueue, CutsOffAReaderThatLagsBeyondTheLimit) {
   EXPECT_EQ(queue.outcome()->code(), Code::kResourceExhausted);
 }
 
+TEST(OutboundQueue, CutsOffAReaderForWhomTooManyBytesWait) {
+  OutboundQueue<std::string> queue(8, 100);
+  ASSERT_EQ(queue.push("in flight", 1000), Next::kWrite);
+  ASSERT_EQ(queue.push("1", 100), Next::kNothing);
+  ASSERT_EQ(queue.written(true), Next::kWrite);
+  ASSERT_EQ(queue.push("2", 101), Next::kNothing) << "what was taken waits no more";
+  EXPECT_FALSE(queue.closed());
+  EXPECT_EQ(queue.push("3", 1), Next::kNothing);
+  EXPECT_TRUE(queue.closed());
+  ASSERT_EQ(queue.written(true), Next::kFinish);
+  EXPECT_EQ(queue.outcome()->code(), Code::kResourceExhausted);
+}
+
 TEST(OutboundQueue, AbortDropsWhatWaitsAlsoAfterClose) {
   OutboundQueue<std::string> queue(8);
   ASSERT_EQ(queue.push("a"), Next::kWrite);

@@ -9,18 +9,16 @@ class PlainFormat final : public TextFormat {
  public:
   const char* whole_type() const override { return "text/plain; charset=utf-8"; }
   const char* stream_type() const override { return whole_type(); }
-  std::string whole(const std::string& text, const frontend::FinishedInfo&) const override { return text; }
+  std::string whole(const std::string& text) const override { return text; }
   std::string piece(const std::string& text) const override { return text; }
-  std::string end(const frontend::FinishedInfo&) const override { return ""; }
 };
 
 class JsonFormat final : public TextFormat {
  public:
   const char* whole_type() const override { return "application/json"; }
   const char* stream_type() const override { return whole_type(); }
-  std::string whole(const std::string& text, const frontend::FinishedInfo&) const override { return piece(text); }
+  std::string whole(const std::string& text) const override { return piece(text); }
   std::string piece(const std::string& text) const override { return nlohmann::json{{"text", text}}.dump(); }
-  std::string end(const frontend::FinishedInfo&) const override { return ""; }
 };
 
 }  // namespace

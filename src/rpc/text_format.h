@@ -3,9 +3,6 @@
 #include <memory>
 #include <string>
 
-#include "base/error.h"
-#include "frontend/worker_client.h"
-
 namespace penstock::rpc {
 
 // Threads: constant.
@@ -15,11 +12,9 @@ class TextFormat {
   [[nodiscard]] virtual const char* whole_type() const = 0;   // content types
   [[nodiscard]] virtual const char* stream_type() const = 0;
   // The answer in one piece.
-  [[nodiscard]] virtual std::string whole(const std::string& text, const frontend::FinishedInfo& info) const = 0;
+  [[nodiscard]] virtual std::string whole(const std::string& text) const = 0;
   // One chunk of a stream; `text` is UTF-8, not empty.
   [[nodiscard]] virtual std::string piece(const std::string& text) const = 0;
-  // The last chunk of a stream that ends well; empty: none.
-  [[nodiscard]] virtual std::string end(const frontend::FinishedInfo& info) const = 0;
 };
 
 // The text itself.

@@ -71,7 +71,6 @@ class WorkerStream final : public std::enable_shared_from_this<WorkerStream> {
 
   [[nodiscard]] Next advance() REQUIRES(mutex_);
   void act(Next next);
-  void end(uint64_t id, const std::optional<Error>& failure) EXCLUDES(mutex_);
   void taken(uint64_t id, std::function<void()> cancel) EXCLUDES(mutex_);
   template <typename Source>
   void hand_over(uint64_t id, Source& backend, const worker::v1::Command& command) EXCLUDES(mutex_);
