@@ -1,6 +1,8 @@
 #include "kernels/quantized_product.h"
 
 #include <algorithm>
+#include <utility>
+#include <vector>
 
 #include "kernels/parallel.h"
 #include "kernels/quantized_rows.h"
@@ -52,6 +54,37 @@ Task task_at(std::span<const QuantizedPart> parts, int64_t tiles, int64_t index,
   return {parts[part], tile, first, std::min(rows, first + kRowBlock)};
 }
 
+void multiply_rounded(const QuantizedWeight& weight, const float* x, int64_t rows, float* y, const TileKernels& kernels) {
+  QuantizedRows rounded(rows, weight.columns(), kernels.rows_at_once);
+  if (rows < 2 * kRowsPerTask) {
+    rounded.set(0, rows, x);
+  } else {
+    parallel_for(0, rows, kRowsPerTask, [&](int64_t first, int64_t end) { rounded.set(first, end - first, x + first * weight.columns()); });
+  }
+  const auto parts = weight.parts();
+  int64_t tiles = 0;
+  for (const QuantizedPart& part : parts) tiles += part.tiles();
+  const int64_t row_blocks = (rows + kRowBlock - 1) / kRowBlock;
+  parallel_for(0, row_blocks * tiles, 1, [&](int64_t first, int64_t end) {
+    for (int64_t i = first; i < end; ++i) run(task_at(parts, tiles, i, rows), rounded, kernels, y, weight.rows());
+  });
+}
+
+// What rounding loses of the rows with a peak follows as further rows of the same product, so that W is read once.
+void multiply_with_rests(const QuantizedWeight& weight, const float* x, int64_t rows, const std::vector<int64_t>& peaked, float* y, const TileKernels& kernels) {
+  const int64_t columns = weight.columns(), width = weight.rows(), all = rows + static_cast<int64_t>(peaked.size());
+  std::vector<float> taken(static_cast<size_t>(all * columns)), products(static_cast<size_t>(all * width));
+  float* rest = std::copy(x, x + rows * columns, taken.data());
+  for (const int64_t row : peaked) rounding_rest(x + row * columns, columns, std::exchange(rest, rest + columns));
+  multiply_rounded(weight, taken.data(), all, products.data(), kernels);
+  const float* add = products.data() + rows * width;
+  std::copy(static_cast<const float*>(products.data()), add, y);
+  for (const int64_t row : peaked) {
+    float* to = y + row * width;
+    for (int64_t i = 0; i < width; ++i) to[i] += *add++;
+  }
+}
+
 }  // namespace
 
 const TileKernels& best_tile_kernels() {
@@ -69,19 +102,12 @@ void multiply(const QuantizedWeight& weight, const float* x, int64_t rows, float
 
 void multiply(const QuantizedWeight& weight, const float* x, int64_t rows, float* y, const TileKernels& kernels) {
   if (rows == 0) return;
-  QuantizedRows rounded(rows, weight.columns(), kernels.rows_at_once);
-  if (rows < 2 * kRowsPerTask) {
-    rounded.set(0, rows, x);
-  } else {
-    parallel_for(0, rows, kRowsPerTask, [&](int64_t first, int64_t end) { rounded.set(first, end - first, x + first * weight.columns()); });
+  std::vector<int64_t> peaked;
+  for (int64_t row = 0; row < rows; ++row) {
+    if (has_peak(x + row * weight.columns(), weight.columns())) peaked.push_back(row);
   }
-  const auto parts = weight.parts();
-  int64_t tiles = 0;
-  for (const QuantizedPart& part : parts) tiles += part.tiles();
-  const int64_t row_blocks = (rows + kRowBlock - 1) / kRowBlock;
-  parallel_for(0, row_blocks * tiles, 1, [&](int64_t first, int64_t end) {
-    for (int64_t i = first; i < end; ++i) run(task_at(parts, tiles, i, rows), rounded, kernels, y, weight.rows());
-  });
+  if (peaked.empty()) return multiply_rounded(weight, x, rows, y, kernels);
+  multiply_with_rests(weight, x, rows, peaked, y, kernels);
 }
 
 }  // namespace penstock::kernels

@@ -1,7 +1,8 @@
 #pragma once
 // y = x · Wᵀ with a quantized W. Torch-free.
 //
-// x is rounded to int8 in blocks of 32, products are summed as integers within a block and as float32 over the blocks of a row. A row of y depends on its
+// x is rounded to int8 in blocks of 32, products are summed as integers within a block and as float32 over the blocks of a row. A row of x whose one value
+// outweighs all others (language models have such for a text's first token) is taken in two parts, the second what rounding loses of it. A row of y depends on its
 // row of x alone: not on the rows beside it, nor on the number of threads.
 #include <cstdint>
 

@@ -43,6 +43,18 @@ PENSTOCK_CLONES void round_blocks(const float* x, int64_t count, Rounded* to) {
   for (int64_t b = 0; b < count; ++b) round_block(x + b * kBlock, to[b]);
 }
 
+// More than half of the sum of squares is one value's.
+PENSTOCK_CLONES bool peaks(const float* x, int64_t columns) {
+  float top = 0, sum = 0;
+#pragma omp simd reduction(max : top) reduction(+ : sum)
+  for (int64_t i = 0; i < columns; ++i) {
+    const float square = x[i] * x[i];
+    top = square > top ? square : top;
+    sum += square;
+  }
+  return top > 0.5f * sum;
+}
+
 template <typename T>
 std::unique_ptr<T[]> unset(int64_t count) {
   return std::make_unique_for_overwrite<T[]>(static_cast<size_t>(count));
@@ -99,6 +111,19 @@ void QuantizedRows::set(int64_t first, int64_t count, const float* x) {
         for (int64_t g = 0; g < kBlockValues / 4; ++g) std::memcpy(words + g * width * 4, rounded[i].values + g * 4, 4);
       }
     }
+  }
+}
+
+bool has_peak(const float* x, int64_t columns) { return peaks(x, columns); }
+
+void rounding_rest(const float* x, int64_t columns, float* rest) {
+  for (int64_t first = 0; first < columns; first += kBlock) {
+    const int64_t count = std::min<int64_t>(kBlock, columns - first);
+    float filled[kBlock] = {};
+    std::copy(x + first, x + first + count, filled);
+    Rounded rounded;
+    round_blocks(filled, 1, &rounded);
+    for (int64_t i = 0; i < count; ++i) rest[first + i] = filled[i] - rounded.scale * static_cast<float>(rounded.values[i]);
   }
 }
 

@@ -54,4 +54,9 @@ class QuantizedRows {
   std::unique_ptr<int32_t[]> corrections4_, corrections8_;
 };
 
+// One value has more than half of the row's sum of squares: beside it, what else is in its block would be rounded away.
+[[nodiscard]] bool has_peak(const float* x, int64_t columns);
+// What QuantizedRows loses of a row: x − scale · q.
+void rounding_rest(const float* x, int64_t columns, float* rest);
+
 }  // namespace penstock::kernels

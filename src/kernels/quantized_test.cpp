@@ -197,6 +197,19 @@ TEST(QuantizedProduct, IsThatOfTheRoundedWeightButForTheActivationsRounding) {
   }
 }
 
+// The first token of a text has such activations: one value thousands of times as large as those beside it.
+TEST(QuantizedProduct, OneHugeActivationDoesNotCostThoseBesideIt) {
+  constexpr int64_t kColumns = 576, kOutputs = 48, kRows = 3;
+  QuantizedWeight weight(kColumns, BlockFormat::kInt8, kOutputs);
+  auto w = random_values(kOutputs * kColumns, 8);
+  for (int64_t o = 0; o < kOutputs; ++o) w[static_cast<size_t>(o * kColumns + 7)] = 0;
+  weight.set_values(0, kOutputs, w.data());
+  auto x = random_values(kRows * kColumns, 9);
+  const auto without = product(weight, x, plain_tile_kernels());
+  x[kColumns + 7] = 3000;  // of the second row; its weights are zero
+  for (const TileKernels* kernels : all_kernels()) EXPECT_LT(difference(product(weight, x, *kernels), without), 0.01) << kernels->name;
+}
+
 TEST(QuantizedProduct, IsTheSameOnEveryInstructionSet) {
   for (const Case& c : cases()) {
     const QuantizedWeight weight = random_weight(c);
