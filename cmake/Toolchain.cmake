@@ -18,15 +18,6 @@ else()
   target_compile_options(penstock_warnings INTERFACE -Wno-restrict)  # gcc 12 sees overlaps in "x" + std::string (bug 105651)
 endif()
 
-# Only the compiler's warnings are wanted: files are parsed and analysed, and empty files stand for objects, libraries and programs.
-if(PENSTOCK_CHECK_ONLY)
-  set(CMAKE_CXX_COMPILE_OBJECT "<CMAKE_CXX_COMPILER> <DEFINES> <INCLUDES> <FLAGS> -fsyntax-only -c <SOURCE>" "${CMAKE_COMMAND} -E touch <OBJECT>")
-  set(CMAKE_CXX_CREATE_STATIC_LIBRARY "${CMAKE_COMMAND} -E touch <TARGET>")
-  set(CMAKE_CXX_LINK_EXECUTABLE "${CMAKE_COMMAND} -E touch <TARGET>")
-  set(CMAKE_CXX_CREATE_SHARED_MODULE "${CMAKE_COMMAND} -E touch <TARGET>")
-  set(CMAKE_CXX_CREATE_SHARED_LIBRARY "${CMAKE_COMMAND} -E touch <TARGET>")
-endif()
-
 if(PENSTOCK_SANITIZE STREQUAL "address")
   add_compile_options(-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
   add_link_options(-fsanitize=address,undefined)
@@ -42,7 +33,7 @@ endif()
 
 # A compiler cache when there is one. Precompiled headers need the sloppiness settings (ccache manual, "Precompiled headers").
 find_program(CCACHE ccache)
-if(CCACHE AND NOT PENSTOCK_CHECK_ONLY)
+if(CCACHE)
   set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env
       CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime ${CCACHE})
   if(CMAKE_CXX_COMPILER_ID STREQUAL GNU)
