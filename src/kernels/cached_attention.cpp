@@ -16,8 +16,14 @@ namespace {
 // So many rows are computed straight from the pages; for more it pays to gather the pages first and use matrix products.
 constexpr int kFewRows = 8;
 
-// The keys of 16 positions for one element of a head: a vector register of AVX-512, two of AVX2.
-using Lanes = float __attribute__((vector_size(kPageTokens * sizeof(float)), aligned(alignof(float)), may_alias));
+// A register of AVX2. gcc 12 takes vectors of 64 bytes through memory where there is no AVX-512, and was five times slower.
+constexpr int kLane = 8;
+using Lane = float __attribute__((vector_size(kLane * sizeof(float))));
+using LaneInMemory = float __attribute__((vector_size(kLane * sizeof(float)), aligned(alignof(float)), may_alias));
+PENSTOCK_INLINE const LaneInMemory& lane_at(const float* p) { return *reinterpret_cast<const LaneInMemory*>(p); }
+PENSTOCK_INLINE LaneInMemory& lane_at(float* p) { return *reinterpret_cast<LaneInMemory*>(p); }
+constexpr int kColumns = 2 * kLane;
+static_assert(kColumns == kPageTokens, "the scores of a page are summed in one go");
 
 // Keys and values of one layer: pages [pages, G, K, 16] and [pages, G, 16, K].
 struct Cache {
@@ -57,27 +63,59 @@ void store_row(float* row, const AttentionShape& shape, const RotaryTable& rotar
   }
 }
 
-// scores[h][0 … 15] = q_h · the keys of a page, for H heads whose scores lie `stride` apart.
+// A product of H rows with a matrix, 16 columns of it: to[h][0 … 15] += Σ_i left[h][i] · right[i][0 … 15].
+struct Columns {
+  const float* left;
+  int64_t left_row;
+  const float* right;
+  const float* next;  // the right one of the next call, asked for while this one is used
+  int64_t right_row;
+  int64_t count;  // of i
+  float* to;
+  int64_t to_row;
+
+  [[nodiscard]] Columns from_row(int64_t h) const { return {left + h * left_row, left_row, right, next, right_row, count, to + h * to_row, to_row}; }
+};
+
 template <int H>
-PENSTOCK_INLINE void score_page(const float* q, const float* keys, int64_t size, float* scores, int64_t stride) {
-  Lanes sums[H] = {};
-  for (int64_t i = 0; i < size; ++i) {
-    Lanes key;
-    std::memcpy(&key, keys + i * kPageTokens, sizeof(key));
-    for (int h = 0; h < H; ++h) sums[h] += q[h * size + i] * key;
+PENSTOCK_INLINE void add_products(const Columns& c) {
+  Lane low[H], high[H];
+#pragma GCC unroll 4
+  for (int h = 0; h < H; ++h) {
+    low[h] = lane_at(c.to + h * c.to_row);
+    high[h] = lane_at(c.to + h * c.to_row + kLane);
   }
-  for (int h = 0; h < H; ++h) std::memcpy(scores + h * stride, &sums[h], sizeof(Lanes));
+  for (int64_t i = 0; i < c.count; ++i) {
+    const Lane right_low = lane_at(c.right + i * c.right_row), right_high = lane_at(c.right + i * c.right_row + kLane);
+    __builtin_prefetch(c.next + i * c.right_row);
+#pragma GCC unroll 4
+    for (int h = 0; h < H; ++h) {
+      low[h] += c.left[h * c.left_row + i] * right_low;
+      high[h] += c.left[h * c.left_row + i] * right_high;
+    }
+  }
+#pragma GCC unroll 4
+  for (int h = 0; h < H; ++h) {
+    lane_at(c.to + h * c.to_row) = low[h];
+    lane_at(c.to + h * c.to_row + kLane) = high[h];
+  }
 }
 
-// Of all pages; positions behind the last key get a score, too, which nobody reads.
+PENSTOCK_INLINE void add_products(const Columns& c, int64_t heads) {
+  int64_t h = 0;
+  for (; h + 4 <= heads; h += 4) add_products<4>(c.from_row(h));
+  if (heads - h == 3) add_products<3>(c.from_row(h));
+  if (heads - h == 2) add_products<2>(c.from_row(h));
+  if (heads - h == 1) add_products<1>(c.from_row(h));
+}
+
+// scores[h][p] = q_h · key p of all pages; positions behind the last key get a score, too, which nobody reads.
 PENSTOCK_CLONES void score_pages(const float* q, int64_t heads, std::span<const int32_t> pages, const Cache& cache, int64_t kv_head, int64_t size, float* scores,
                                  int64_t stride) {
+  std::fill(scores, scores + heads * stride, 0.0f);
   for (size_t p = 0; p < pages.size(); ++p) {
-    const float* keys = cache.keys + cache.at(pages[p], kv_head);
-    float* to = scores + p * kPageTokens;
-    int64_t h = 0;
-    for (; h + 4 <= heads; h += 4) score_page<4>(q + h * size, keys, size, to + h * stride, stride);
-    for (; h < heads; ++h) score_page<1>(q + h * size, keys, size, to + h * stride, stride);
+    const float *keys = cache.keys + cache.at(pages[p], kv_head), *next = p + 1 < pages.size() ? cache.keys + cache.at(pages[p + 1], kv_head) : keys;
+    add_products({q, size, keys, next, kPageTokens, size, scores + p * kPageTokens, stride}, heads);
   }
 }
 
@@ -85,15 +123,15 @@ PENSTOCK_CLONES void score_pages(const float* q, int64_t heads, std::span<const 
 PENSTOCK_CLONES void mix_pages(const float* weights, int64_t stride, int64_t heads, std::span<const int32_t> pages, const Cache& cache, int64_t kv_head,
                                int64_t count, int64_t size, float* out) {
   std::fill(out, out + heads * size, 0.0f);
+  const int64_t whole = size - size % kColumns;
   for (int64_t first = 0; first < count; first += kPageTokens) {
-    const float* values = cache.values + cache.at(pages[static_cast<size_t>(first / kPageTokens)], kv_head);
+    const auto p = static_cast<size_t>(first / kPageTokens);
+    const float *values = cache.values + cache.at(pages[p], kv_head), *next = p + 1 < pages.size() ? cache.values + cache.at(pages[p + 1], kv_head) : values;
     const int64_t rows = std::min<int64_t>(kPageTokens, count - first);
-    for (int64_t h = 0; h < heads; ++h) {
-      const float* w = weights + h * stride + first;
-      float* to = out + h * size;
-      for (int64_t r = 0; r < rows; ++r) {
-#pragma omp simd
-        for (int64_t i = 0; i < size; ++i) to[i] += w[r] * values[r * size + i];
+    for (int64_t i = 0; i < whole; i += kColumns) add_products({weights + first, stride, values + i, next + i, size, rows, out + i, size}, heads);
+    for (int64_t i = whole; i < size; ++i) {
+      for (int64_t h = 0; h < heads; ++h) {
+        for (int64_t r = 0; r < rows; ++r) out[h * size + i] += weights[h * stride + first + r] * values[r * size + i];
       }
     }
   }
@@ -127,7 +165,7 @@ void gather(const SequenceRows& rows, const Cache& cache, int64_t kv_head, int64
   scratch.values.resize(static_cast<size_t>(count * size));
   for (int64_t p = 0; p < pages; ++p) {
     const int64_t at = cache.at(rows.pages[static_cast<size_t>(p)], kv_head), first = p * kPageTokens;
-    for (int64_t i = 0; i < size; ++i) std::memcpy(scratch.keys.data() + i * width + first, cache.keys + at + i * kPageTokens, sizeof(Lanes));
+    for (int64_t i = 0; i < size; ++i) std::memcpy(scratch.keys.data() + i * width + first, cache.keys + at + i * kPageTokens, kPageTokens * sizeof(float));
     const int64_t positions = std::min<int64_t>(kPageTokens, count - first);
     std::copy(cache.values + at, cache.values + at + positions * size, scratch.values.data() + first * size);
   }
