@@ -75,6 +75,10 @@ int start(const config::TrainConfig& config, TrainOptions options) {
 
 void train(const TrainOptions& options) {
   try {
+    if (options.config_file.empty()) {
+      if (!options.print_config) throw error(Code::kInvalidArgument, "no configuration file is named, e.g. `penstock train examples/quickstart.yaml`");
+      return fmt::print("{}", config::to_yaml({}));  // the defaults
+    }
     const auto config = config::load_train_config(options.config_file, options.overrides).value();
     try {
       check_plan(config);
@@ -107,7 +111,7 @@ void add_options_of_several_machines(CLI::App& command, cluster::ElasticFlags& f
 void add_train_command(CLI::App& app) {
   auto options = std::make_shared<TrainOptions>();
   auto* command = app.add_subcommand("train", "Train a model: replicas x pipeline stages");
-  command->add_option("config", options->config_file, "The training configuration (YAML)")->required();
+  command->add_option("config", options->config_file, "The training configuration (YAML)");
   command->add_option("--set", options->overrides, "Override a key of the configuration; may be given several times")
       ->type_name("KEY=VALUE")
       ->allow_extra_args(false);
@@ -120,7 +124,7 @@ void add_train_command(CLI::App& app) {
       ->check(CLI::Range(0, 1000000));
   command->add_flag("--oversubscribe", options->oversubscribe, "Also start far more ranks than this machine has cores");
   command->add_flag("--quiet", options->quiet, "No progress line");
-  command->add_flag("--print-config", options->print_config, "Only print the whole configuration: every key with its value and meaning");
+  command->add_flag("--print-config", options->print_config, "Only print the whole configuration, of no file the defaults: every key with its value and meaning");
   add_options_of_several_machines(*command, options->elastic);
   command->footer("Starts mesh.data x mesh.pipe processes here. Under torchrun, mpirun, srun or a Kubernetes Indexed Job it is one rank of theirs; with --nnodes it is\n"
                   "the agent of one machine of several. docs/launching.md has all of them.\n"

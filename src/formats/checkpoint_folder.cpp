@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <span>
 
 #include "base/crc32.h"
 #include "base/file.h"
@@ -20,7 +21,8 @@ constexpr const char* kManifest = "manifest.json";
 constexpr const char* kPrefix = "step-";
 constexpr const char* kUnfinished = ".writing";
 constexpr size_t kMaxManifestBytes = 64 << 20;
-constexpr int kVersion = 2;
+constexpr int kVersion = 3;  // 2: without a checksum of its own; 1: without those of tensors
+constexpr const char* kChecksum = "crc32";
 
 bool is_count(const json& value) { return value.is_number_integer() && value >= 0; }
 
@@ -61,6 +63,13 @@ std::optional<CheckpointManifest> parse(const json& j) {
     manifest.files[name] = *file;
   }
   return manifest;
+}
+
+// Of all of a manifest but the checksum itself: keys sort, and numbers are written in one way only.
+uint32_t checksum_of(json manifest) {
+  manifest.erase(kChecksum);
+  const std::string text = manifest.dump();
+  return crc32(std::as_bytes(std::span(text)));
 }
 
 uint64_t total_bytes(const CheckpointManifest& manifest) {
@@ -131,6 +140,7 @@ std::string to_json(const CheckpointManifest& manifest) {
   if (manifest.validation_loss) j["validation_loss"] = *manifest.validation_loss;
   j["config"] = manifest.config;
   for (const auto& [name, file] : manifest.files) j["files"][name] = {{"bytes", file.bytes}, {"crc32", file.tensors}};
+  j[kChecksum] = checksum_of(j);
   return j.dump(2);
 }
 
@@ -141,6 +151,9 @@ Result<CheckpointManifest> read_manifest(const fs::path& checkpoint) {
   const json j = json::parse(*text, nullptr, false);
   if (!j.is_object() || !j.contains("format") || !is_count(j["format"])) return error(Code::kDataLoss, "{}: not a checkpoint manifest", path.string());
   if (j["format"] > kVersion) return error(Code::kDataLoss, "{}: format {}, this version reads up to {}", path.string(), j["format"].dump(), kVersion);
+  if (j["format"] > 2 && j.value(kChecksum, json()) != checksum_of(j)) {
+    return error(Code::kDataLoss, "{}: its checksum is not that of its text, which was changed after it was written", path.string());
+  }
   const auto manifest = parse(j);
   if (!manifest) return error(Code::kDataLoss, "{}: not a checkpoint manifest", path.string());
   for (const auto& [name, file] : manifest->files) {

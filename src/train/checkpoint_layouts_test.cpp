@@ -4,6 +4,7 @@
 
 #include <map>
 
+#include "base/file.h"
 #include "base/mutex.h"
 #include "base/temp_dir.h"
 #include "comm/spawn_ranks.h"
@@ -124,6 +125,33 @@ TEST(CheckpointLayouts, AnyLoadsAnyOtherBitwise) {
     }
     EXPECT_NO_THROW(formats::verify_checkpoint(from, {}));
   }
+}
+
+TEST(CheckpointLayouts, FourReplicasAreDealtAnewToTwoAndToEight) {
+  const TempDir dir;
+  const State four = load_and_write({1, 4, Sharding::kOptimizer}, {}, dir.path() / "four");
+  const fs::path from = formats::newest_checkpoint(dir.path() / "four").value();
+  for (const int replicas : {2, 8}) {
+    const State state = load_and_write({1, replicas, Sharding::kOptimizer}, from, dir.path() / std::to_string(replicas));
+    for (const auto& [name, tensors] : four) {
+      for (size_t k = 0; k < tensors.size(); ++k) EXPECT_TRUE(state.at(name)[k].equal(tensors[k])) << name << ", tensor " << k << ", " << replicas << " replicas";
+    }
+  }
+}
+
+TEST(CheckpointLayouts, AManifestThatWasChangedAfterwardsIsRefused) {
+  const TempDir dir;
+  (void)load_and_write({1, 1, Sharding::kNone}, {}, dir.path());
+  const fs::path folder = formats::newest_checkpoint(dir.path()).value();
+  std::string text = read_file(folder / "manifest.json", 1 << 20).value();
+  const size_t step = text.find("\"step\": 3");
+  ASSERT_NE(step, std::string::npos) << text;
+  text[step + 8] = '2';
+  write_file_atomic(folder / "manifest.json", text);
+  const auto manifest = formats::read_manifest(folder);
+  ASSERT_FALSE(manifest);
+  EXPECT_EQ(manifest.error().code(), Code::kDataLoss);
+  EXPECT_THAT(manifest.error().message(), testing::HasSubstr("manifest.json: its checksum is not that of its text"));
 }
 
 TEST(CheckpointLayouts, EveryReplicaWritesItsShareOfTheBytes) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "comm/forwarding_communicator.h"
 #include "train/train_run.h"
 
 namespace penstock::train {
@@ -18,52 +19,29 @@ class DoneWork : public comm::Work {
 };
 
 // Every rank keeps what it has.
-class NoReduction : public comm::Communicator {
+class NoReduction : public comm::ForwardingCommunicator {
  public:
-  explicit NoReduction(std::unique_ptr<comm::Communicator> inner) : inner_(std::move(inner)) {}
-  int rank() const override { return inner_->rank(); }
-  int size() const override { return inner_->size(); }
-  const std::string& name() const override { return inner_->name(); }
-  comm::WorkPtr send(const at::Tensor& tensor, int to, int tag) override { return inner_->send(tensor, to, tag); }
-  comm::WorkPtr recv(at::Tensor& tensor, int from, int tag) override { return inner_->recv(tensor, from, tag); }
+  explicit NoReduction(std::unique_ptr<comm::Communicator> inner) : ForwardingCommunicator(*inner), owned_(std::move(inner)) {}
   comm::WorkPtr all_reduce(at::Tensor& /*tensor*/, comm::Reduce /*op*/) override { return std::make_unique<DoneWork>(); }
-  comm::WorkPtr broadcast(at::Tensor& tensor, int root) override { return inner_->broadcast(tensor, root); }
   comm::WorkPtr reduce_scatter(at::Tensor& /*flat*/, std::span<const int64_t> /*offsets*/) override { return std::make_unique<DoneWork>(); }
   comm::WorkPtr all_gather(at::Tensor& /*flat*/, std::span<const int64_t> /*offsets*/) override { return std::make_unique<DoneWork>(); }
   comm::WorkPtr all_reduce_rounded(at::Tensor& /*tensor*/, at::Tensor& /*residual*/) override { return std::make_unique<DoneWork>(); }
-  comm::WorkPtr barrier() override { return inner_->barrier(); }
-  at::Tensor reduction_buffer(int64_t bytes, Deadline deadline) override { return inner_->reduction_buffer(bytes, deadline); }
-  std::unique_ptr<comm::Communicator> split(std::span<const int> ranks, const std::string& name, Deadline deadline) override {
-    return inner_->split(ranks, name, deadline);
-  }
 
  private:
-  const std::unique_ptr<comm::Communicator> inner_;
+  const std::unique_ptr<comm::Communicator> owned_;
 };
 
 // The world as it is, but for the groups of replicas.
-class ReplicasBy : public comm::Communicator {
+class ReplicasBy : public comm::ForwardingCommunicator {
  public:
   using Wrap = std::function<std::unique_ptr<comm::Communicator>(std::unique_ptr<comm::Communicator>)>;
-  ReplicasBy(comm::Communicator& inner, Wrap wrap) : inner_(inner), wrap_(std::move(wrap)) {}
-  int rank() const override { return inner_.rank(); }
-  int size() const override { return inner_.size(); }
-  const std::string& name() const override { return inner_.name(); }
-  comm::WorkPtr send(const at::Tensor& tensor, int to, int tag) override { return inner_.send(tensor, to, tag); }
-  comm::WorkPtr recv(at::Tensor& tensor, int from, int tag) override { return inner_.recv(tensor, from, tag); }
-  comm::WorkPtr all_reduce(at::Tensor& tensor, comm::Reduce op) override { return inner_.all_reduce(tensor, op); }
-  comm::WorkPtr broadcast(at::Tensor& tensor, int root) override { return inner_.broadcast(tensor, root); }
-  comm::WorkPtr reduce_scatter(at::Tensor& flat, std::span<const int64_t> offsets) override { return inner_.reduce_scatter(flat, offsets); }
-  comm::WorkPtr all_gather(at::Tensor& flat, std::span<const int64_t> offsets) override { return inner_.all_gather(flat, offsets); }
-  comm::WorkPtr all_reduce_rounded(at::Tensor& tensor, at::Tensor& residual) override { return inner_.all_reduce_rounded(tensor, residual); }
-  comm::WorkPtr barrier() override { return inner_.barrier(); }
+  ReplicasBy(comm::Communicator& inner, Wrap wrap) : ForwardingCommunicator(inner), wrap_(std::move(wrap)) {}
   std::unique_ptr<comm::Communicator> split(std::span<const int> ranks, const std::string& name, Deadline deadline) override {
-    auto group = inner_.split(ranks, name, deadline);
+    auto group = ForwardingCommunicator::split(ranks, name, deadline);
     return group && name.starts_with("data[") ? wrap_(std::move(group)) : std::move(group);
   }
 
  private:
-  comm::Communicator& inner_;
   const Wrap wrap_;
 };
 

@@ -13,6 +13,23 @@ from train_case import BIN, LIMIT, TrainCase
 SETTINGS = {"mesh.data": 2, "mesh.pipe": 2, "steps": 20, "validation.every_steps": 1, "validation.batches": 1, "batch.microbatch_size": 1}
 RESUMED = {**SETTINGS, "checkpoint.every_steps": 5}
 DEPLOY = pathlib.Path(__file__).resolve().parent.parent.parent / "deploy"
+# Starts --nproc_per_node ranks with torchrun's variables, and all of them again when one fails.
+STAND_IN_FOR_TORCHRUN = """#!/usr/bin/env python3
+import os, re, socket, subprocess, sys
+options = dict(re.fullmatch(r"--(\\w+)=?(.*)", word).groups() for word in sys.argv[1:sys.argv.index("--no_python") + 1])
+command = sys.argv[sys.argv.index("--no_python") + 1:]
+assert "standalone" in options and os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] == "1", (options, os.environ)
+for restart in range(int(options["max_restarts"]) + 1):
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    size = options["nproc_per_node"]
+    place = {"WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_USE_AGENT_STORE": "False"}
+    ranks = [subprocess.Popen(command, env={**os.environ, **place, "RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(int(size))]
+    if not any([rank.wait() for rank in ranks]):
+        sys.exit(0)
+sys.exit(1)
+"""
 # What a launcher of the machine that runs the tests may have set.
 FOREIGN = ("RANK", "WORLD_SIZE", "LOCAL_", "OMPI_", "PMI", "SLURM_", "MASTER_", "TORCHELASTIC_", "JOB_COMPLETION_INDEX", "PENSTOCK_JOB")
 
@@ -21,14 +38,14 @@ def clean_environment():
     return {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
 
 
-class LaunchersTest(TrainCase):
+class LauncherCase(TrainCase):
     spawned = None  # losses and weights of the ranks that `penstock train` starts, once for all tests
 
     def setUp(self):
         super().setUp()
-        if LaunchersTest.spawned is None:
+        if LauncherCase.spawned is None:
             self.train("spawned", **SETTINGS)
-            LaunchersTest.spawned = self.outcome("spawned")
+            LauncherCase.spawned = self.outcome("spawned")
 
     def outcome(self, name):
         weights = {p.name: p.read_bytes() for p in sorted((self.folder / name / "model").iterdir())}
@@ -37,7 +54,7 @@ class LaunchersTest(TrainCase):
     def expect_same_as_spawned(self, name):
         losses, weights = self.outcome(name)
         self.assertEqual(len(losses), 20)
-        self.assertEqual((losses, weights), LaunchersTest.spawned)
+        self.assertEqual((losses, weights), LauncherCase.spawned)
 
     def run_under(self, name, launcher, environment, timeout=LIMIT):
         done = subprocess.run([*launcher, *self.command(name, **SETTINGS)], env=environment, capture_output=True, text=True, timeout=timeout)
@@ -76,6 +93,8 @@ class LaunchersTest(TrainCase):
         self.assertEqual(process.returncode, 0, text)
         return text
 
+
+class EnvironmentsTest(LauncherCase):
     def test_torchruns_environment(self):
         port = free_port()
         self.start_ranks("torchrun", lambda rank: {
@@ -128,16 +147,22 @@ class LaunchersTest(TrainCase):
             self.assertEqual(pod["spec"]["subdomain"], service["metadata"]["name"])
             self.assertIn("--auto-resume", container["command"])
 
-    @unittest.skipUnless(shutil.which("mpirun"), "mpirun is not installed (scripts/install-deps --dev)")
-    def test_mpirun_and_its_file_that_starts_a_job_again(self):
-        as_root = ["--allow-run-as-root"] if os.getuid() == 0 else []
-        mpirun_args = [*as_root, "--oversubscribe", "-np", "4"]
-        self.run_under("mpirun", ["mpirun", *mpirun_args, "--bind-to", "none"], clean_environment())
-        environment = {**clean_environment(), "MPIRUN_ARGS": " ".join(mpirun_args), "PENSTOCK": str(BIN / "penstock")}
-        script = self.start_launcher([DEPLOY / "mpirun" / "train", *self.arguments("again", **RESUMED)], environment)
-        self.kill_a_rank("again", script)
-        self.assertIn("restart 1 of 3", self.expect_end(script))
-        self.expect_same_as_spawned("again")
+    def test_the_file_for_torchrun(self):
+        (self.folder / "torchrun").write_text(STAND_IN_FOR_TORCHRUN)
+        (self.folder / "torchrun").chmod(0o755)
+        environment = {**clean_environment(), "PATH": f"{self.folder}:{os.environ['PATH']}", "PENSTOCK": str(BIN / "penstock"), "PENSTOCK_RESTARTS": "1"}
+        script = self.start_launcher([DEPLOY / "torchrun" / "train", *self.arguments("torchrun-again", **RESUMED)], environment)
+        self.kill_a_rank("torchrun-again", script)
+        self.assertIn("resuming from", self.expect_end(script))
+        self.expect_same_as_spawned("torchrun-again")
+
+    def test_a_world_that_the_mesh_does_not_fill_is_refused_by_every_rank(self):
+        place = {"WORLD_SIZE": "3", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+        ranks = [self.start_launcher(self.command("three", **SETTINGS), {**clean_environment(), **place, "RANK": str(rank)}) for rank in range(3)]
+        for rank in ranks:
+            text = rank.communicate(timeout=LIMIT)[0]
+            self.assertEqual(rank.returncode, 2, text)
+            self.assertRegex(text, r"needs 4 ranks, the launcher started 3")
 
     def test_the_file_for_hosts_that_ssh_reaches(self):
         (self.folder / "ssh").write_text("#!/bin/sh\nexec sh -c \"$2\"\n")
@@ -150,6 +175,21 @@ class LaunchersTest(TrainCase):
         self.assertIn("restart 1 of 1", self.expect_end(script))
         self.expect_same_as_spawned("hosts-run")
 
+
+class MpirunTest(LauncherCase):
+    @unittest.skipUnless(shutil.which("mpirun"), "mpirun is not installed (scripts/install-deps --dev)")
+    def test_mpirun_and_its_file_that_starts_a_job_again(self):
+        as_root = ["--allow-run-as-root"] if os.getuid() == 0 else []
+        mpirun_args = [*as_root, "--oversubscribe", "-np", "4"]
+        self.run_under("mpirun", ["mpirun", *mpirun_args, "--bind-to", "none"], clean_environment())
+        environment = {**clean_environment(), "MPIRUN_ARGS": " ".join(mpirun_args), "PENSTOCK": str(BIN / "penstock")}
+        script = self.start_launcher([DEPLOY / "mpirun" / "train", *self.arguments("again", **RESUMED)], environment)
+        self.kill_a_rank("again", script)
+        self.assertIn("restart 1 of 3", self.expect_end(script))
+        self.expect_same_as_spawned("again")
+
+
+class SlurmTest(LauncherCase):
     def test_slurm(self):
         try:
             cluster = SlurmCluster()
