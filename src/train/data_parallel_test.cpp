@@ -14,10 +14,11 @@
 //   exact resume                                               TrainTest.AResumedRunEqualsAnUninterruptedOneBitwise, ARunThatSkipsSpikesResumesBitwise
 //   another layout loads it, bitwise                           CheckpointLayouts.AnyLoadsAnyOtherBitwise, FourReplicas…; TrainTest.ACheckpointLoadsIntoAnyLayoutBitwise
 //   torn checkpoints, dead ranks                               processes/train: a_checkpoint_torn_by_kill…, a_killed_rank_is_named…; TrainTest.ATornCheckpoint…
-//   NaN on one rank                                            PipelineTrainer.ALossThatIsNotANumberOnOneReplica…; TrainTest.StopsAllRanks…, SkipsSteps…
+//   NaN on one rank                                            ALossThatIsNotANumberOnOneReplica…; TrainTest.StopsAllRanks…, SkipsSteps…
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <map>
 
 #include "base/crc32.h"
@@ -221,6 +222,39 @@ TEST(DataParallel, EveryStageReducesEachBucketOnceAStepHoweverManyMicrobatches) 
       EXPECT_LE(bytes, gradients + 64 * static_cast<int64_t>(trainer.parameters().size()));
     }
   });
+}
+
+TEST(DataParallel, ALossThatIsNotANumberOnOneReplicaIsNamedOnEveryRankAndTheStepCanBeLeftOut) {
+  auto options = replicas(2, 4);
+  options.mesh.pipe = 2;
+  // With or without a bad batch between two good ones.
+  const auto weights_after = [&](bool bad_between) {
+    Weights weights;
+    Mutex mutex;
+    comm::spawn_ranks(4, [&](comm::Communicator& world) {
+      PipelineTrainer trainer(world, perceptron(), options);
+      for (const int step : bad_between ? std::vector{0, 1, 2} : std::vector{0, 2}) {
+        const bool bad = step == 1;
+        const Batch mine = rows_of(batch_of(step, 2 * kSamples), trainer.replica() * kSamples, kSamples);
+        const at::Tensor inputs = mine.inputs[0].clone();
+        if (bad && trainer.replica() == 1) inputs[kSamples / 4 * 2][0] = std::nan("");
+        try {
+          (void)trainer.train_batch({inputs}, mine.targets, loss_of, 1e-3);
+          EXPECT_FALSE(bad) << "rank " << world.rank();
+        } catch (const Error& e) {
+          EXPECT_TRUE(bad) << e.message();
+          EXPECT_THAT(e.message(), testing::HasSubstr("step 2: the loss of replica 1, micro-batch 2 is not finite")) << "rank " << world.rank();
+        }
+      }
+      MutexLock lock(mutex);
+      for (const auto& p : trainer.parameters()) {
+        const auto [known, is_new] = weights.emplace(p.name, p.value.detach().clone());
+        EXPECT_TRUE(known->second.equal(p.value)) << p.name << " differs between replicas";
+      }
+    });
+    return weights;
+  };
+  expect_equal(weights_after(true), weights_after(false));
 }
 
 TEST(DataParallel, LossIsTheMeanOverTheItemsOfAllReplicasHoweverTheyAreSpread) {
