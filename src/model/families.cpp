@@ -60,7 +60,7 @@ Result<TransformerConfig> parse_transformer_config(const std::string& text, cons
   }
 }
 
-std::vector<LayerSpec> transformer_layers(const TransformerConfig& config) { return family_of(config.architecture).layers(config); }
+std::vector<LayerSpec> transformer_layers(const TransformerConfig& config, const TensorRanks* ranks) { return family_of(config.architecture).layers(config, ranks); }
 
 std::string_view tensor_prefix(const TransformerConfig& config) { return family_of(config.architecture).prefix; }
 

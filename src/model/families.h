@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "model/layer.h"
+#include "model/tensor_ranks.h"
 #include "model/transformer_config.h"
 
 namespace penstock::model {
@@ -16,7 +17,9 @@ namespace penstock::model {
 
 // The model as a list of layers: an embedding, num_layers decoder blocks, and a head. Shapes: token ids [B, T] int64 (serving: [N]) -> hidden
 // [B, T, D] -> … -> logits [B, T, V] float32 (serving: [R, V] for the R rows that the context asks for).
-[[nodiscard]] std::vector<LayerSpec> transformer_layers(const TransformerConfig& config);
+// `ranks`: those that share each layer, which then has this rank's part of the weights (plan/tensor_part.h); null: none. They outlive the layers.
+// Throws Error kInvalidArgument where the model cannot be divided among so many.
+[[nodiscard]] std::vector<LayerSpec> transformer_layers(const TransformerConfig& config, const TensorRanks* ranks = nullptr);
 
 // Of the whole model, a tied head counted once.
 [[nodiscard]] int64_t num_parameters(const TransformerConfig& config);

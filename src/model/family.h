@@ -5,6 +5,7 @@
 
 #include "model/config_reader.h"
 #include "model/layer.h"
+#include "model/tensor_ranks.h"
 #include "model/transformer_config.h"
 
 namespace penstock::model {
@@ -15,7 +16,7 @@ struct Family {
   const char* prefix;        // of all tensors but the head's; files of the bare model leave it out
   // Fills the configuration; throws Error naming the key, kUnimplemented for an option that this version does not compute.
   void (*read)(const ConfigReader& file, TransformerConfig& config);
-  std::vector<LayerSpec> (*layers)(const TransformerConfig& config);
+  std::vector<LayerSpec> (*layers)(const TransformerConfig& config, const TensorRanks* ranks);
 };
 
 [[nodiscard]] const Family& llama_family();

@@ -1,6 +1,7 @@
 #include "model/gpt2_layers.h"
 
 #include <cmath>
+#include <span>
 
 #include "base/error.h"
 #include "kernels/attention.h"
@@ -8,6 +9,7 @@
 #include "kernels/rotary.h"
 #include "model/document_starts.h"
 #include "model/kv_cache.h"
+#include "model/layer_share.h"
 #include "model/new_parameter.h"
 
 namespace penstock::model {
@@ -18,9 +20,27 @@ constexpr const char* kTokens = "transformer.wte.weight";
 // The weight and bias of one linear map, [O, D] and [O]; in the file the weight lies transposed.
 struct Linear {
   Linear(int64_t out, int64_t in) : weight(new_weight({out, in})), bias(new_weight({out})) {}
-  [[nodiscard]] at::Tensor operator()(const at::Tensor& x, const ForwardContext& context) const { return kernels::linear(x, weight, bias, context.linear); }
-  void list(const std::string& name, double init_std, std::vector<Parameter>& all) const {
-    all.push_back(used_as(WeightUse::kProduct, {name + ".weight", weight, {{name + ".weight", 0, weight.size(0), true}}, init_std, true}));
+  // Reads what every rank has, gives this rank's rows ...
+  [[nodiscard]] at::Tensor enter(const at::Tensor& x, const LayerShare& share, const ForwardContext& context) const {
+    return kernels::linear(share.enter(x), weight, bias, context.linear);
+  }
+  // ... which this one reads, whose results are summed.
+  [[nodiscard]] at::Tensor leave(const at::Tensor& x, const LayerShare& share, const ForwardContext& context) const { return share.leave(x, weight, bias, context.linear); }
+
+  // `runs`: the rows that this rank has of `whole` stored ones.
+  void list_rows(const std::string& name, double init_std, std::span<const plan::Range> runs, int64_t whole, std::vector<Parameter>& all) const {
+    std::vector<StoredRows> weights, biases;
+    int64_t row = 0;
+    for (const plan::Range& run : runs) {
+      weights.push_back(rows_of(name + ".weight", row, run, whole, true));
+      biases.push_back(rows_of(name + ".bias", row, run, whole));
+      row += run.size();
+    }
+    all.push_back(used_as(WeightUse::kProduct, {name + ".weight", weight, std::move(weights), init_std, true}));
+    all.push_back(bias_of(name + ".bias", bias, std::move(biases)));
+  }
+  void list_columns(const std::string& name, double init_std, plan::Range own, int64_t whole, std::vector<Parameter>& all) const {
+    all.push_back(used_as(WeightUse::kProduct, {name + ".weight", weight, {columns_of(name + ".weight", weight.size(0), own, whole, true)}, init_std, true}));
     all.push_back(bias_of(name + ".bias", bias));
   }
   at::Tensor weight, bias;
@@ -49,57 +69,67 @@ at::Tensor positions_of(const at::Tensor& ids, const ForwardContext& context) {
 
 class Embedding : public Layer {
  public:
-  Embedding(const TransformerConfig& config, SharedWeights& shared) : init_std_(config.initializer_range), places_(new_weight({config.max_position_embeddings, config.hidden_size})) {
-    const auto make = [&] { return new_weight({config.vocab_size, config.hidden_size}); };
+  Embedding(const TransformerConfig& config, SharePtr share, SharedWeights& shared)
+      : config_(config), share_(std::move(share)), places_(new_weight({config.max_position_embeddings, config.hidden_size})) {
+    const auto make = [&] { return new_weight({share_->part().vocab.size(), config.hidden_size}); };
     tokens_ = config.tie_word_embeddings ? shared.get(kTokens, make) : make();
   }
   Tensors forward(const Tensors& inputs, const ForwardContext& context) override {
     const at::Tensor& ids = inputs.at(0);
     at::Tensor positions = positions_of(ids, context);
     if (const at::Tensor starts = starts_of(inputs); starts.defined()) positions = positions - starts;  // they count within a document
-    return with_starts(kernels::embedding(tokens_, ids, context.linear) + kernels::embedding(places_, positions, context.linear), inputs);
+    return with_starts(share_->rows(tokens_, ids, context.linear) + kernels::embedding(places_, positions, context.linear), inputs);
   }
   std::vector<Parameter> parameters() override {
-    return {used_as(WeightUse::kTable, whole(kTokens, tokens_, init_std_)), used_as(WeightUse::kTable, whole("transformer.wpe.weight", places_, init_std_))};
+    return {table_of(kTokens, tokens_, config_, *share_), used_as(WeightUse::kTable, whole("transformer.wpe.weight", places_, config_.initializer_range))};
   }
 
  private:
-  double init_std_;
-  at::Tensor places_;  // [positions, D]
+  const TransformerConfig config_;
+  const SharePtr share_;
+  at::Tensor places_;  // [positions, D], on every rank
   at::Tensor tokens_;  // [V, D]
 };
 
 // x + attention(norm(x)), then + feed-forward(norm(·)).
 class Block : public Layer {
  public:
-  Block(const TransformerConfig& c, int index, std::shared_ptr<const kernels::RotaryTable> no_rotation)
+  Block(const TransformerConfig& c, SharePtr share, int index, std::shared_ptr<const kernels::RotaryTable> no_rotation)
       : config_(c),
-        shape_(c.attention()),
+        share_(std::move(share)),
+        shape_(share_->attention()),
         index_(index),
         no_rotation_(std::move(no_rotation)),
         attention_norm_(c),
         feed_forward_norm_(c),
         qkv_(shape_.row(), c.hidden_size),
-        attention_out_(c.hidden_size, c.hidden_size),
-        up_(c.intermediate_size, c.hidden_size),
-        down_(c.hidden_size, c.intermediate_size) {}
+        attention_out_(c.hidden_size, shape_.heads * c.head_size),
+        up_(share_->part().intermediate.size(), c.hidden_size),
+        down_(c.hidden_size, share_->part().intermediate.size()) {}
 
   Tensors forward(const Tensors& inputs, const ForwardContext& context) override {
     const at::Tensor& x = inputs.at(0);  // [B, T, D] or [N, D]
-    const at::Tensor h = x + attention_out_(attention(qkv_(attention_norm_(x), context), starts_of(inputs), context), context);
-    return with_starts(h + down_(at::gelu(up_(feed_forward_norm_(h), context), "tanh"), context), inputs);
+    const at::Tensor mixed = attention(qkv_.enter(attention_norm_(x), *share_, context), starts_of(inputs), context);
+    const at::Tensor h = x + attention_out_.leave(mixed, *share_, context);
+    const at::Tensor up = at::gelu(up_.enter(feed_forward_norm_(h), *share_, context), "tanh");
+    return with_starts(h + down_.leave(up, *share_, context), inputs);
   }
 
   std::vector<Parameter> parameters() override {
     const std::string prefix = fmt::format("transformer.h.{}.", index_);
     const double std = config_.initializer_range, residual_std = std / std::sqrt(2.0 * static_cast<double>(config_.num_layers));
     std::vector<Parameter> all;
+    const int64_t d = config_.hidden_size;
+    const plan::Range heads = share_->part().heads.times(config_.head_size), width = share_->part().intermediate;
+    // The file has queries, keys and values of all heads one after another.
+    std::vector<plan::Range> runs = {{0, 3 * d}};
+    if (heads.size() < d) runs = {heads, heads.plus(d), heads.plus(2 * d)};
     attention_norm_.list(prefix + "ln_1", all);
-    qkv_.list(prefix + "attn.c_attn", std, all);
-    attention_out_.list(prefix + "attn.c_proj", residual_std, all);
+    qkv_.list_rows(prefix + "attn.c_attn", std, runs, 3 * d, all);
+    attention_out_.list_columns(prefix + "attn.c_proj", residual_std, heads, d, all);
     feed_forward_norm_.list(prefix + "ln_2", all);
-    up_.list(prefix + "mlp.c_fc", std, all);
-    down_.list(prefix + "mlp.c_proj", residual_std, all);
+    up_.list_rows(prefix + "mlp.c_fc", std, {&width, 1}, config_.intermediate_size, all);
+    down_.list_columns(prefix + "mlp.c_proj", residual_std, width, config_.intermediate_size, all);
     return all;
   }
 
@@ -115,7 +145,8 @@ class Block : public Layer {
   }
 
   const TransformerConfig config_;
-  const kernels::AttentionShape shape_;
+  const SharePtr share_;
+  const kernels::AttentionShape shape_;  // of this rank's heads
   const int index_;
   const std::shared_ptr<const kernels::RotaryTable> no_rotation_;
   const LayerNorm attention_norm_, feed_forward_norm_;
@@ -124,43 +155,44 @@ class Block : public Layer {
 
 class Head : public Layer {
  public:
-  Head(const TransformerConfig& config, SharedWeights& shared) : init_std_(config.initializer_range), tied_(config.tie_word_embeddings), norm_(config) {
-    const auto make = [&] { return new_weight({config.vocab_size, config.hidden_size}); };
-    table_ = tied_ ? shared.get(kTokens, make) : make();
+  Head(const TransformerConfig& config, SharePtr share, SharedWeights& shared) : config_(config), share_(std::move(share)), norm_(config) {
+    const auto make = [&] { return new_weight({share_->part().vocab.size(), config.hidden_size}); };
+    table_ = config.tie_word_embeddings ? shared.get(kTokens, make) : make();
   }
   Tensors forward(const Tensors& inputs, const ForwardContext& context) override {
     const at::Tensor x = context.output_rows.defined() ? inputs.at(0).index_select(0, context.output_rows) : inputs.at(0);
-    return {kernels::linear(norm_(x), table_, context.linear)};
+    return {share_->logits(norm_(x), table_, context.linear)};
   }
   std::vector<Parameter> parameters() override {
     std::vector<Parameter> all;
     norm_.list("transformer.ln_f", all);
-    all.push_back(used_as(WeightUse::kTable, whole(tied_ ? kTokens : "lm_head.weight", table_, init_std_)));
+    all.push_back(table_of(config_.tie_word_embeddings ? kTokens : "lm_head.weight", table_, config_, *share_));
     return all;
   }
 
  private:
-  double init_std_;
-  bool tied_;
+  const TransformerConfig config_;
+  const SharePtr share_;
   const LayerNorm norm_;
   at::Tensor table_;  // [V, D]
 };
 
 }  // namespace
 
-std::vector<LayerSpec> gpt2_layers(const TransformerConfig& config) {
+std::vector<LayerSpec> gpt2_layers(const TransformerConfig& config, const TensorRanks* ranks) {
+  const auto share = std::make_shared<const LayerShare>(config, ranks);
   const std::vector<std::string> tied = config.tie_word_embeddings ? std::vector<std::string>{kTokens} : std::vector<std::string>{};
   // Attention always rotates; by zero, queries and keys stay what they are.
   const auto no_rotation = std::make_shared<const kernels::RotaryTable>(config.max_position_embeddings, std::vector<double>(static_cast<size_t>(config.head_size / 2)));
   std::vector<LayerSpec> layers;
   layers.push_back({"transformer.wte", "Embedding", (config.vocab_size + config.max_position_embeddings) * config.hidden_size,
-                    [config](SharedWeights& shared) { return std::make_unique<Embedding>(config, shared); }, tied});
+                    [config, share](SharedWeights& shared) { return std::make_unique<Embedding>(config, share, shared); }, tied});
   for (int i = 0; i < config.num_layers; ++i) {
     layers.push_back({fmt::format("transformer.h.{}", i), "DecoderBlock", Block::num_parameters(config),
-                      [config, i, no_rotation](SharedWeights&) { return std::make_unique<Block>(config, i, no_rotation); }, {}});
+                      [config, share, i, no_rotation](SharedWeights&) { return std::make_unique<Block>(config, share, i, no_rotation); }, {}});
   }
   layers.push_back({"lm_head", "Head", (config.vocab_size + 2) * config.hidden_size,
-                    [config](SharedWeights& shared) { return std::make_unique<Head>(config, shared); }, tied});
+                    [config, share](SharedWeights& shared) { return std::make_unique<Head>(config, share, shared); }, tied});
   return layers;
 }
 

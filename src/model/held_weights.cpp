@@ -29,11 +29,24 @@ kernels::BlockFormat format_of(formats::GgmlType type) {
   }
 }
 
+// Blocks lie along the columns, and what a file has in blocks stays in the same ones.
+void require_whole_blocks(const Parameter& parameter, const StoredRows& part) {
+  if (part.cut.whole == 0 || part.cut.dim != 1) return;
+  const int64_t first = part.cut.first, end = first + parameter.value.size(1);
+  const auto in_block = [&](int64_t column) { return column != part.cut.whole && column % kernels::kBlockValues != 0; };
+  if (!in_block(first) && !in_block(end)) return;
+  throw error(Code::kUnimplemented,
+              "{}: this tensor rank has columns {} to {} of {}, which cut a block of {} quantized columns of the file; use another number of tensor ranks, or "
+              "handler.quantization: int8, int4 or none",
+              parameter.name, first, end - 1, part.cut.whole, kernels::kBlockValues);
+}
+
 std::vector<Rows> as_stored(const Parameter& parameter, const StoredBlocks& stored) {
   std::vector<Rows> rows;
   for (const StoredRows& part : parameter.stored) {
     const auto type = stored ? stored(part) : std::nullopt;
     if (!type) return {};
+    require_whole_blocks(parameter, part);
     rows.push_back({format_of(*type), part.end - part.begin});
   }
   return rows;

@@ -26,7 +26,7 @@ enum class Quantization {
 using StoredBlocks = std::function<std::optional<formats::GgmlType>(const StoredRows& rows)>;
 
 // The blocks that a parameter's rows are held in; empty = floating point. As stored: Q8_0 and Q6_K in kInt8, Q4_0 in kInt4, Q4_1 and Q4_K in kInt4Min;
-// floating point, unless all rows are stored in blocks.
+// floating point, unless all rows are stored in blocks. Throws Error kUnimplemented as stored where this rank's columns begin or end within a block.
 [[nodiscard]] std::vector<kernels::QuantizedWeight::Rows> held_rows(const Parameter& parameter, Quantization quantization, const StoredBlocks& stored);
 
 // To be called for one parameter after the other, as soon as its float32 value is loaded: the value's storage is freed before the next is filled, so that

@@ -140,5 +140,21 @@ TEST(HeldWeights, AValueThatIsNotFiniteIsRefusedByName) {
   EXPECT_THROW((void)quantization("int3"), Error);
 }
 
+TEST(HeldWeights, BlocksOfAFileAreNotCutBetweenTensorRanks) {
+  const StoredBlocks stored = [](const StoredRows&) { return GgmlType::kQ8_0; };
+  Parameter p = product("o_proj", 5, 64);
+  p.stored[0].cut = {1, 64, 160};
+  EXPECT_EQ(held_rows(p, Quantization::kAsStored, stored).size(), 1u);
+  p.stored[0].cut.first = 80;
+  EXPECT_EQ(held_rows(p, Quantization::kInt8, stored).size(), 1u) << "made anew from this rank's columns";
+  try {
+    (void)held_rows(p, Quantization::kAsStored, stored);
+    FAIL() << "accepted";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.message(), "o_proj: this tensor rank has columns 80 to 143 of 160, which cut a block of 32 quantized columns of the file; use another number of tensor ranks, or "
+                           "handler.quantization: int8, int4 or none");
+  }
+}
+
 }  // namespace
 }  // namespace penstock::model

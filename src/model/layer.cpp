@@ -2,6 +2,8 @@
 
 #include <ATen/CPUGeneratorImpl.h>
 
+#include "model/whole_parameter.h"
+
 namespace penstock::model {
 namespace {
 
@@ -21,7 +23,13 @@ void initialize(Parameter& parameter, uint64_t seed) {
     return;
   }
   const auto generator = at::detail::createCPUGenerator(hash(parameter.name) ^ (seed * 0x9E3779B97F4A7C15ull));
-  parameter.value.copy_(at::empty(parameter.value.sizes(), at::kFloat).normal_(0, parameter.init_std, generator));
+  if (!parameter.is_cut()) {
+    parameter.value.copy_(at::empty(parameter.value.sizes(), at::kFloat).normal_(0, parameter.init_std, generator));
+    return;
+  }
+  const WholeParameter whole(parameter);
+  const at::Tensor noise = at::empty(whole.shape(), at::kFloat).normal_(0, parameter.init_std, generator);
+  for (size_t i = 0; i < parameter.stored.size(); ++i) whole.own(i, parameter.value).copy_(whole.part(i, noise));
 }
 
 }  // namespace penstock::model

@@ -30,12 +30,20 @@ struct ForwardContext {
   at::Tensor output_rows;
 };
 
+// The part of a stored tensor that this rank has, where several share a layer: along one dim of the parameter, from `first` on.
+struct StoredCut {
+  int dim = 0;  // 0 = rows, 1 = columns
+  int64_t first = 0;
+  int64_t whole = 0;  // of the stored tensor along this dim; 0 = not cut
+};
+
 // A run of rows of a parameter that has a name of its own in checkpoints.
 struct StoredRows {
   std::string name;  // as in the Hugging Face checkpoint, e.g. "model.layers.0.self_attn.q_proj.weight"
   int64_t begin = 0;
   int64_t end = 0;
   bool transposed = false;  // the checkpoint holds these rows as columns
+  StoredCut cut = {};
 };
 
 // What reads a parameter: what nothing else reads may be held in another form while serving (model/held_weights.h).
@@ -53,6 +61,9 @@ struct Parameter {
   bool decay = true;               // weight decay applies
   double init_constant = 1;
   WeightUse use = WeightUse::kOther;
+
+  // This rank has a part of it only, others the rest.
+  [[nodiscard]] bool is_cut() const { return !stored.empty() && stored.front().cut.whole > 0; }
 };
 
 // One layer. Users derive from this to train models of their own.
@@ -99,7 +110,8 @@ struct LayerSpec {
   std::vector<std::string> tied = {};
 };
 
-// Sets a parameter to its initial value, drawn from (seed, parameter name) alone: any partition gives the same model.
+// Sets a parameter to its initial value, drawn from (seed, parameter name) alone: any partition gives the same model. A cut one becomes this rank's part of the
+// whole one's.
 void initialize(Parameter& parameter, uint64_t seed);
 
 }  // namespace penstock::model

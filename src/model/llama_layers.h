@@ -4,10 +4,11 @@
 #include <vector>
 
 #include "model/layer.h"
+#include "model/tensor_ranks.h"
 #include "model/transformer_config.h"
 
 namespace penstock::model {
 
-[[nodiscard]] std::vector<LayerSpec> llama_layers(const TransformerConfig& config);
+[[nodiscard]] std::vector<LayerSpec> llama_layers(const TransformerConfig& config, const TensorRanks* ranks);
 
 }  // namespace penstock::model

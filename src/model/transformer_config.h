@@ -5,6 +5,7 @@
 
 #include "kernels/attention.h"
 #include "model/rope_scaling.h"
+#include "plan/tensor_part.h"
 
 namespace penstock::model {
 
@@ -32,6 +33,8 @@ struct TransformerConfig {
   int64_t eos_token_id = -1;
 
   [[nodiscard]] kernels::AttentionShape attention() const { return {num_heads, num_kv_heads, head_size}; }
+  // What ranks that share its layers divide.
+  [[nodiscard]] plan::TensorSizes tensor_sizes() const { return {vocab_size, num_heads, num_kv_heads, intermediate_size}; }
   // The longest sequence that we compute as the model means it.
   [[nodiscard]] int64_t max_sequence() const {
     return sliding_window > 0 && sliding_window < max_position_embeddings ? sliding_window : max_position_embeddings;
