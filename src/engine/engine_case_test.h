@@ -12,6 +12,7 @@
 #include "base/temp_dir.h"
 #include "comm/spawn_ranks.h"
 #include "engine/pipeline_engine.h"
+#include "engine/rank_groups.h"
 #include "engine/stage_loop.h"
 #include "model/families.h"
 #include "model/parameter_io.h"
@@ -123,6 +124,21 @@ class EngineTest : public testing::Test {
       StageRunner runner(stage);
       if (ranks.rank() > 0) return run_stage(runner, ranks, options.max_sequences, seconds(20));
       PipelineEngine engine(runner, ranks, text::byte_tokenizer(), options);
+      use(engine);
+    });
+  }
+
+  // The same with `tensor` ranks that share the layers of each stage.
+  void with_tensor_ranks(int stages, int tensor, const std::function<void(PipelineEngine&)>& use, PipelineEngineOptions options = {}) {
+    comm::spawn_ranks(stages * tensor, [&](comm::Communicator& world) {
+      RankGroups groups = make_rank_groups(world, tensor, Deadline::after(seconds(20)));
+      const model::TensorRanks ranks(*groups.tensor, seconds(20));
+      StageOptions stage{dir_.path(), groups.mesh.coordinates(world.rank()).pipe, stages, options.max_sequences, 0, kernels::Compute::kFp32};
+      stage.tensor = &ranks;
+      StageRunner runner(stage);
+      if (!groups.leads()) return follow_stage(runner, options.max_sequences, seconds(20));
+      if (world.rank() > 0) return run_stage(runner, *groups.stages, options.max_sequences, seconds(20));
+      PipelineEngine engine(runner, *groups.stages, text::byte_tokenizer(), options);
       use(engine);
     });
   }

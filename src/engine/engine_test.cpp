@@ -131,7 +131,7 @@ TEST_F(EngineTest, FailsAllGenerationsWhenAStageIsGone) {
   comm::spawn_ranks(2, [&](comm::Communicator& ranks) {
     StageRunner runner({dir_.path(), ranks.rank(), 2, 8, 0, kernels::Compute::kFp32});
     if (ranks.rank() == 1) {
-      (void)make_caches(runner, ranks, seconds(10));
+      (void)make_caches(runner, &ranks, seconds(10));
       return;  // never answers a step
     }
     PipelineEngineOptions options;
@@ -143,6 +143,54 @@ TEST_F(EngineTest, FailsAllGenerationsWhenAStageIsGone) {
     EXPECT_TRUE(engine.wait_for_failure(Deadline::after(seconds(10))));
     EXPECT_FALSE(engine.submit(greedy("again", 5), sink).ok());
   });
+}
+
+// Ranks that share layers, alone and in two stages, give the plain loop's tokens; so does a crowd.
+TEST_F(EngineTest, TensorRanksGiveThePlainLoopsTokens) {
+  const std::vector<std::string> prompts = {"hello", "a rather longer prompt than the others", "x"};
+  std::vector<std::vector<int32_t>> expected;
+  for (const auto& prompt : prompts) expected.push_back(plain_greedy(prompt, 20));
+  for (const auto& [stages, tensor] : {std::pair(1, 2), std::pair(1, 4), std::pair(2, 2)}) {
+    with_tensor_ranks(stages, tensor, [&](PipelineEngine& engine) {
+      std::vector<std::shared_ptr<Collector>> sinks;
+      for (const auto& prompt : prompts) ASSERT_TRUE(engine.submit(greedy(prompt, 20), sinks.emplace_back(std::make_shared<Collector>())).ok());
+      for (size_t i = 0; i < prompts.size(); ++i) {
+        EXPECT_NE(sinks[i]->wait().reason, FinishReason::kError);
+        EXPECT_EQ(sinks[i]->ids(), expected[i]) << stages << " stages of " << tensor << ": " << prompts[i];
+      }
+    });
+  }
+}
+
+TEST_F(EngineTest, FailsAllGenerationsWhenATensorRankIsGone) {
+  comm::spawn_ranks(2, [&](comm::Communicator& world) {
+    RankGroups groups = make_rank_groups(world, 2, Deadline::after(seconds(20)));
+    const model::TensorRanks tensor(*groups.tensor, seconds(1));
+    StageOptions stage{dir_.path(), 0, 1, 8, 0, kernels::Compute::kFp32};
+    stage.tensor = &tensor;
+    StageRunner runner(stage);
+    if (!groups.leads()) {
+      (void)make_caches(runner, nullptr, seconds(10));
+      return;  // never takes part in a step
+    }
+    PipelineEngine engine(runner, *groups.stages, text::byte_tokenizer(), {});
+    const auto sink = std::make_shared<Collector>();
+    ASSERT_TRUE(engine.submit(greedy("hello", 5), sink).ok());
+    EXPECT_EQ(sink->wait().reason, FinishReason::kError);
+    const auto failure = engine.wait_for_failure(Deadline::after(seconds(10)));
+    ASSERT_TRUE(failure);
+    EXPECT_NE(failure->message().find("tensor[0]"), std::string::npos) << failure->message();
+  });
+}
+
+TEST_F(EngineTest, RefusesAsManyTensorRanksAsDoNotDivideTheModel) {
+  try {
+    with_tensor_ranks(1, 3, [](PipelineEngine&) {});
+    FAIL() << "accepted";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), Code::kInvalidArgument);
+    EXPECT_NE(e.message().find("4 attention heads (num_attention_heads) are not a multiple of it; possible numbers of tensor ranks: 1, 2, 4"), std::string::npos) << e.message();
+  }
 }
 
 }  // namespace

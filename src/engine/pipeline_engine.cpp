@@ -10,7 +10,7 @@ namespace penstock::engine {
 namespace {
 
 SchedulerLimits scheduler_limits(const PipelineEngineOptions& options, StageRunner& runner, comm::Communicator& stages) {
-  const int num_pages = make_caches(runner, stages, options.timeout);
+  const int num_pages = make_caches(runner, &stages, options.timeout);
   return {options.max_sequences, options.max_waiting, options.max_step_rows, runner.max_sequence_tokens(), stages.size(), num_pages};
 }
 
@@ -128,7 +128,7 @@ void PipelineEngine::loop() {
   std::optional<Error> failure;
   try {
     run_until_closed();
-    stop_other_stages();
+    stop_others();
   } catch (const Error& e) {
     failure = e;
   } catch (const std::exception& e) {
@@ -163,11 +163,8 @@ void PipelineEngine::take_messages() {
     const auto wake = last_plan_ + kIdleInterval;
     if (auto message = messages_.take(Deadline::at(wake))) {
       handle(std::move(*message));
-    } else if (Clock::now() >= wake && stages_.size() > 1) {
-      link_.send_plan({StepKind::kIdle, {}});
-      last_plan_ = Clock::now();
     } else if (Clock::now() >= wake) {
-      last_plan_ = Clock::now();
+      tell_others(StepKind::kIdle);
     }
   }
   while (auto message = messages_.try_take()) handle(std::move(*message));
@@ -261,10 +258,15 @@ void PipelineEngine::publish_stats() {
   stats_ = stats;
 }
 
-void PipelineEngine::stop_other_stages() {
+void PipelineEngine::tell_others(StepKind kind) {
+  if (stages_.size() > 1) link_.send_plan({kind, {}});
+  runner_.tell({kind, {}});
+  last_plan_ = Clock::now();
+}
+
+void PipelineEngine::stop_others() {
   while (!in_flight_.empty()) complete_oldest();
-  if (stages_.size() == 1) return;
-  link_.send_plan({StepKind::kStop, {}});
+  tell_others(StepKind::kStop);
   link_.flush();
 }
 

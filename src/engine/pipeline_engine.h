@@ -34,10 +34,10 @@ struct PipelineEngineOptions {
 //
 // Threads:  one loop thread owns scheduler, generations, stage and link; requests reach it through a bounded channel.
 // Errors:   the first failure of a step ends all generations with it; submit() answers kUnavailable from then on, and failure() tells.
-// Lifetime: runner, stages and tokenizer outlive the engine. The destructor stops the loop and tells the other stages to stop.
+// Lifetime: runner, stages and tokenizer outlive the engine. The destructor stops the loop and tells the other ranks to stop.
 class PipelineEngine : public Engine {
  public:
-  // Makes the cache together with the other stages: throws as make_caches() does.
+  // `stages`: the leaders of all stages, this rank first. Makes the cache together with all ranks: throws as make_caches() does.
   PipelineEngine(StageRunner& runner, comm::Communicator& stages, text::Tokenizer tokenizer, const PipelineEngineOptions& options);
   ~PipelineEngine() override;
 
@@ -79,7 +79,8 @@ class PipelineEngine : public Engine {
   [[nodiscard]] int prompt_rows() const;
   void hand_out(std::vector<BatchScheduler::Sampled> sampled, double step_ms);
   void publish_stats() EXCLUDES(mutex_);
-  void stop_other_stages();
+  void tell_others(StepKind kind);
+  void stop_others();
   void fail_all(const Error& error);
   [[nodiscard]] Result<SequenceInput> prepare(const text::GenerationRequest& request) const;
 

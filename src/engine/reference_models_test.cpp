@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
+#include "comm/spawn_ranks.h"
 #include "engine/lone_steps.h"
 #include "engine/stage_runner.h"
 #include "weights/hf_directory.h"
@@ -14,29 +15,45 @@ namespace {
 
 using nlohmann::json;
 
-// All stages of a model in one thread.
+// The stages of a model, of which one thread has one tensor rank each. Ranks of one number form the model's column; each passes on what it has.
 class Pipeline {
  public:
-  Pipeline(const std::filesystem::path& model, int stages) {
+  Pipeline(const std::filesystem::path& model, int stages, const model::TensorRanks* tensor) {
     for (int i = 0; i < stages; ++i) {
-      stages_.push_back(std::make_unique<StageRunner>(StageOptions{model, i, stages, kSlots, kTokens, kernels::Compute::kFp32}));
+      StageOptions options{model, i, stages, kSlots, kTokens, kernels::Compute::kFp32};
+      options.tensor = tensor;
+      stages_.push_back(std::make_unique<StageRunner>(options));
       stages_.back()->make_cache(kSlots * kPages);
+      if (tensor != nullptr && tensor->rank() > 0) leaders_.push_back(std::make_unique<TensorLink>(*tensor, kSlots));
     }
   }
   // The logits [V] of the last of the tokens that sequence `slot` goes on with.
   at::Tensor feed(int slot, int start, const std::vector<int64_t>& tokens) {
     const StepPlan plan{StepKind::kCompute, {lone_step(slot, start, static_cast<int>(tokens.size()), true, kSlots, kPages)}};
     at::Tensor x = at::tensor(tokens, at::kLong);
-    for (auto& stage : stages_) x = stage->forward(plan, x);
+    for (size_t i = 0; i < stages_.size(); ++i) {
+      if (!leaders_.empty()) {  // what the leader tells is what this rank knows
+        EXPECT_EQ(encode(leaders_[i]->recv_plan(Deadline::after(seconds(20)))), encode(plan));
+        const at::Tensor told = i == 0 ? leaders_[i]->recv_ids(plan.rows()) : leaders_[i]->recv_hidden(plan.rows(), stages_[i]->config().hidden_size);
+        EXPECT_TRUE(told.equal(x)) << "ranks do not have the same bits";
+      }
+      x = stages_[i]->forward(plan, x);
+    }
     return x[0];
   }
 
  private:
   static constexpr int kSlots = 4, kTokens = 128, kPages = kTokens / kPageTokens;  // of a sequence
   std::vector<std::unique_ptr<StageRunner>> stages_;
+  std::vector<std::unique_ptr<TensorLink>> leaders_;  // of a rank that follows
 };
 
-class ReferenceModel : public testing::TestWithParam<std::tuple<const char*, int>> {
+struct Layout {
+  int stages = 1;
+  int tensor = 1;
+};
+
+class ReferenceModel : public testing::TestWithParam<std::tuple<const char*, Layout>> {
  protected:
   void SetUp() override {
     if (!std::filesystem::exists(folder())) GTEST_SKIP() << "no " << folder();
@@ -53,10 +70,9 @@ void expect_near(const at::Tensor& logits, const json& expected) {
   EXPECT_LE((logits.to(at::kDouble) - values).abs().max().item<double>(), 1e-4);
 }
 
-TEST_P(ReferenceModel, GivesItsLogitsAndGreedyTokensWithACache) {
-  Pipeline pipeline(folder(), std::get<1>(GetParam()));
+void expect_reference(Pipeline& pipeline, const json& reference) {
   int slot = 0;
-  for (const json& expected : reference()) {
+  for (const json& expected : reference) {
     const auto ids = expected["ids"].get<std::vector<int64_t>>();
     if (expected.contains("logits_all")) {
       for (size_t i = 0; i < ids.size(); ++i) expect_near(pipeline.feed(slot, static_cast<int>(i), {ids[i]}), expected["logits_all"][i]);
@@ -75,12 +91,24 @@ TEST_P(ReferenceModel, GivesItsLogitsAndGreedyTokensWithACache) {
   }
 }
 
+TEST_P(ReferenceModel, GivesItsLogitsAndGreedyTokensWithACache) {
+  const auto [stages, tensor] = std::get<1>(GetParam());
+  const json expected = reference();
+  comm::spawn_ranks(tensor, [&, stages = stages, tensor = tensor](comm::Communicator& group) {
+    const model::TensorRanks ranks(group, seconds(20));
+    Pipeline pipeline(folder(), stages, tensor > 1 ? &ranks : nullptr);
+    expect_reference(pipeline, expected);
+  });
+}
+
 INSTANTIATE_TEST_SUITE_P(All, ReferenceModel,
                          testing::Combine(testing::Values("stories260K/hf", "tiny_gpt2", "tiny_mistral", "tiny_mistral/sharded_bf16", "tiny_qwen2", "tiny_qwen3",
                                          "stories260K/stories260K.gguf", "tiny_gpt2/tiny_gpt2.gguf", "tiny_mistral/tiny_mistral.gguf", "tiny_qwen2/tiny_qwen2.gguf",
-                                         "tiny_qwen3/tiny_qwen3.gguf"), testing::Values(1, 2)),
+                                         "tiny_qwen3/tiny_qwen3.gguf"),
+                                          testing::Values(Layout{1, 1}, Layout{2, 1}, Layout{3, 1}, Layout{5, 1}, Layout{1, 2}, Layout{1, 4}, Layout{2, 2}, Layout{3, 4})),
                          [](const auto& info) {
-                           std::string name = std::string(std::get<0>(info.param)) + "_in_" + std::to_string(std::get<1>(info.param));
+                           std::string name = std::string(std::get<0>(info.param)) + "_in_" + std::to_string(std::get<1>(info.param).stages) + "x" +
+                                              std::to_string(std::get<1>(info.param).tensor);
                            std::ranges::replace_if(name, [](char c) { return c == '/' || c == '.'; }, '_');
                            return name;
                          });

@@ -1,24 +1,12 @@
 #include "engine/stage_link.h"
 
-#include <algorithm>
-
-#include "base/error.h"
+#include "engine/plan_message.h"
 
 namespace penstock::engine {
 namespace {
 
 enum Tag : int { kPlanTag = 21, kHiddenTag = 22, kSamplesTag = 23 };
 constexpr size_t kMaxPendingSends = 32;
-
-// A receiver does not know how long a plan is: so many numbers come first, and the first of them says whether others follow.
-constexpr size_t kFirstNumbers = 256;
-constexpr int64_t kMostNumbers = 1 << 28;
-
-at::Tensor as_tensor(std::span<const int64_t> numbers) {
-  at::Tensor tensor = at::zeros({static_cast<int64_t>(numbers.size())}, at::kLong);
-  std::copy(numbers.begin(), numbers.end(), tensor.data_ptr<int64_t>());
-  return tensor;
-}
 
 }  // namespace
 
@@ -32,25 +20,14 @@ void StageLink::post(at::Tensor tensor, int to, int tag) {
 }
 
 void StageLink::send_plan(const StepPlan& plan) {
-  std::vector<int64_t> numbers = encode(plan);
-  const size_t size = numbers.size();
-  numbers.resize(std::max(size, kFirstNumbers));
-  post(as_tensor(std::span(numbers).first(kFirstNumbers)), stages_.rank() + 1, kPlanTag);
-  if (size > kFirstNumbers) post(as_tensor(std::span(numbers).subspan(kFirstNumbers)), stages_.rank() + 1, kPlanTag);
+  for (at::Tensor& piece : to_pieces(plan)) post(std::move(piece), stages_.rank() + 1, kPlanTag);
 }
 
 StepPlan StageLink::recv_plan(Deadline deadline) {
-  at::Tensor first = at::empty({static_cast<int64_t>(kFirstNumbers)}, at::kLong);
-  stages_.recv(first, stages_.rank() - 1, kPlanTag)->wait(deadline);
-  std::vector<int64_t> numbers(first.data_ptr<int64_t>(), first.data_ptr<int64_t>() + kFirstNumbers);
-  const int64_t size = numbers[0];
-  if (size < 1 || size > kMostNumbers) throw error(Code::kInternal, "a step plan of {} numbers", size);
-  if (static_cast<size_t>(size) > kFirstNumbers) {
-    at::Tensor rest = at::empty({size - static_cast<int64_t>(kFirstNumbers)}, at::kLong);
-    stages_.recv(rest, stages_.rank() - 1, kPlanTag)->wait(Deadline::after(timeout_));
-    numbers.insert(numbers.end(), rest.data_ptr<int64_t>(), rest.data_ptr<int64_t>() + rest.numel());
-  }
-  return decode(std::span(numbers).first(static_cast<size_t>(size)), max_sequences_);
+  const auto receive = [&](at::Tensor& piece, bool is_first) {
+    stages_.recv(piece, stages_.rank() - 1, kPlanTag)->wait(is_first ? deadline : Deadline::after(timeout_));
+  };
+  return from_pieces(receive, max_sequences_);
 }
 
 void StageLink::send_hidden(const at::Tensor& hidden) { post(hidden.contiguous(), stages_.rank() + 1, kHiddenTag); }

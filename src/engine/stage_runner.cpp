@@ -20,16 +20,15 @@ model::TransformerConfig read_config(const std::filesystem::path& model) {
   return model::parse_transformer_config(weights::read_config_json(model).dump(), weights::config_name(model)).value();
 }
 
+// Stages beyond the layers have none, and pass on what they get: they stand before the last one, which has the head.
 plan::Boundaries cut(const std::vector<model::LayerSpec>& specs, int num_stages) {
   std::vector<double> parameters;
   for (const auto& spec : specs) parameters.push_back(static_cast<double>(spec.num_parameters));
-  return plan::partition(parameters, {.method = "parameters", .num_stages = num_stages}).value();
-}
-
-// The decoder blocks among the layers [first, first + count): layer 0 is the embedding, the last one the head.
-model::KvCache::Shape cache_shape(const model::TransformerConfig& config, const pipeline::Stage& stage) {
-  const int first = std::max(stage.first_layer(), 1), end = std::min(stage.first_layer() + stage.num_layers(), static_cast<int>(config.num_layers) + 1);
-  return {first - 1, std::max(0, end - first), config.num_kv_heads, config.head_size};
+  const int filled = std::min(num_stages, static_cast<int>(specs.size()));
+  plan::Boundaries boundaries = plan::partition(parameters, {.method = "parameters", .num_stages = filled}).value();
+  const int last = boundaries[boundaries.size() - 2];
+  boundaries.insert(boundaries.end() - 1, static_cast<size_t>(num_stages - filled), last);
+  return boundaries;
 }
 
 static_assert(kPageTokens == kernels::kPageTokens);
@@ -43,10 +42,19 @@ StageRunner::StageRunner(const StageOptions& options) : options_(options), confi
     throw error(Code::kInvalidArgument, "handler.max_sequence_tokens: {} is more than the {} that this model can take (max_position_embeddings {}, sliding_window {})",
                 max_sequence_tokens_, limit, config_.max_position_embeddings, config_.sliding_window);
   }
-  const auto specs = model::transformer_layers(config_);
+  const auto specs = model::transformer_layers(config_, options.tensor);
   stage_ = std::make_unique<pipeline::Stage>(specs, cut(specs, options.num_stages), options.stage);
   load_weights();
+  if (leads()) followers_.emplace(*options.tensor, options.max_sequences);
   if (!quantized_.empty()) team_ = std::make_unique<kernels::ThreadTeam>(at::get_num_threads());
+}
+
+// The decoder blocks among the stage's layers: layer 0 is the embedding, the last one the head.
+model::KvCache::Shape StageRunner::cache_shape() const {
+  const int first = std::max(stage_->first_layer(), 1), end = std::min(stage_->first_layer() + stage_->num_layers(), static_cast<int>(config_.num_layers) + 1);
+  const model::TensorRanks* tensor = options_.tensor;
+  const plan::TensorPart part = plan::tensor_part(config_.tensor_sizes(), tensor == nullptr ? 0 : tensor->rank(), tensor == nullptr ? 1 : tensor->size()).value();
+  return {first - 1, std::max(0, end - first), part.kv_heads.size(), config_.head_size};
 }
 
 void StageRunner::load_weights() {
@@ -66,12 +74,12 @@ void StageRunner::load_weights() {
 }
 
 int StageRunner::affordable_pages() const {
-  const KvDemand demand{cache_shape(config_, *stage_).page_bytes(), options_.max_sequences, max_sequence_tokens_, options_.num_stages};
+  const KvDemand demand{cache_shape().page_bytes(), options_.max_sequences, max_sequence_tokens_, options_.num_stages * (options_.tensor == nullptr ? 1 : options_.tensor->size())};
   return plan_pages(demand, options_.kv_cache_bytes, available_memory()).value();
 }
 
 void StageRunner::make_cache(int num_pages) {
-  cache_ = std::make_unique<model::KvCache>(cache_shape(config_, *stage_), num_pages);
+  cache_ = std::make_unique<model::KvCache>(cache_shape(), num_pages);
   slots_ = std::make_unique<SlotTable>(options_.max_sequences, num_pages);
 }
 
@@ -84,6 +92,7 @@ int64_t StageRunner::weight_bytes() const {
 at::Tensor StageRunner::forward(const StepPlan& plan, const at::Tensor& input) {
   at::NoGradGuard no_grad;
   PENSTOCK_CHECK(cache_, "a step before make_cache()");
+  if (followers_) followers_->send_step(plan, input);
   slots_->apply(plan);
   std::optional<kernels::TeamScope> scope;
   if (team_) scope.emplace(*team_);
@@ -102,6 +111,10 @@ at::Tensor StageRunner::forward(const StepPlan& plan, const at::Tensor& input) {
   context.cache = cache_.get();
   if (stage_->is_last()) context.output_rows = at::tensor(sampled, at::kLong);
   return stage_->forward({input}, context).at(0);
+}
+
+void StageRunner::tell(const StepPlan& plan) {
+  if (followers_) followers_->send_plan(plan);
 }
 
 std::vector<SampledToken> StageRunner::sample(const StepPlan& plan, at::Tensor logits) {

@@ -4,13 +4,16 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "engine/slot_table.h"
 #include "engine/step_plan.h"
+#include "engine/tensor_link.h"
 #include "kernels/thread_team.h"
 #include "model/held_weights.h"
 #include "model/kv_cache.h"
+#include "model/tensor_ranks.h"
 #include "model/transformer_config.h"
 #include "pipeline/stage.h"
 
@@ -28,27 +31,33 @@ struct StageOptions {
   model::Quantization quantization = model::Quantization::kNone;
   // Fills a parameter in place of the files, of which then only config.json is read; for measurements.
   std::function<void(model::Parameter&)> weights = {};
+  // The ranks that share this stage's layers, which outlive it; null: none. Number 0 leads: it talks to other stages and samples, the others follow (follow_stage()).
+  const model::TensorRanks* tensor = nullptr;
 };
 
 // Threads: owned by one thread. With quantized weights its loops run on a team of as many threads as LibTorch had when it was made.
 class StageRunner {
  public:
-  // Builds the stage's layers and reads their weights, and no others, from the mapped files. Stages are cut by parameters.
+  // Builds the stage's layers and reads their weights, and no others, from the mapped files; of shared layers this rank's part. Stages are cut by parameters.
   // Throws Error naming the file and key or tensor.
   explicit StageRunner(const StageOptions& options);
 
   // Pages of the KV cache that this stage has memory for, as plan_pages() says. Throws Error kResourceExhausted when not one sequence fits.
   [[nodiscard]] int affordable_pages() const;
-  // REQUIRES: the same number on all stages, once, before forward().
+  // REQUIRES: the same number on all ranks, once, before forward().
   void make_cache(int num_pages);
 
   // Rows of the plan through the layers. First stage: `input` is token ids [N] int64; others: hidden [N, D]. -> hidden [N, D], or on the
-  // last stage logits [S, V] of the S rows that are sampled (S may be 0).
+  // last stage logits [S, V] of the S rows that are sampled (S may be 0). A leader tells the ranks that follow it; all of them end with the same.
   [[nodiscard]] at::Tensor forward(const StepPlan& plan, const at::Tensor& input);
 
   // Last stage: a token of each row of logits [S, V], which are changed, by its sequence's choice.
   [[nodiscard]] std::vector<SampledToken> sample(const StepPlan& plan, at::Tensor logits);
 
+  // Leader: passes a kIdle or kStop plan on to the ranks that follow it, where there are any.
+  void tell(const StepPlan& plan);
+
+  [[nodiscard]] const model::TensorRanks* tensor() const { return options_.tensor; }
   [[nodiscard]] const model::TransformerConfig& config() const { return config_; }
   [[nodiscard]] int max_sequence_tokens() const { return max_sequence_tokens_; }
   [[nodiscard]] const pipeline::Stage& stage() const { return *stage_; }
@@ -57,6 +66,8 @@ class StageRunner {
 
  private:
   void load_weights();
+  [[nodiscard]] model::KvCache::Shape cache_shape() const;
+  [[nodiscard]] bool leads() const { return options_.tensor != nullptr && options_.tensor->rank() == 0; }
 
   const StageOptions options_;
   model::TransformerConfig config_;
@@ -66,6 +77,7 @@ class StageRunner {
   std::unique_ptr<kernels::ThreadTeam> team_;  // null where nothing is quantized
   std::unique_ptr<model::KvCache> cache_;
   std::unique_ptr<SlotTable> slots_;
+  std::optional<TensorLink> followers_;  // of a leader
 };
 
 }  // namespace penstock::engine
