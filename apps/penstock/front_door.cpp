@@ -18,6 +18,7 @@
 #include "rpc/http_inference.h"
 #include "rpc/http_management.h"
 #include "rpc/http_openai.h"
+#include "rpc/model_openapi.h"
 #include "rpc/ts_worker_client.h"
 #include "worker_program.h"
 
@@ -30,9 +31,9 @@ namespace fs = std::filesystem;
 constexpr int kManyFiles = 11000;  // HttpServerOptions::max_connections, and some for workers, logs and gRPC
 constexpr seconds kDrainJobs{30};
 constexpr seconds kDrainWorkers{5};
-// Management calls over HTTP that run at once, and that wait.
-constexpr int kHttpCalls = 8;
-constexpr size_t kHttpCallsWaiting = 64;
+// Management calls that run at once, and that wait. Loading a model takes minutes, so a few may wait; more is a mistake of the client.
+constexpr int kManagementCalls = 8;
+constexpr size_t kManagementCallsWaiting = 64;
 // Conversations that are made prompts at once, and that wait for it.
 constexpr int kTextCalls = 2;
 constexpr size_t kTextCallsWaiting = 1024;
@@ -69,7 +70,7 @@ std::shared_ptr<frontend::WorkerClient> make_client(const frontend::ModelSpec& s
   load.batch_size = spec.config.batch_size.value_or(1);
   load.handler = spec.handler;
   load.gpu = num_devices > 0 ? 0 : -1;  // the worker sees no others
-  load.envelope = python.service_envelope;
+  load.envelope = spec.envelope.empty() ? python.service_envelope : spec.envelope;
   load.limit_image_pixels = python.limit_max_image_pixels;
   std::vector<fs::path> sockets;
   for (int rank = 0; rank < spec.config.num_ranks(); ++rank) sockets.push_back(fs::path(socket).replace_extension(std::to_string(rank)));
@@ -108,8 +109,8 @@ FrontDoor::FrontDoor(FrontDoorOptions options)
                  &observability_.metrics(), observability_.spans(), config_.agent_address ? &agents_ : nullptr}),
       snapshots_(options_.snapshot_folder, config_, registry_),
       management_({registry_, store_, archives_, config_, [this] { save_snapshot(frontend::SnapshotKind::kChange); }}),
-      http_calls_(kHttpCalls, kHttpCallsWaiting),
-      text_calls_(kTextCalls, kTextCallsWaiting) {
+      management_calls_("management calls", kManagementCalls, kManagementCallsWaiting),
+      text_calls_("conversations", kTextCalls, kTextCallsWaiting) {
   warn_of_open_doors(config_, access_keys_ != nullptr);
   if (const int files = cluster::raise_descriptor_limit(); files < kManyFiles) {
     spdlog::warn("at most {} files and connections may be open at once (ulimit -Hn); a busy server takes more than {}", files, kManyFiles);
@@ -198,7 +199,7 @@ void FrontDoor::start_listeners() {
   options.port = config_.grpc_management_port;
   options.port_option = "--set grpc_management_port=N";
   options.connection_age = config_.grpc_management_age;
-  management_server_ = std::move(rpc::GrpcServer::start_management(options, management_)).value();
+  management_server_ = std::move(rpc::GrpcServer::start_management(options, management_, management_calls_)).value();
   management_server_->set_serving("", true);
   health_ = inference_.get();
   if (config_.agent_address) agent_server_ = std::move(rpc::AgentServer::start(agent_options(config_, tls_), agents_)).value();
@@ -209,8 +210,8 @@ void FrontDoor::start_http() {
   const auto max_response = static_cast<size_t>(config_.max_response_size);
   auto text = rpc::openai_routes(registry_, text_calls_, max_response);
   auto inference = rpc::guarded(rpc::inference_routes(registry_, max_response, std::move(text)), frontend::kInferenceKey);
-  auto management = rpc::guarded(rpc::management_routes(management_, http_calls_), frontend::kManagementKey);
-  if (access_keys_) std::ranges::move(rpc::access_key_routes(*access_keys_, http_calls_), std::back_inserter(management));
+  auto management = rpc::guarded(rpc::management_routes(management_, management_calls_, registry_, rpc::ModelApi(inference)), frontend::kManagementKey);
+  if (access_keys_) std::ranges::move(rpc::access_key_routes(*access_keys_, management_calls_), std::back_inserter(management));
   rpc::HttpServerOptions options = http_options(config_, access_keys_.get(), tls_);
   options.watcher = &observability_.requests();
   options.address = config_.inference_address;
@@ -234,11 +235,11 @@ void FrontDoor::start_models() {
 std::optional<Error> FrontDoor::wait_loaded() const {
   for (const auto& model : registry_.models()) {
     if (!model->spec().loaded_at_startup) continue;  // the management API was faster than we
-    auto state = frontend::LoadState::kLoading;
-    while (state == frontend::LoadState::kLoading && signals_.count() == 0 && !model->stopped()) {
-      state = model->wait_loaded(Deadline::after(milliseconds(100)));
+    frontend::LoadOutcome outcome;
+    while (outcome.state == frontend::LoadState::kLoading && signals_.count() == 0 && !model->stopped()) {
+      outcome = model->wait_loaded(Deadline::after(milliseconds(100)));
     }
-    if (state == frontend::LoadState::kFailed) return model->load_failure();
+    if (outcome.failure) return outcome.failure;
   }
   return std::nullopt;
 }
@@ -272,6 +273,7 @@ void FrontDoor::shut_down() {
   management_server_->stop_serving();
   caretaker_.reset();
   management_.stop();
+  management_calls_.close();
   const int hurry_at = 2;
   const Deadline deadline = Deadline::after(kDrainJobs);
   for (const auto& model : registry_.models()) {

@@ -83,7 +83,7 @@ class FrontDoor {
   frontend::Management management_;
   std::optional<frontend::Caretaker> caretaker_;
   Mutex health_mutex_;  // two models that change at once: the last word about "" must come from who saw both
-  rpc::CallPool http_calls_;  // management calls over HTTP
+  rpc::CallPool management_calls_;
   rpc::CallPool text_calls_;  // conversations and tokens over HTTP
   // After the registry: calls that run use it.
   std::unique_ptr<rpc::HttpServer> http_metrics_;  // null: not asked for

@@ -47,6 +47,7 @@ rpc::GrpcServerOptions grpc_options(const config::ServerConfig& config, frontend
   rpc::GrpcServerOptions options;
   options.max_request_bytes = config.max_request_size;
   options.max_response_bytes = config.max_response_size;
+  options.max_memory_bytes = static_cast<size_t>(config.grpc_memory_mb) << 20;
   options.access_keys = access_keys;
   if (config.enable_grpc_ssl) options.tls = tls;
   return options;

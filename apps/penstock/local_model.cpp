@@ -95,12 +95,12 @@ class LocalModel::Impl {
     tokenizer_.emplace(text::Tokenizer::load(path).value());
     chat_template_.emplace(text::ChatTemplate::load(path));
     ProgressLine line(std::cerr, ProgressLine::for_stderr());
-    auto state = frontend::LoadState::kLoading;
-    while ((state = model_->wait_loaded(Deadline::after(kLookUp))) == frontend::LoadState::kLoading) {
+    frontend::LoadOutcome outcome;
+    while ((outcome = model_->wait_loaded(Deadline::after(kLookUp))).state == frontend::LoadState::kLoading) {
       if (!wanted()) throw error(Code::kCancelled, "stopped while {} was loading", path_);
       line.update(loaded_share(), "loading " + path_);
     }
-    if (state == frontend::LoadState::kFailed) throw model_->load_failure();
+    if (outcome.failure) throw *outcome.failure;
     line.update(1, "loaded " + path_);
     line.finish();
   }

@@ -67,6 +67,7 @@ struct ServerConfig {
 
   std::optional<bool> token_authorization;                  // !disable_token_authorization; absent = the program's default
   double token_expiration_min = 60;                         // minutes that a key is good for
+  int grpc_memory_mb = 2048;                                // MiB that the connections of one gRPC port may hold
   int token_failure_limit = 60;                             // wrong tokens that one peer may send in a minute; 0 = any number
 
   bool enable_grpc_ssl = false;                             // TLS on both gRPC ports

@@ -112,6 +112,7 @@ std::vector<Field> server_fields(ServerConfig& c, RawServerConfig& raw) {
       seconds_field("http_body_timeout", c.http_body_timeout, {1, 3600}, ""),
       boolean_field("disable_token_authorization", raw.disable_token_authorization, ""),
       real_field("token_expiration_min", c.token_expiration_min, {.min = 0, .max = kMaxTokenMinutes, .min_excluded = true}, ""),
+      integer_field("grpc_memory_mb", c.grpc_memory_mb, {1}, ""),
       integer_field("token_failure_limit", c.token_failure_limit, {0}, ""),
       boolean_field("enable_envvars_config", raw.enable_envvars_config, ""),
       boolean_field("use_env_allowed_urls", raw.use_env_allowed_urls, ""),

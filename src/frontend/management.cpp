@@ -160,11 +160,11 @@ ManagementAnswer Management::start_workers(const std::shared_ptr<ServedModel>& m
   model->start();
   if (!synchronous) return done(kUnderWay, 202);
   // The groups' own startup timeout ends the wait; the slack is for their telling us so.
-  const LoadState state = model->wait_loaded(Deadline::after(model->startup_timeout() + seconds(10)));
-  if (state == LoadState::kLoaded) {
+  const LoadOutcome outcome = model->wait_loaded(Deadline::after(model->startup_timeout() + seconds(10)));
+  if (outcome.state == LoadState::kLoaded) {
     return done(fmt::format("Model \"{}\" Version: {} registered with {} initial workers", model->name(), model->version(), model->range().min));
   }
-  const std::string why = state == LoadState::kFailed ? model->load_failure().message() : "they are still loading";
+  const std::string why = outcome.failure ? outcome.failure->message() : "they are still loading";
   if (auto stays = registry_.remove(model->name(), model->version(), Deadline::after(seconds(0)))) spdlog::warn("{}", stays->message());
   return workers_failed(why);
 }
@@ -182,9 +182,9 @@ ManagementAnswer Management::scale(const ScaleRequest& request) {
   if (parts_.on_changed) parts_.on_changed();
   if (!request.synchronous) return done(kUnderWay, 202);
   const Deadline deadline = drain.is_never() ? drain : Deadline::after((*model)->startup_timeout() + seconds(drain_s) + seconds(10));
-  const LoadState state = (*model)->wait_loaded(deadline);
-  if (state == LoadState::kFailed) return workers_failed((*model)->load_failure().message());
-  if (state == LoadState::kLoading) return done("Workers scaling in progress...", 206);
+  const LoadOutcome outcome = (*model)->wait_loaded(deadline);
+  if (outcome.failure) return workers_failed(outcome.failure->message());
+  if (outcome.state == LoadState::kLoading) return done("Workers scaling in progress...", 206);
   std::string text = fmt::format("Workers scaled to {} for model: {}", request.min_worker, request.model_name);
   if (!request.version.empty()) text += ", version: " + request.version;
   return done(std::move(text));

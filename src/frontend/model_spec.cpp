@@ -131,16 +131,13 @@ Result<ModelSpec> read_model_spec(const ModelFolder& folder, std::span<const con
   spec.url = folder.url;
   spec.config = std::move(*config);
   spec.serialized_file = manifest->serialized_file;
+  spec.envelope = manifest->envelope;
   for (const std::string& name : {handler, spec.config.handler.name, manifest->handler, default_handler(spec)}) {
     if (name.empty()) continue;
     spec.handler = name;
     break;
   }
   spec.handler_kind = handler_kind(spec.handler);
-  if (spec.handler_kind == HandlerKind::kPython && !manifest->envelope.empty()) {
-    return error(Code::kUnimplemented, "model '{}': model.envelope '{}' of MAR-INF/MANIFEST.json: an envelope of one model is not supported; set "
-                 "service_envelope in config.properties", spec.name, manifest->envelope.substr(0, 200));
-  }
   if (spec.handler_kind == HandlerKind::kText && (spec.config.batch_size || spec.config.max_batch_delay_ms)) {
     spec.config.notes.push_back("batchSize, maxBatchDelay: not applicable to 'llm': batches are made anew at every token");
   }

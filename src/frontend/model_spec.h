@@ -28,12 +28,13 @@ struct ModelSpec {
   std::string handler = "llm";
   HandlerKind handler_kind = HandlerKind::kText;
   std::string serialized_file;     // of the manifest; empty: not given
+  std::string envelope;            // of the manifest, for Python handlers; empty: the server's service_envelope
   bool is_default = false;         // config.properties says so
   bool loaded_at_startup = false;
 };
 
 // Reads the folder's model-config.yaml and, if it has one, MAR-INF/MANIFEST.json (TorchServe's archiver with --archive-format no-archive),
-// whose modelName (where the folder has no name), modelVersion, handler, serializedFile and configFile count; then fills gaps from `entries`.
+// whose modelName (where the folder has no name), modelVersion, handler, serializedFile, envelope and configFile count; then fills gaps from `entries`.
 // Blocks: reads files.
 // The handler is the first of: `handler` (of the management API), that of model-config.yaml, that of the manifest; without any, `llm` for a
 // Hugging Face directory, else `torchscript` where there is a file for it.

@@ -93,10 +93,12 @@ TEST_F(ModelSpecTest, TheHandlerComesFromTheClientTheConfigurationTheManifestOrT
   EXPECT_EQ(read_model_spec({"tiny", "tiny", "source", dir_.path()}, entries_, "torchscript").value().handler, "torchscript");
 }
 
-TEST_F(ModelSpecTest, AnEnvelopeOfAPythonHandlerIsRefusedByName) {
-  EXPECT_THAT(refusal(R"({"model": {"handler": "service.py", "envelope": "json"}})"), HasSubstr("model.envelope 'json' of MAR-INF/MANIFEST.json"));
-  EXPECT_EQ(refusal(R"({"model": {"handler": "service.py", "envelope": null}})"), "accepted");
-  EXPECT_EQ(refusal(R"({"model": {"handler": "my.so", "envelope": "json"}})"), "accepted");
+TEST_F(ModelSpecTest, TheManifestMayNameAnEnvelope) {
+  write_manifest(R"({"model": {"handler": "service.py", "envelope": "json"}})");
+  EXPECT_EQ(read().value().envelope, "json");
+  write_manifest(R"({"model": {"handler": "service.py", "envelope": null}})");
+  EXPECT_EQ(read().value().envelope, "");
+  EXPECT_THAT(refusal(R"({"model": {"handler": "service.py", "envelope": 1}})"), HasSubstr("model.envelope: expected text, found number"));
 }
 
 TEST_F(ModelSpecTest, HostileManifestsAreRefusedByName) {

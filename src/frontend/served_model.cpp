@@ -243,6 +243,7 @@ void ServedModel::follow_load() {
   if (wanted > load.groups) {
     spdlog::info("model '{}': {} requests have waited for {} ms: from {} to {} worker group(s), of {} at most", name(), load.waiting,
                  spec_.config.scale_up_after.count(), load.groups, wanted, bounds.max);
+    forget_ended(/*failed_too=*/true);  // the new one takes the place of one that failed
     if (const auto failure = add_groups(wanted - load.groups)) spdlog::warn("{}; it is tried again while requests wait", failure->message());
     start();
   } else if (wanted < load.groups) {
@@ -264,9 +265,9 @@ LoadSample ServedModel::load_sample() const {
     }
     if (info_) load.places_per_group = info_->max_concurrent;
   }
-  load.groups = static_cast<int>(staying.size());
   for (const auto& group : staying) {
     const GroupState state = group->state();
+    if (state != GroupState::kFailed) load.groups += 1;  // one that is given up serves nobody, and must not keep another from coming
     if (state == GroupState::kStarting || state == GroupState::kBackoff) load.pending += 1;
   }
   return load;
@@ -279,11 +280,12 @@ void ServedModel::dismiss(int count, Deadline drain) {
     MutexLock lock(mutex_);
     std::vector<std::pair<bool, int>> order;
     for (const auto& [number, slot] : slots_) {
-      if (!slot.leaving) order.emplace_back(slot.ready, -number);
+      if (!slot.leaving && !slot.ended) order.emplace_back(slot.ready, -number);
     }
     std::sort(order.begin(), order.end());
-    for (int i = 0; i < count; ++i) {
-      const int number = -order[static_cast<size_t>(i)].second;
+    order.resize(std::min(order.size(), static_cast<size_t>(count)));
+    for (size_t i = 0; i < order.size(); ++i) {
+      const int number = -order[i].second;
       slots_.at(number).leaving = true;
       leaving.emplace_back(number, slots_.at(number).group);
     }
@@ -294,7 +296,7 @@ void ServedModel::dismiss(int count, Deadline drain) {
   }
 }
 
-// Groups that are gone for good give their place free, those that failed when somebody scales: until then they say why.
+// Groups that are gone for good give their place free, those that failed when the model is scaled: until then they say why.
 // Their threads have nothing left to do, so joining them is quick.
 void ServedModel::forget_ended(bool failed_too) {
   std::map<int, Slot> gone;
@@ -316,27 +318,21 @@ int ServedModel::num_staying() const {
   return static_cast<int>(std::count_if(slots_.begin(), slots_.end(), [](const auto& entry) { return !entry.second.leaving; }));
 }
 
-LoadState ServedModel::wait_loaded(Deadline deadline) {
+LoadOutcome ServedModel::wait_loaded(Deadline deadline) {
   for (;;) {
-    if (failed_group()) return LoadState::kFailed;
+    if (auto failure = load_failure()) return {LoadState::kFailed, std::move(failure)};
     MutexLock lock(mutex_);
     const auto settled = [](const auto& entry) { return entry.second.leaving ? entry.second.ended : entry.second.loaded; };
-    if (std::all_of(slots_.begin(), slots_.end(), settled)) return LoadState::kLoaded;
+    if (std::all_of(slots_.begin(), slots_.end(), settled)) return {LoadState::kLoaded, std::nullopt};
     // A group's failure is noted before it is told to us, so waking now and then covers the moment in between.
     const auto stopped = [](const auto& entry) { return entry.second.ended && !entry.second.loaded && !entry.second.leaving; };
-    if (deadline.passed() || std::any_of(slots_.begin(), slots_.end(), stopped)) return LoadState::kLoading;
+    if (deadline.passed() || std::any_of(slots_.begin(), slots_.end(), stopped)) return {};
     (void)changed_.wait(mutex_, Deadline::at(std::min(deadline.when(), Clock::now() + milliseconds(50))));
   }
 }
 
-Error ServedModel::load_failure() const {
-  const auto failed = failed_group();
-  PENSTOCK_CHECK(failed != nullptr, "load_failure() of model '{}' without a failed group", name());
-  return failed->last_failure().value();
-}
-
-// One that should run and never will; null: none.
-std::shared_ptr<WorkerGroup> ServedModel::failed_group() const {
+// Of a group that should run and never will.
+std::optional<Error> ServedModel::load_failure() const {
   std::vector<std::shared_ptr<WorkerGroup>> staying;
   {
     MutexLock lock(mutex_);
@@ -344,10 +340,10 @@ std::shared_ptr<WorkerGroup> ServedModel::failed_group() const {
       if (!slot.leaving) staying.push_back(slot.group);
     }
   }
-  for (auto& group : staying) {
-    if (group->state() == GroupState::kFailed) return group;
+  for (const auto& group : staying) {
+    if (group->state() == GroupState::kFailed) return group->last_failure();
   }
-  return nullptr;
+  return std::nullopt;
 }
 
 bool ServedModel::serving() const {

@@ -49,6 +49,11 @@ struct ServingContext {
 
 enum class LoadState { kLoading, kLoaded, kFailed };
 
+struct LoadOutcome {
+  LoadState state = LoadState::kLoading;
+  std::optional<Error> failure;  // of kFailed
+};
+
 // How many worker groups a model has: at least min, and up to max while its load asks for them.
 struct WorkerRange {
   int min = 1;
@@ -89,9 +94,7 @@ class ServedModel final : private GroupListener {
   void look_after() EXCLUDES(scaling_, mutex_);
   // Waits until every group has loaded the model and those that leave have gone, or one has failed to load. kLoading: neither by the deadline,
   // or the model was stopped.
-  [[nodiscard]] LoadState wait_loaded(Deadline deadline) EXCLUDES(mutex_);
-  // REQUIRES: wait_loaded() has answered kFailed, and scale() was not called since.
-  [[nodiscard]] Error load_failure() const EXCLUDES(mutex_);
+  [[nodiscard]] LoadOutcome wait_loaded(Deadline deadline) EXCLUDES(mutex_);
 
   [[nodiscard]] JobQueue& jobs() { return jobs_; }
   // A group is ready.
@@ -147,7 +150,7 @@ class ServedModel final : private GroupListener {
   void restart(int group, const Error& why) EXCLUDES(mutex_);
   void follow_load() REQUIRES(scaling_) EXCLUDES(mutex_);
   [[nodiscard]] LoadSample load_sample() const EXCLUDES(mutex_);
-  [[nodiscard]] std::shared_ptr<WorkerGroup> failed_group() const EXCLUDES(mutex_);
+  [[nodiscard]] std::optional<Error> load_failure() const EXCLUDES(mutex_);
   [[nodiscard]] std::vector<std::shared_ptr<WorkerGroup>> groups() const EXCLUDES(mutex_);
   void on_group_ready(int group, std::shared_ptr<WorkerClient> client, const WorkerInfo& info) override EXCLUDES(mutex_);
   void on_group_lost(int group, const Error& cause, bool for_good) override EXCLUDES(mutex_);

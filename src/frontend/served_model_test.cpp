@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "base/temp_dir.h"
 #include "frontend/fake_worker_client_test.h"
+#include "frontend/job.h"
 
 namespace penstock::frontend {
 namespace {
@@ -92,7 +93,7 @@ class ServedModelTest : public testing::Test {
 TEST_F(ServedModelTest, EightDevicesMakeTwoGroupsOfFour) {
   const auto model = make(spec("large", 4), 2);
   EXPECT_THAT(device_lists(*model), ElementsAre("0,1,2,3", "4,5,6,7"));
-  ASSERT_EQ(model->wait_loaded(soon()), LoadState::kLoaded);
+  ASSERT_EQ(model->wait_loaded(soon()).state, LoadState::kLoaded);
   for (const auto& worker : model->workers()) {
     for (const pid_t pid : worker.pids) EXPECT_EQ(variable_of(pid, "CUDA_VISIBLE_DEVICES"), cluster::device_list(worker.devices));
   }
@@ -105,9 +106,9 @@ TEST_F(ServedModelTest, EightDevicesMakeTwoGroupsOfFour) {
 
 TEST_F(ServedModelTest, TheDevicesOfAGroupThatLeavesAreThoseOfTheNextOne) {
   const auto model = make(spec("large", 4), 2);
-  ASSERT_EQ(model->wait_loaded(soon()), LoadState::kLoaded);
+  ASSERT_EQ(model->wait_loaded(soon()).state, LoadState::kLoaded);
   ASSERT_FALSE(scale(*model, 1));
-  ASSERT_EQ(model->wait_loaded(soon()), LoadState::kLoaded);
+  ASSERT_EQ(model->wait_loaded(soon()).state, LoadState::kLoaded);
   EXPECT_EQ(devices.num_free(), 4);
   ASSERT_FALSE(scale(*model, 2));
   EXPECT_THAT(device_lists(*model), ElementsAre("0,1,2,3", "4,5,6,7")) << "the first group has kept its own";
@@ -116,15 +117,40 @@ TEST_F(ServedModelTest, TheDevicesOfAGroupThatLeavesAreThoseOfTheNextOne) {
 TEST_F(ServedModelTest, ACpuGroupComputesOnCoresOfItsOwnWhileThereAreEnough) {
   ModelSpec cpu = spec("cpu", 1);
   cpu.config.device_type = config::DeviceType::kCpu;
-  EXPECT_EQ(make(cpu, 2)->wait_loaded(soon()), LoadState::kLoaded);
+  EXPECT_EQ(make(cpu, 2)->wait_loaded(soon()).state, LoadState::kLoaded);
   EXPECT_EQ(cores.num_free(), 4) << "nobody has said how many threads a rank has";
   cpu.config.torchrun.omp_num_threads = 3;
   const auto one = make(cpu, 1);
   EXPECT_EQ(cores.num_free(), 1);
-  EXPECT_EQ(make(cpu, 1)->wait_loaded(soon()), LoadState::kLoaded) << "too few for a second one: it runs all the same";
+  EXPECT_EQ(make(cpu, 1)->wait_loaded(soon()).state, LoadState::kLoaded) << "too few for a second one: it runs all the same";
   EXPECT_EQ(cores.num_free(), 1);
   one->stop(Deadline::after(milliseconds(0)));
   EXPECT_EQ(cores.num_free(), 4);
+}
+
+TEST_F(ServedModelTest, AGroupThatIsGivenUpDoesNotKeepAnotherFromComing) {
+  ModelSpec small = spec("small", 1);
+  small.config.max_retry_timeout = seconds(0);
+  small.config.scale_up_after = milliseconds(0);
+  const auto model = make(small, 2);
+  ASSERT_EQ(model->wait_loaded(soon()).state, LoadState::kLoaded);
+  ASSERT_EQ(::kill(model->workers().at(1).pids.at(0), SIGKILL), 0);
+  const auto wait_until = [](const auto& condition) {
+    const Deadline deadline = soon();
+    while (!condition() && !deadline.passed()) std::this_thread::sleep_for(milliseconds(1));
+    return condition();
+  };
+  ASSERT_TRUE(wait_until([&] { return model->wait_loaded(Deadline::after(milliseconds(0))).failure.has_value(); }));
+  std::vector<std::shared_ptr<Job>> jobs;
+  for (int i = 0; i < 5; ++i) {  // one more than the other group runs at once
+    jobs.push_back(model->jobs().submit(text::GenerationRequest{}, {}, std::make_shared<RecordingObserver>()).value());
+  }
+  EXPECT_TRUE(wait_until([&] {
+    model->look_after();
+    const auto workers = model->workers();
+    return workers.size() == 2 && workers[1].group == 2 && workers[1].state == GroupState::kReady;
+  }));
+  for (const auto& job : jobs) model->jobs().cancel(*job);
 }
 
 // What the random test does with two models that share the devices, and what it looks at after each step.
@@ -156,7 +182,7 @@ class DeviceSoak : public ServedModelTest {
   }
   void wait_settled() {
     // kFailed: a rank was killed before its group had loaded for the first time.
-    for (const auto& model : models_) ASSERT_NE(model->wait_loaded(soon()), LoadState::kLoading);
+    for (const auto& model : models_) ASSERT_NE(model->wait_loaded(soon()).state, LoadState::kLoading);
   }
   [[nodiscard]] int num_used() const { return devices.num_devices() - devices.num_free(); }
   // Only step() takes devices, so between two looks some may become free, but none can change hands.

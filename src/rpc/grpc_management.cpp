@@ -22,9 +22,6 @@ using frontend::ManagementAnswer;
 using Context = grpc::CallbackServerContext;
 using Reactor = grpc::ServerUnaryReactor;
 
-// Loading a model takes minutes, so a few calls may wait at once; more than that is a mistake of the client.
-constexpr int kThreads = 8;
-constexpr size_t kMaxWaiting = 64;
 constexpr const char* kService = "org.pytorch.serve.grpc.management.ManagementAPIsService";
 
 // In TorchServe's messages a number that is 0 or less is not given.
@@ -60,8 +57,8 @@ frontend::ScaleRequest from_proto(const pb::ScaleWorkerRequest& message) {
 
 class ManagementService final : public pb::ManagementAPIsService::CallbackService {
  public:
-  ManagementService(frontend::Management& management, frontend::RequestWatcher* watcher)
-      : management_(management), watcher_(watcher), pool_(kThreads, kMaxWaiting) {}
+  ManagementService(frontend::Management& management, CallPool& pool, frontend::RequestWatcher* watcher)
+      : management_(management), pool_(pool), watcher_(watcher) {}
 
   Reactor* DescribeModel(Context* context, const pb::DescribeModelRequest* request, pb::ManagementResponse* response) override {
     return run(*context, *response, "DescribeModel", [this, request] {
@@ -89,11 +86,8 @@ class ManagementService final : public pb::ManagementAPIsService::CallbackServic
   Reactor* run(Context& context, pb::ManagementResponse& response, const char* method, std::function<ManagementAnswer()> call) {
     Reactor* reactor = context.DefaultReactor();
     const auto record = std::make_shared<CallRecord>(context, watcher_, kService, method);
-    const bool taken = pool_.run([reactor, record, &response, call = std::move(call)] { reactor->Finish(record->end(answer(call, response))); });
-    if (!taken) {
-      const Error full = error(Code::kResourceExhausted, "{} management calls wait already; try again later", kMaxWaiting);
-      reactor->Finish(record->end(to_status(full)));
-    }
+    pool_.run([reactor, record, &response, call = std::move(call)] { reactor->Finish(record->end(answer(call, response))); },
+              [reactor, record](const Error& why) { reactor->Finish(record->end(to_status(why))); });
     return reactor;
   }
 
@@ -111,14 +105,14 @@ class ManagementService final : public pb::ManagementAPIsService::CallbackServic
   }
 
   frontend::Management& management_;
+  CallPool& pool_;
   frontend::RequestWatcher* const watcher_;
-  CallPool pool_;
 };
 
 }  // namespace
 
-std::unique_ptr<grpc::Service> make_management_service(frontend::Management& management, frontend::RequestWatcher* watcher) {
-  return std::make_unique<ManagementService>(management, watcher);
+std::unique_ptr<grpc::Service> make_management_service(frontend::Management& management, CallPool& pool, frontend::RequestWatcher* watcher) {
+  return std::make_unique<ManagementService>(management, pool, watcher);
 }
 
 }  // namespace penstock::rpc

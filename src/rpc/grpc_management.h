@@ -4,6 +4,7 @@
 
 #include "frontend/management.h"
 #include "frontend/request_watcher.h"
+#include "rpc/call_pool.h"
 
 namespace grpc {
 class Service;
@@ -11,7 +12,8 @@ class Service;
 
 namespace penstock::rpc {
 
-// All of its calls, on a pool of threads of its own. `management` and `watcher` (null: nobody is told) must outlive the service.
-[[nodiscard]] std::unique_ptr<grpc::Service> make_management_service(frontend::Management& management, frontend::RequestWatcher* watcher);
+// The calls run on `pool`, for they wait. All must outlive the service; `watcher` null: nobody is told.
+[[nodiscard]] std::unique_ptr<grpc::Service> make_management_service(frontend::Management& management, CallPool& pool,
+                                                                     frontend::RequestWatcher* watcher);
 
 }  // namespace penstock::rpc

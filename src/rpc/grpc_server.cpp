@@ -4,6 +4,7 @@
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/health_check_service_interface.h>
+#include <grpcpp/resource_quota.h>
 #include <grpcpp/impl/service_type.h>
 #include <netdb.h>
 #include <sys/socket.h>
@@ -27,6 +28,8 @@ namespace {
 // A client whose machine has vanished without a word is noticed, and its work ended, after these two.
 constexpr int kKeepaliveMs = 60000;
 constexpr int kKeepaliveTimeoutMs = 20000;
+// Calls of one connection at once; a client's further calls wait at the client.
+constexpr int kMaxStreams = 1024;
 
 // gRPC only says that it could not bind; asking the system once more gives its reason.
 std::string why_not_bound(const std::string& host, int port) {
@@ -79,6 +82,8 @@ class GrpcServer::Impl {
     builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);  // a second server on the port is a mistake, not a helper
     builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMs);
     builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
+    builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxStreams);
+    builder.SetResourceQuota(grpc::ResourceQuota("penstock").Resize(options.max_memory_bytes));
     if (options.connection_age.max_ms > 0) {
       builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_MS, options.connection_age.max_ms);
       if (options.connection_age.grace_ms > 0) builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_GRACE_MS, options.connection_age.grace_ms);
@@ -133,9 +138,10 @@ Result<std::unique_ptr<GrpcServer>> GrpcServer::start_inference(const GrpcServer
   return server;
 }
 
-Result<std::unique_ptr<GrpcServer>> GrpcServer::start_management(const GrpcServerOptions& options, frontend::Management& management) {
+Result<std::unique_ptr<GrpcServer>> GrpcServer::start_management(const GrpcServerOptions& options, frontend::Management& management,
+                                                                 CallPool& pool) {
   std::vector<NamedService> services;
-  services.push_back({"org.pytorch.serve.grpc.management.ManagementAPIsService", make_management_service(management, options.watcher)});
+  services.push_back({"org.pytorch.serve.grpc.management.ManagementAPIsService", make_management_service(management, pool, options.watcher)});
   return start(options, std::make_unique<Impl>(std::move(services)));
 }
 

@@ -11,6 +11,7 @@
 #include "frontend/model_registry.h"
 #include "frontend/access_keys.h"
 #include "frontend/request_watcher.h"
+#include "rpc/call_pool.h"
 #include "rpc/tls_files.h"
 
 namespace penstock::rpc {
@@ -21,6 +22,7 @@ struct GrpcServerOptions {
   const char* port_option = "--port";  // how a user chooses another, for messages
   int max_request_bytes = 6553500;
   int max_response_bytes = 6553500;
+  size_t max_memory_bytes = size_t{2048} << 20;  // of all connections; beyond it idle ones are closed, then calls are ended with RESOURCE_EXHAUSTED
   config::ConnectionAge connection_age;
   frontend::AccessKeys* access_keys = nullptr;  // null: every call is let in; must outlive the server
   frontend::KeySet keys = frontend::kManagementKey;  // that open this port
@@ -30,7 +32,7 @@ struct GrpcServerOptions {
 };
 
 // Threads:  every method from any thread; calls run on gRPC's threads.
-// Lifetime: registry and management must outlive the server.
+// Lifetime: registry, management and pool must outlive the server.
 class GrpcServer {
  public:
   // Listen at once; health says NOT_SERVING for "" and every model until set_serving().
@@ -38,7 +40,7 @@ class GrpcServer {
   [[nodiscard]] static Result<std::unique_ptr<GrpcServer>> start_inference(const GrpcServerOptions& options,
                                                                            const frontend::ModelRegistry& registry);
   [[nodiscard]] static Result<std::unique_ptr<GrpcServer>> start_management(const GrpcServerOptions& options,
-                                                                            frontend::Management& management);
+                                                                            frontend::Management& management, CallPool& pool);
   ~GrpcServer();
   GrpcServer(const GrpcServer&) = delete;
   GrpcServer& operator=(const GrpcServer&) = delete;

@@ -26,8 +26,7 @@ std::vector<HttpRoute> access_key_routes(frontend::AccessKeys& access_keys, Call
       return reply->send(error_response(400, "BadRequestException", "type: expected management or inference, as in /token?type=inference"));
     }
     const auto kind = management ? frontend::kManagementKey : frontend::kInferenceKey;
-    const bool taken = pool.run([&access_keys, kind, reply] { reply->send(renew(access_keys, kind)); });
-    if (!taken) reply->send(error_response(Error(Code::kResourceExhausted, "too many management calls wait already; try again later")));
+    pool.run([&access_keys, kind, reply] { reply->send(renew(access_keys, kind)); }, [reply](const Error& why) { reply->send(error_response(why)); });
   };
   return {{"*", "/token", "A new key, to be read in the key file", {"type"}, handle, frontend::kApiKey}};
 }

@@ -15,6 +15,8 @@ using Reply = std::shared_ptr<HttpReply>;
 using frontend::ModelRegistry;
 
 constexpr const char* kJson = "application/json";
+constexpr const char* kModelPath = "/predictions/{model_name}";
+constexpr const char* kVersionPath = "/predictions/{model_name}/{model_version}";
 
 // What a route reaches, besides the model that its path names.
 struct Route {
@@ -61,9 +63,20 @@ std::optional<Error> start_prediction(const HttpRequest& http, const Reply& repl
   return std::nullopt;
 }
 
-void describe(const HttpRequest& http, const Reply& reply, const ModelRegistry& registry) {
-  auto model = find_model(http, registry, /*in_query=*/false);
-  model ? reply->send({200, kJson, model_openapi(**model), {}}) : reply->send(error_response(model.error()));
+HttpRoute with_input(HttpRoute route) {
+  route.takes_input = true;
+  return route;
+}
+
+// How one model is asked, made of the routes of all; before them, as they take any method.
+void add_descriptions(std::vector<HttpRoute>& routes, const ModelRegistry& registry) {
+  const auto describe = [&registry, api = std::make_shared<const ModelApi>(routes)](const HttpRequest& http, const Reply& reply) {
+    auto model = find_model(http, registry, /*in_query=*/false);
+    model ? reply->send({200, kJson, api->openapi(**model), {}}) : reply->send(error_response(model.error()));
+  };
+  for (const char* pattern : {kModelPath, kVersionPath}) {
+    routes.insert(routes.begin(), {"OPTIONS", pattern, "Description of the model's API", {}, describe});
+  }
 }
 
 }  // namespace
@@ -78,13 +91,11 @@ std::vector<HttpRoute> inference_routes(const ModelRegistry& registry, size_t ma
       if (const auto refused = start_prediction(request, reply, registry, route, max_response_bytes)) reply->send(error_response(*refused));
     };
   };
-  const auto openapi = [&registry](const HttpRequest& http, const Reply& reply) { describe(http, reply, registry); };
   const auto no_workflow = [](const HttpRequest&, const Reply& reply) {
     reply->send(error_response(501, "NotImplementedException", "workflows are not supported"));
   };
   const char* text = "Text of a prompt, chunked with \"stream\": true; or the answer of the model's handler";
   const char* explanation = "Explanation of a prediction, of Python handlers";
-  const char *model = "/predictions/{model_name}", *version = "/predictions/{model_name}/{model_version}";
   const auto texts = std::make_shared<const HttpRouter>("text", text_routes);
   const auto path = [&registry, texts, handlers = predicts({})](const HttpRequest& request, const Reply& reply) {
     auto found = find_model(request, registry, /*in_query=*/false);
@@ -93,25 +104,25 @@ std::vector<HttpRoute> inference_routes(const ModelRegistry& registry, size_t ma
   };
   const auto predict = predicts({}), forward = predicts({.query_is_input = true}), explain = predicts({.explains = true});
   std::vector<HttpRoute> routes = {
+      {"GET", "/ping", "Health of the server", {}, ping},
       {"*", "/ping", "Health of the server", {}, ping},
-      {"OPTIONS", model, "Description of the model's API", {}, openapi},
-      {"OPTIONS", version, "Description of the model's API", {}, openapi},
-      {"*", model, text, {}, predict},
-      {"*", version, text, {}, predict},
+      with_input({"*", kModelPath, text, {}, predict}),
+      with_input({"*", kVersionPath, text, {}, predict}),
       {"*", "/predictions/{model_name}/{model_version}/{url_path...}", "Of a handler that reads the path", {}, path},
       {"*", "/explanations/{model_name}", explanation, {}, explain},
       {"*", "/explanations/{model_name}/{model_version}", explanation, {}, explain},
       {"POST", "/v1/models/{model_name}:explain", explanation, {}, explain},
       {"POST", "/v2/models/{model_name}/explain", explanation, {}, explain},
       {"POST", "/v2/models/{model_name}/versions/{model_version}/explain", explanation, {}, explain},
-      {"POST", "/invocations", text, {"model_name", "model_version"}, predicts({.query_is_input = true, .model_in_query = true})},
-      {"POST", "/models/{model_name}/invoke", text, {}, forward},
+      with_input({"POST", "/invocations", text, {"model_name", "model_version"}, predicts({.query_is_input = true, .model_in_query = true})}),
+      with_input({"POST", "/models/{model_name}/invoke", text, {}, forward}),
       {"POST", "/wfpredict/{workflow_name}", "Not implemented", {}, no_workflow},
-      {"*", "/{model_name}/predict", text, {}, forward},
-      {"*", "/{model_name}/{model_version}/predict", text, {}, forward},
+      with_input({"*", "/{model_name}/predict", text, {}, forward}),
+      with_input({"*", "/{model_name}/{model_version}/predict", text, {}, forward}),
   };
   for (HttpRoute& route : open_inference_routes(registry, max_response_bytes)) routes.push_back(std::move(route));
   for (HttpRoute& route : text_routes) routes.push_back(std::move(route));
+  add_descriptions(routes, registry);
   return routes;
 }
 

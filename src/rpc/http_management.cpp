@@ -111,18 +111,6 @@ ManagementAnswer list(frontend::Management& management, const Parameters& given)
   return management.list(given.number("limit").value_or(100), given.number("next_page_token").value_or(0));
 }
 
-// OpenAPI of what can be asked of one model.
-ManagementAnswer model_api(frontend::Management& management, const Parameters& given) {
-  const std::string name = given.text("model_name");
-  ManagementAnswer answer = management.readiness(name);
-  if (!answer.ok()) return answer;
-  const Json responses = {{"200", {{"description", "the prediction"}}}, {"default", {{"description", "an error: code, type, message"}}}};
-  Json json = {{"openapi", "3.0.1"}, {"info", {{"title", name}, {"version", "1.0.0"}}}};
-  json["paths"]["/predictions/" + name]["post"] = {{"summary", "A prediction by the default version"}, {"responses", responses}};
-  answer.text = json.dump(2) + "\n";
-  return answer;
-}
-
 // JSON stays as it is; a sentence becomes {"status": ...}.
 HttpResponse to_response(const ManagementAnswer& answer) {
   if (!answer.ok()) return error_response(answer.http_status, answer.type, answer.text);
@@ -146,12 +134,16 @@ HttpResponse run(frontend::Management& management, const HttpRequest& request, C
 
 }  // namespace
 
-std::vector<HttpRoute> management_routes(frontend::Management& management, CallPool& pool) {
+std::vector<HttpRoute> management_routes(frontend::Management& management, CallPool& pool, const frontend::ModelRegistry& registry, ModelApi api) {
   const auto on_pool = [&management, &pool](Call call) {
     return [&management, &pool, call](const HttpRequest& request, const Reply& reply) {
-      const bool taken = pool.run([&management, request, reply, call] { reply->send(run(management, request, call)); });
-      if (!taken) reply->send(error_response(Error(Code::kResourceExhausted, "too many management calls wait already; try again later")));
+      pool.run([&management, request, reply, call] { reply->send(run(management, request, call)); },
+               [reply](const Error& why) { reply->send(error_response(why)); });
     };
+  };
+  const auto model_api = [&registry, api = std::move(api)](const HttpRequest& request, const Reply& reply) {
+    auto model = registry.find(request.parameters.at("model_name"), "");
+    model ? reply->send({200, "application/json", api.openapi(**model), {}}) : reply->send(error_response(model.error()));
   };
   const auto describe = on_pool([](frontend::Management& m, const Parameters& given) {
     return m.describe(given.text("model_name"), given.text("model_version"), given.flag("customized", false));
@@ -176,7 +168,7 @@ std::vector<HttpRoute> management_routes(frontend::Management& management, CallP
       {"GET", "/models", "The models, in pages", {"limit", "next_page_token"}, on_pool(&list)},
       {"GET", model, "Description of the default version", {"customized"}, describe},
       {"GET", version, "Description of a version, or of all", {"customized"}, describe},
-      {"OPTIONS", model, "Description of the routes of a model", {}, on_pool(&model_api)},
+      {"OPTIONS", model, "Description of the model's API", {}, model_api},
       {"PUT", model, "Number of workers of the default version", scaling, on_pool(&scale)},
       {"PUT", version, "Number of workers", scaling, on_pool(&scale)},
       {"PUT", "/models/{model_name}/{model_version}/set-default", "Make a version the default one", {}, set_default},

@@ -92,7 +92,7 @@ void OpenAiApi::run(const Reply& reply, std::function<void()> call) {
       refuse(reply, error(Code::kInternal, "{}", failure.what()));
     }
   };
-  if (!pool_.run(guarded)) refuse(reply, Error(Code::kResourceExhausted, "too many conversations wait to be read; try again later"));
+  pool_.run(guarded, [reply](const Error& why) { refuse(reply, why); });
 }
 
 Result<Model> OpenAiApi::find(const std::string& id) const {

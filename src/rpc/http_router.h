@@ -21,6 +21,7 @@ struct HttpRoute {
   std::function<void(const HttpRequest&, const std::shared_ptr<HttpReply>&)> handle;
   frontend::KeySet keys = frontend::kManagementKey;  // that open it, where keys are asked for: guarded() says another for a whole table
   HttpResponse (*refuse)(const Error& refused) = &token_refusal;  // what who has none of them is told
+  bool takes_input = false;        // its body is what the model's handler takes: for descriptions
 };
 
 // The same routes, opened by these keys.
@@ -31,7 +32,7 @@ struct HttpRoute {
 // Threads: constant after construction; handle() from any thread.
 class HttpRouter {
  public:
-  // Adds GET /api-description and OPTIONS /, which answer openapi() and take every key of the routes but the API key.
+  // Adds /api-description and OPTIONS /, which answer openapi() and take every key of the routes but the API key.
   HttpRouter(std::string title, std::vector<HttpRoute> routes);
 
   // Answers 404 for a path that no route has, 405 for a method that its routes do not have, 400 for a broken escape.

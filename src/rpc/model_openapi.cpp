@@ -1,11 +1,16 @@
 #include "rpc/model_openapi.h"
 
 #include <nlohmann/json.hpp>
+#include <string_view>
+
+#include "rpc/http_description.h"
 
 namespace penstock::rpc {
 namespace {
 
 using Json = nlohmann::ordered_json;
+
+constexpr std::string_view kModel = "{model_name}", kVersion = "{model_version}";
 
 Json property(const char* type) { return {{"type", type}}; }
 
@@ -19,18 +24,27 @@ Json body_of(const frontend::ServedModel& model) {
           {"text/plain", {{"schema", property("string")}}}};
 }
 
+void fill(std::string& pattern, std::string_view parameter, const std::string& value) {
+  if (const size_t at = pattern.find(parameter); at != std::string::npos) pattern.replace(at, parameter.size(), value);
+}
+
 }  // namespace
 
-std::string model_openapi(const frontend::ServedModel& model) {
-  const Json operation = {{"summary", "Predictions of the model " + model.name()},
-                          {"requestBody", {{"required", true}, {"content", body_of(model)}}},
-                          {"responses", {{"200", {{"description", "the answer"}}}, {"default", {{"description", "an error: code, type, message"}}}}}};
-  Json json;
-  json["openapi"] = "3.0.1";
-  json["info"] = {{"title", "Penstock: " + model.name()}, {"version", model.version()}};
-  json["paths"] = {{"/predictions/" + model.name(), {{"post", operation}}},
-                   {"/predictions/" + model.name() + "/" + model.version(), {{"post", operation}}}};
-  return json.dump(2) + "\n";
+ModelApi::ModelApi(const std::vector<HttpRoute>& routes) {
+  for (const HttpRoute& route : routes) {
+    if (route.pattern.find(kModel) == std::string::npos) continue;
+    routes_.push_back(route);
+    routes_.back().handle = nullptr;
+  }
+}
+
+std::string ModelApi::openapi(const frontend::ServedModel& model) const {
+  std::vector<HttpRoute> own = routes_;
+  for (HttpRoute& route : own) {
+    fill(route.pattern, kModel, model.name());
+    fill(route.pattern, kVersion, model.version());
+  }
+  return describe_routes("Penstock: " + model.name(), model.version(), own, body_of(model));
 }
 
 }  // namespace penstock::rpc

@@ -41,7 +41,7 @@ def handle(data, context):
         context.set_response_status(code=404, idx=0)
         return ["there is no such thing"]
     if texts[0] == "where":
-        return [{"folder": os.getcwd(), "threads": os.environ["OMP_NUM_THREADS"], **context.system_properties}]
+        return [{"folder": os.getcwd(), "threads": os.environ.get("OMP_NUM_THREADS"), **context.system_properties}]
     if texts[0] == "long header":
         context.set_response_header(0, "X-Long", "x" * 65530)
     if texts[0] == "header":
@@ -205,6 +205,21 @@ class UndecodedTest(PythonModels, ManagementServerTest):
         self.addCleanup(connection.close)
         connection.request("POST", "/predictions/python", "[1]", {"Content-Type": "application/json"})
         self.assertEqual(connection.getresponse().read(), b"b'[1]'")
+
+
+class EnvelopeTest(PythonModels, ManagementServerTest):
+    environment = {"PYTHONPATH": str(HERE / "fake_ts")}.items()
+    arguments = ("--set", "service_envelope=json")
+
+    def test_the_envelope_of_a_manifest_is_stronger_than_the_servers(self):
+        manifest = self.server.folder / "store" / "python" / "MAR-INF" / "MANIFEST.json"
+        for own, used in ((None, "json"), ("body", "body")):
+            content = json.loads(manifest.read_text())
+            content["model"]["envelope"] = own
+            manifest.write_text(json.dumps(content))
+            self.register("python")
+            self.assertEqual(json.loads(self.client.predict(inputs("where", "python")).prediction)["envelope"], used)
+            self.unregister("python")
 
 
 class NoPackageTest(PythonModels, ManagementServerTest):

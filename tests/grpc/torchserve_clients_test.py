@@ -5,7 +5,8 @@ import unittest
 
 import grpc
 
-from penstock_server import Client, wire
+from penstock_server import HERE, Client, ManagementServerTest, wire
+from python_handler_test import PythonModels
 from torchserve_test import TorchServe
 
 try:
@@ -113,3 +114,18 @@ class LlmStreamingClientTest(unittest.TestCase):
         self.assertTrue("".join(text))
         self.assertTrue(events[-1].endswith("data: [DONE]\n\n"))
 
+
+@unittest.skipUnless(requests, "needs python3-requests")
+class IntermediateResponsesTest(PythonModels, ManagementServerTest):
+    """A Python handler that sends intermediate responses: each is a chunk of its own, and so is what the handler returns."""
+
+    environment = {"PYTHONPATH": str(HERE / "fake_ts")}.items()
+
+    def test_four_responses_are_four_chunks_and_four_messages(self):
+        self.register("python")
+        url = f"http://{self.server.http_address}/predictions/python"
+        with requests.post(url, data="stream", headers={"Content-Type": "text/plain"}, stream=True, timeout=60) as response:
+            self.assertEqual(response.headers["Transfer-Encoding"], "chunked")
+            self.assertEqual([chunk.decode() for chunk in response.iter_content(chunk_size=None)], ["hello ", "hello ", "hello ", "world "])
+        message = wire.PredictionsRequest(model_name="python", input={"data": b"stream"})
+        self.assertEqual(self.client.stream_text(message), ["hello ", "hello ", "hello ", "world "])

@@ -70,6 +70,7 @@ class TorchServe:
         self.wait_for(STARTED)
         self.wait_for("stop ")
         self.http, self.http_management = re.findall(r"HTTP\s+http://(\S+)", self.output)[-2:]
+        self.metrics = re.findall(r"metrics\s+http://([^/\s]+)", self.output)[-1]
         self.grpc = re.findall(r"listens on\s+(\S+)", self.output)[-1]
         self.grpc_management = re.findall(r"  management\s+(\S+)", self.output)[-1]
 

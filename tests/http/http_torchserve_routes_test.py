@@ -105,8 +105,12 @@ class TextRoutesTest(HttpServerTest):
     def test_options_describe_the_models_api(self):
         for reply in (self.infer("OPTIONS", "/predictions/tiny"), self.infer("OPTIONS", "/predictions/tiny/1.0"), self.admin("OPTIONS", "/models/tiny")):
             self.assertEqual(reply.status, 200, reply.text)
-            self.assertIn("/predictions/tiny", reply.json["paths"])
             self.assertEqual(reply.json["openapi"], "3.0.1")
+            self.assertIn("prompt", reply.json["paths"]["/predictions/tiny"]["post"]["requestBody"]["content"]["application/json"]["schema"]["properties"])
+            for path, operations in reply.json["paths"].items():
+                for method in operations:
+                    found = self.infer(method.upper(), path.replace("{url_path}", "v1/models"))
+                    self.assertNotIn(found.json.get("type"), ("ResourceNotFoundException", "MethodNotAllowedException"), (method, path))
         self.assertEqual(self.infer("OPTIONS", "/predictions/no").status, 404)
 
 
