@@ -17,6 +17,7 @@
 
 #include "base/log.h"
 #include "rpc/grpc_credentials.h"
+#include "rpc/grpc_generate.h"
 #include "rpc/grpc_inference.h"
 #include "rpc/grpc_management.h"
 #include "rpc/grpc_open_inference.h"
@@ -131,6 +132,7 @@ Result<std::unique_ptr<GrpcServer>> GrpcServer::start_inference(const GrpcServer
   std::vector<NamedService> services = make_open_inference_services(registry, limit, options.watcher);
   services.push_back({"org.pytorch.serve.grpc.inference.InferenceAPIsService",
                       make_inference_service(registry, options.max_waiting_messages, limit, options.watcher)});
+  services.push_back({kGenerateService, make_generate_service(registry, options.max_waiting_messages, options.watcher)});
   auto server = start(options, std::make_unique<Impl>(std::move(services)));
   if (server) {
     for (const auto& model : registry.defaults()) (*server)->set_serving(model->name(), model->serving());

@@ -5,6 +5,7 @@
 
 #include "base/nearest_key.h"
 #include "base/utf8.h"
+#include "text/generation_check.h"
 #include "text/json_input.h"
 #include "text/token_fields.h"
 
@@ -12,9 +13,6 @@ namespace penstock::text {
 namespace {
 
 constexpr size_t kDocumentLimit = 4 << 20;  // bytes
-constexpr size_t kPromptLimit = 1 << 20;  // bytes
-constexpr size_t kMaxStops = 16;
-constexpr size_t kMaxStopBytes = 256;
 
 using Json = nlohmann::json;
 
@@ -58,7 +56,7 @@ constexpr RequestField kFields[] = {
      [](const Json& v, GenerationRequest& r) {
        if (!v.is_string()) return false;
        r.prompt = v.get<std::string>();
-       return !r.prompt.empty() && r.prompt.size() <= kPromptLimit;
+       return !r.prompt.empty() && r.prompt.size() <= kMaxPromptBytes;
      }},
     {"max_new_tokens", "an integer >= 1", [](const Json& v, GenerationRequest& r) { return read_int(v, 1, r.sampling.max_tokens); }},
     {"max_tokens", "an integer >= 1", [](const Json& v, GenerationRequest& r) { return read_int(v, 1, r.sampling.max_tokens); }},
@@ -130,8 +128,8 @@ Result<GenerationRequest> parse_generation_request(std::string_view data) {
   if (first != std::string_view::npos && data[first] == '{') return parse_object(data);
 
   if (data.empty()) return error(Code::kInvalidArgument, "field 'data': expected a prompt, found nothing");
-  if (data.size() > kPromptLimit) {
-    return error(Code::kInvalidArgument, "field 'data': expected a prompt of at most {} bytes, found {}", kPromptLimit, data.size());
+  if (data.size() > kMaxPromptBytes) {
+    return error(Code::kInvalidArgument, "field 'data': expected a prompt of at most {} bytes, found {}", kMaxPromptBytes, data.size());
   }
   if (const size_t at = find_invalid_utf8(data); at != std::string_view::npos) {
     return error(Code::kInvalidArgument, "field 'data': expected UTF-8, found an invalid byte 0x{:02x} at offset {}",

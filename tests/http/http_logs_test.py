@@ -19,6 +19,12 @@ class LogFilesTest(LogServerTest):
         method = "/org.pytorch.serve.grpc.inference.InferenceAPIsService/Predictions"
         self.assertRegex(self.line_of("access_log.log", method), TIME + rf' - /127\.0\.0\.1:\d+ "gRPC {method} HTTP/2\.0" 0 \d+$')
 
+    def test_a_typed_generation_is_there_like_the_others(self):
+        method = "/penstock.v1.Generate/Generate"
+        call = self.client.channel.unary_stream(method, request_serializer=lambda m: m, response_deserializer=lambda m: m)
+        list(call(b"\x0a\x04tiny\x1a\x01a\x32\x02\x08\x02", timeout=20))  # model "tiny", text "a", sampling.max_tokens 2
+        self.assertRegex(self.line_of("access_log.log", method), TIME + rf' - /127\.0\.0\.1:\d+ "gRPC {method} HTTP/2\.0" 0 \d+$')
+
     def test_failures_are_there_with_their_codes(self):
         self.infer("POST", "/predictions/nobody", "a")
         self.assertRegex(self.line_of("access_log.log", "/predictions/nobody"), r'HTTP/1\.1" 404 \d+$')
