@@ -104,6 +104,7 @@ void add_bench_command(CLI::App& app) {
                      "  penstock bench overlap examples/quickstart.yaml\n"
                      "  penstock bench overlap examples/quickstart.yaml --set bucket_mib=4 --link-gigabytes 0.3");
   overlapped->callback([options] { overlap(*options); });
+  add_bench_serve(*command);
   add_model_bench(*command, "prefill", "How fast this machine reads prompts", {.prompt = 512, .repeats = 5});
   add_model_bench(*command, "decode", "How fast it continues them, and how much of the memory's bandwidth that takes", {.repeats = 32});
 }

@@ -15,6 +15,7 @@ void add_timeline_command(CLI::App& app);
 void add_flight_command(CLI::App& app);
 void add_checkpoint_command(CLI::App& app);
 void add_bench_command(CLI::App& app);
+void add_bench_serve(CLI::App& bench);
 void add_serve_command(CLI::App& app);
 void add_agent_command(CLI::App& app);
 void add_generate_command(CLI::App& app);

@@ -10,19 +10,17 @@
 #include <thread>
 #include <vector>
 
-#include "base/file.h"
 #include "commands.h"
 #include "rpc/generate_client.h"
 #include "rpc/grpc_server.h"
+#include "server_address.h"
 #include "stop_signals.h"
 
 namespace penstock {
 namespace {
 
 struct GenerateOptions {
-  std::string address = "127.0.0.1:7070";
-  std::string key_file;
-  std::string ca_file;
+  ServerOptions server;
   std::string model;
   std::string prompt;
   std::optional<int> max_tokens;
@@ -44,21 +42,6 @@ std::string request_data(const GenerateOptions& options) {
   if (options.seed) data["seed"] = *options.seed;
   if (!options.stop.empty()) data["stop"] = options.stop;
   return data.dump(-1, ' ', false, nlohmann::json::error_handler_t::strict);
-}
-
-// What the server asks for, from files: a key on a command line is seen by everybody on the machine.
-rpc::ServerAddress server_of(const GenerateOptions& options) {
-  constexpr size_t kMaxBytes = 1 << 20;
-  rpc::ServerAddress server{options.address, "", ""};
-  if (!options.ca_file.empty()) server.authorities = read_file(options.ca_file, kMaxBytes).value();
-  if (options.key_file.empty()) return server;
-  const auto json = nlohmann::json::parse(read_file(options.key_file, kMaxBytes).value(), nullptr, /*allow_exceptions=*/false);
-  const auto key = nlohmann::json::json_pointer("/inference/key");
-  if (!json.contains(key) || !json[key].is_string()) {
-    throw error(Code::kInvalidArgument, "--key-file: {}: expected a server's key_file.json with an inference key", options.key_file);
-  }
-  server.key = json[key].get<std::string>();
-  return server;
 }
 
 void print_piece(std::string_view text, bool raw) {
@@ -134,7 +117,7 @@ void generate(const GenerateOptions& options) {
   }
   std::optional<rpc::ServerAddress> server;
   try {
-    server = server_of(options);
+    server = server_address(options.server);
   } catch (const Error& wrong) {
     fail("generate", wrong);
   }
@@ -167,9 +150,7 @@ void add_generate_command(CLI::App& app) {
   auto* command = app.add_subcommand("generate", "Stream a completion from a running server into the terminal");
   command->add_option("--model", options->model, "Name of the model, as the server calls it")->required();
   command->add_option("--prompt", options->prompt, "The text to continue")->required();
-  command->add_option("--address", options->address, "Where the server listens, HOST:PORT")->capture_default_str();
-  command->add_option("--key-file", options->key_file, "The server's key_file.json, if it asks for tokens")->type_name("FILE");
-  command->add_option("--ca-file", options->ca_file, "Speak TLS, with a server whose certificate these PEM authorities have signed")->type_name("FILE");
+  add_server_options(*command, options->server);
   command->add_option("--max-tokens", options->max_tokens, "At most so many tokens");
   command->add_option("--temperature", options->temperature, "0 = always the likeliest token, 1 = as the model says, up to 2");
   command->add_option("--top-k", options->top_k, "Choose among the k likeliest tokens; 0 = all");

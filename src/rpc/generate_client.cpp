@@ -9,30 +9,20 @@
 #include "torchserve/inference.grpc.pb.h"
 
 namespace penstock::rpc {
-namespace {
 
 namespace pb = org::pytorch::serve::grpc::inference;
-
-std::shared_ptr<grpc::ChannelCredentials> credentials_for(const ServerAddress& server) {
-  if (server.authorities.empty()) return grpc::InsecureChannelCredentials();
-  grpc::SslCredentialsOptions options;
-  options.pem_root_certs = server.authorities;
-  return grpc::SslCredentials(options);
-}
-
-}  // namespace
 
 class GenerateClient::Impl {
  public:
   explicit Impl(const ServerAddress& server)
       : address_(server.address),
-        channel_(grpc::CreateChannel(server.address, credentials_for(server))),
+        channel_(make_channel(server)),
         stub_(pb::InferenceAPIsService::NewStub(channel_)) {
     if (!server.key.empty()) context_.AddMetadata("authorization", "Bearer " + server.key);
   }
 
   Result<StreamSummary> stream(const StreamRequest& request, Deadline connect_by, const std::function<void(std::string_view)>& on_text) {
-    if (!connect(connect_by)) return error(Code::kUnavailable, "no server answers at {}", address_);
+    if (!connect(*channel_, connect_by)) return error(Code::kUnavailable, "no server answers at {}", address_);
     pb::PredictionsRequest message;
     message.set_model_name(request.model);
     message.set_model_version(request.version);
@@ -55,16 +45,6 @@ class GenerateClient::Impl {
   void cancel() { context_.TryCancel(); }
 
  private:
-  // false: refused, or no answer in time.
-  bool connect(Deadline deadline) {
-    const auto until = std::chrono::system_clock::now() + deadline.remaining();
-    for (auto state = channel_->GetState(true); state != GRPC_CHANNEL_READY; state = channel_->GetState(true)) {
-      if (state == GRPC_CHANNEL_TRANSIENT_FAILURE || state == GRPC_CHANNEL_SHUTDOWN) return false;
-      if (!channel_->WaitForStateChange(state, until)) return false;
-    }
-    return true;
-  }
-
   const std::string address_;
   const std::shared_ptr<grpc::Channel> channel_;
   const std::unique_ptr<pb::InferenceAPIsService::Stub> stub_;

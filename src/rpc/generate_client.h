@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "frontend/worker_client.h"
+#include "rpc/client_channel.h"
 
 namespace penstock::rpc {
 
@@ -16,13 +17,6 @@ struct StreamRequest {
   std::string model;
   std::string version;  // empty = the model's default
   std::string data;     // the value of the input key "data" (text/generation_request.h)
-};
-
-// A server, and what it asks for.
-struct ServerAddress {
-  std::string address;      // HOST:PORT
-  std::string key;          // the inference key; empty = none is sent
-  std::string authorities;  // PEM: TLS, with a server that these have signed; empty = plain text
 };
 
 struct StreamSummary {
