@@ -8,11 +8,6 @@ import unittest
 from http_case import HttpServerTest
 from penstock_server import FAKE_WORKER, wait_until
 
-try:
-    import openai
-except ImportError:
-    openai = None
-
 TEMPLATE = ("{{ bos_token }}{% for m in messages %} {{ m.role }}: {{ m.content }} {{ eos_token }}{% endfor %}"
             "{% if tools %} tools: {{ tools | tojson }}{% endif %}{% if mood %} mood: {{ mood }}{% endif %}"
             "{% if messages[0].content == 'refuse' %}{{ raise_exception('the template refuses') }}{% endif %}"
@@ -300,21 +295,6 @@ class OpenAiServerTest(HttpServerTest):
             reply = self.complete(prompt="[error] x", stream=stream)
             self.assert_refused(reply, 500, None, "internal_error", "told to fail", kind="server_error")
             self.assertEqual(reply.headers["x-should-retry"], "false")
-
-    @unittest.skipUnless(openai, "the Python package openai is not installed")
-    def test_the_official_client_understands_it(self):
-        client = openai.OpenAI(base_url=f"http://{self.server.http_address}/v1", api_key="none", max_retries=0)
-        self.assertEqual([model.id for model in client.models.list()], ["bare", "tiny"])
-        self.assertEqual(client.completions.create(model="tiny", prompt="a b", max_tokens=3).choices[0].text, "a b a ")
-        messages = [{"role": "user", "content": "hi"}]
-        self.assertEqual(client.chat.completions.create(model="tiny", messages=messages, max_tokens=2).choices[0].message.content, "<|begin|> user: ")
-        chunks = list(client.chat.completions.create(model="tiny", messages=messages, max_tokens=3, stream=True, stream_options={"include_usage": True}))
-        self.assertEqual("".join(c.choices[0].delta.content or "" for c in chunks if c.choices), "<|begin|> user: hi ")
-        self.assertEqual(chunks[-1].usage.completion_tokens, 3)
-        with self.assertRaises(openai.NotFoundError):
-            client.completions.create(model="huge", prompt="x")
-        with self.assertRaises(openai.BadRequestError):
-            client.completions.create(model="tiny", prompt="x", temperature=9)
 
 
 @unittest.skipUnless(FAKE_WORKER, "needs a worker that fails on request, and its log")
