@@ -7,6 +7,7 @@
 #include "base/host_memory.h"
 #include "engine/kv_budget.h"
 #include "engine/page_pool.h"
+#include "engine/weight_budget.h"
 #include "kernels/parallel.h"
 #include "model/families.h"
 #include "model/stored_weights.h"
@@ -43,7 +44,13 @@ StageRunner::StageRunner(const StageOptions& options) : options_(options), confi
                 max_sequence_tokens_, limit, config_.max_position_embeddings, config_.sliding_window);
   }
   const auto specs = model::transformer_layers(config_, options.tensor);
-  stage_ = std::make_unique<pipeline::Stage>(specs, cut(specs, options.num_stages), options.stage);
+  const plan::Boundaries boundaries = cut(specs, options.num_stages);
+  const auto index = static_cast<size_t>(options.stage);
+  int64_t num_weights = 0;
+  for (int i = boundaries[index]; i < boundaries[index + 1]; ++i) num_weights += specs[static_cast<size_t>(i)].num_parameters;
+  num_weights /= options.tensor == nullptr ? 1 : options.tensor->size();
+  if (auto too_large = check_weight_memory(least_weight_bytes(num_weights, options.quantization, options.compute), available_memory())) throw *too_large;
+  stage_ = std::make_unique<pipeline::Stage>(specs, boundaries, options.stage);
   load_weights();
   if (leads()) followers_.emplace(*options.tensor, options.max_sequences);
   if (!quantized_.empty()) team_ = std::make_unique<kernels::ThreadTeam>(at::get_num_threads());

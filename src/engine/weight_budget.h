@@ -1,0 +1,18 @@
+#pragma once
+// Whether the weights of a stage fit into memory, asked before any is loaded.
+#include <cstdint>
+#include <optional>
+
+#include "base/error.h"
+#include "kernels/compute.h"
+#include "model/held_weights.h"
+
+namespace penstock::engine {
+
+// Bytes that so many weights take at least, in the form in which a stage holds them (model/held_weights.h).
+[[nodiscard]] int64_t least_weight_bytes(int64_t num_weights, model::Quantization quantization, kernels::Compute compute);
+
+// kResourceExhausted when they need more than is `available` (bytes; absent = not known): what is needed, what there is, what to try.
+[[nodiscard]] std::optional<Error> check_weight_memory(int64_t needed, std::optional<int64_t> available);
+
+}  // namespace penstock::engine

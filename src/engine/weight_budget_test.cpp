@@ -1,0 +1,50 @@
+#include "engine/weight_budget.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "base/file.h"
+#include "base/temp_dir.h"
+#include "engine/stage_runner.h"
+
+namespace penstock::engine {
+namespace {
+
+using testing::HasSubstr;
+
+constexpr int64_t kMiB = 1 << 20;
+
+TEST(WeightBudget, CountsTheFormInWhichWeightsAreHeld) {
+  using model::Quantization;
+  EXPECT_EQ(least_weight_bytes(kMiB, Quantization::kNone, kernels::Compute::kFp32), 4 * kMiB);
+  EXPECT_EQ(least_weight_bytes(kMiB, Quantization::kNone, kernels::Compute::kBf16), 2 * kMiB);
+  EXPECT_EQ(least_weight_bytes(kMiB, Quantization::kInt8, kernels::Compute::kFp32), kMiB / 32 * 34);
+  EXPECT_EQ(least_weight_bytes(kMiB, Quantization::kInt4, kernels::Compute::kFp32), kMiB / 32 * 20);
+  EXPECT_EQ(least_weight_bytes(kMiB, Quantization::kAsStored, kernels::Compute::kFp32), kMiB / 32 * 18);
+}
+
+TEST(WeightBudget, SaysWhatIsNeededAndWhatThereIs) {
+  EXPECT_FALSE(check_weight_memory(10 * kMiB, 10 * kMiB));
+  EXPECT_FALSE(check_weight_memory(10 * kMiB, std::nullopt));
+  const auto refused = check_weight_memory(10 * kMiB, 9 * kMiB);
+  ASSERT_TRUE(refused);
+  EXPECT_EQ(refused->code(), Code::kResourceExhausted);
+  EXPECT_THAT(refused->message(), HasSubstr("need 10 MiB of memory, and 9 MiB are available"));
+}
+
+TEST(WeightBudget, AModelThatNoMachineHoldsIsRefusedBeforeItsFilesAreOpened) {
+  TempDir folder;
+  write_file_atomic(folder.path() / "config.json", R"({"architectures": ["LlamaForCausalLM"], "vocab_size": 32000, "hidden_size": 65536, "num_hidden_layers": 200,
+    "num_attention_heads": 64, "intermediate_size": 262144, "max_position_embeddings": 2048, "rms_norm_eps": 1e-5, "tie_word_embeddings": false})");
+  StageOptions options{folder.path(), 0, 2, 1, 0, kernels::Compute::kFp32};
+  try {
+    StageRunner runner(options);
+    FAIL() << "50 TiB of weights were loaded";
+  } catch (const Error& refused) {
+    EXPECT_EQ(refused.code(), Code::kResourceExhausted);
+    EXPECT_THAT(refused.message(), HasSubstr("the weights of this rank need"));
+  }
+}
+
+}  // namespace
+}  // namespace penstock::engine
