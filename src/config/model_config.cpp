@@ -132,6 +132,7 @@ std::vector<Field> fields_of(ModelConfig& c, RawModelConfig& raw) {
       integer_field("handler.max_sequence_tokens", c.handler.max_sequence_tokens, {0}, ""),
       integer_field("handler.max_concurrent", c.handler.max_concurrent, {1, 4096}, ""),
       integer_field("handler.kv_cache_mb", c.handler.kv_cache_mb, {0}, ""),
+      boolean_field("handler.retry", c.handler.retry, ""),
       choice_field<ComputeType>("handler.dtype", c.handler.dtype,
                                 {{"auto", ComputeType::kAuto}, {"fp32", ComputeType::kFloat32}, {"bf16", ComputeType::kBfloat16}}, ""),
       choice_field<Quantization>("handler.quantization", c.handler.quantization,

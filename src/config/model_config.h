@@ -32,6 +32,7 @@ struct HandlerConfig {
   ComputeType dtype = ComputeType::kAuto;
   Quantization quantization = Quantization::kNone;  // to what weights are rounded, `dtype` does not matter
   int kv_cache_mb = 0;               // MiB of each rank for keys and values; 0 = by itself (engine/kv_budget.h)
+  bool retry = false;                // generations that lose their worker group go on with the next one (frontend/job_queue.h)
 };
 
 // Requests that belong together and run one after another (frontend/sequence_table.h).

@@ -12,10 +12,13 @@ BatchScheduler::BatchScheduler(const SchedulerLimits& limits) : limits_(limits),
 }
 
 bool BatchScheduler::add(RequestId id, SequenceInput input) {
-  PENSTOCK_CHECK(!input.prompt.empty() && static_cast<int>(input.prompt.size()) < limits_.max_sequence_tokens, "a prompt of {} tokens", input.prompt.size());
+  const size_t known = input.prompt.size() + input.generated.size();
+  PENSTOCK_CHECK(!input.prompt.empty() && static_cast<int>(known) < limits_.max_sequence_tokens, "a prompt of {} tokens", known);
   if (waiting_.size() >= static_cast<size_t>(limits_.max_waiting)) return false;
   Sequence sequence;
   sequence.tokens = input.prompt;
+  sequence.tokens.insert(sequence.tokens.end(), input.generated.begin(), input.generated.end());
+  sequence.completion = static_cast<int>(input.generated.size());
   sequence.input = std::move(input);
   waiting_.emplace_back(id, std::move(sequence));
   return true;

@@ -29,6 +29,7 @@ struct SequenceInput {
   int max_tokens = 1;
   SamplingChoice choice = {};
   std::string salt = {};  // pages are shared among sequences of one salt
+  std::vector<int32_t> generated = {};  // tokens of the completion that are known already
 };
 
 // Keeps up to num_stages disjoint steps in flight, each with its share ceil(demand / num_stages) of the sequences, so that no stage waits
@@ -51,7 +52,7 @@ class BatchScheduler {
  public:
   explicit BatchScheduler(const SchedulerLimits& limits);
 
-  // false when the queue is full. REQUIRES: 1 <= prompt size < max_sequence_tokens.
+  // false when the queue is full. REQUIRES: 1 <= prompt size; prompt and generated < max_sequence_tokens; generated < max_tokens.
   [[nodiscard]] bool add(RequestId id, SequenceInput input);
 
   // The sequence is in no later step; its slot and pages are free when its running step has come back. Unknown ids are ignored.

@@ -189,5 +189,79 @@ TEST_F(EngineTextsTest, BiasForbidsStopTokensEndAndMinTokensPostponesThem) {
   });
 }
 
+// What each event said.
+class Pieces final : public EventSink {
+ public:
+  bool push(GenerationEvent event) override {
+    MutexLock lock(mutex_);
+    events_.push_back(std::move(event));
+    changed_.notify_all();
+    return true;
+  }
+  std::vector<GenerationEvent> wait() {
+    MutexLock lock(mutex_);
+    const Deadline deadline = Deadline::after(seconds(60));
+    while (events_.empty() || !events_.back().finished) {
+      if (!changed_.wait(mutex_, deadline)) throw std::runtime_error("no end within a minute");
+    }
+    return events_;
+  }
+
+ private:
+  Mutex mutex_;
+  CondVar changed_;
+  std::vector<GenerationEvent> events_;
+};
+
+TEST_F(EngineTest, AGenerationThatGoesOnAfterTokensThatAreKnownSaysTheRestOfWhatItWouldHaveSaid) {
+  auto request = greedy("resume me", 24);
+  request.sampling.temperature = 1;
+  request.sampling.seed = 7;
+  request.sampling.repetition_penalty = 1.3;
+  request.sampling.presence_penalty = 0.4;
+  request.sampling.frequency_penalty = 0.2;
+  request.sampling.min_tokens = 20;
+  request.sampling.logprobs = 2;
+  for (const int stages : {1, 2}) {
+    with_engine(stages, [&](PipelineEngine& engine) {
+      const auto run = [&](const text::GenerationRequest& asked) {
+        const auto sink = std::make_shared<Pieces>();
+        EXPECT_TRUE(engine.submit(asked, sink).ok());
+        return sink->wait();
+      };
+      const std::vector<GenerationEvent> whole = run(request);
+      ASSERT_GE(whole.size(), 20u);
+      for (const size_t known : {size_t{1}, size_t{7}, size_t{15}, whole.size() - 1}) {
+        auto rest_of = request;
+        for (size_t i = 0; i < known; ++i) rest_of.generated_ids.push_back(whole[i].token_id);
+        const std::vector<GenerationEvent> rest = run(rest_of);
+        ASSERT_EQ(rest.size(), whole.size() - known) << stages << " stages, " << known << " tokens known";
+        for (size_t i = 0; i < rest.size(); ++i) {
+          EXPECT_EQ(rest[i].token_id, whole[known + i].token_id);
+          EXPECT_EQ(rest[i].text, whole[known + i].text);
+          ASSERT_EQ(rest[i].logprobs.size(), whole[known + i].logprobs.size());
+          for (size_t j = 0; j < rest[i].logprobs.size(); ++j) EXPECT_NEAR(rest[i].logprobs[j].logprob, whole[known + i].logprobs[j].logprob, 1e-4);
+        }
+        EXPECT_EQ(rest.back().usage.completion_tokens, static_cast<int>(whole.size()));
+        EXPECT_EQ(rest.back().usage.prompt_tokens, whole.back().usage.prompt_tokens);
+      }
+    });
+  }
+}
+
+TEST_F(EngineTest, TokensThatLeaveNothingToSayAreRefused) {
+  with_engine(1, [&](PipelineEngine& engine) {
+    auto request = greedy("resume me", 4);
+    const auto refusal = [&](std::vector<int32_t> known) {
+      request.generated_ids = std::move(known);
+      const auto submitted = engine.submit(request, std::make_shared<Collector>());
+      return submitted.ok() ? std::string() : submitted.error().message();
+    };
+    EXPECT_NE(refusal({1, 2, 3, 4}).find("generated_ids: 4 tokens"), std::string::npos);
+    EXPECT_NE(refusal({1, 256}).find("has ended"), std::string::npos) << "256 ends a text";
+    EXPECT_NE(refusal({1, 1 << 20}).find("generated_ids"), std::string::npos);
+  });
+}
+
 }  // namespace
 }  // namespace penstock::engine

@@ -14,6 +14,15 @@ Generation::Generation(const text::Tokenizer& tokenizer, const text::GenerationR
   usage_.prompt_tokens = prompt_tokens;
 }
 
+bool Generation::take_up(const std::vector<int32_t>& tokens) {
+  for (const int32_t token : tokens) {
+    ++usage_.completion_tokens;
+    std::string sent;
+    if (show(token, /*at_limit=*/false, sent)) return false;
+  }
+  return true;
+}
+
 GenerationEvent Generation::accept(const SampledToken& token, bool at_limit, double step_ms) {
   ++usage_.completion_tokens;
   step_ms_.push_back(step_ms);

@@ -19,6 +19,8 @@ class Generation {
  public:
   Generation(const text::Tokenizer& tokenizer, const text::GenerationRequest& request, int prompt_tokens, std::shared_ptr<EventSink> sink);
 
+  // Takes tokens that the reader has got already. false: the text ended with one of them.
+  [[nodiscard]] bool take_up(const std::vector<int32_t>& tokens);
   // The event of the next token. `at_limit`: it is the last one allowed. It has finished = true at a token that ends the text, a stop string, or the limit.
   [[nodiscard]] GenerationEvent accept(const SampledToken& token, bool at_limit, double step_ms);
   // Hands it to the reader. false: the reader is gone.

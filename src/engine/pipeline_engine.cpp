@@ -68,7 +68,13 @@ Result<SequenceInput> PipelineEngine::prepare(const text::GenerationRequest& req
   if (static_cast<int>(input.prompt.size()) >= limit) {
     return error(Code::kInvalidArgument, "prompt: {} tokens; this model takes prompt and completion of at most {} together", input.prompt.size(), limit);
   }
+  if (auto bad = check_ids("generated_ids", request.generated_ids, runner_.config().vocab_size)) return *bad;
   const text::SamplingParams& sampling = request.sampling;
+  const size_t generated = request.generated_ids.size();
+  if (generated >= static_cast<size_t>(sampling.max_tokens) || input.prompt.size() + generated >= static_cast<size_t>(limit)) {
+    return error(Code::kInvalidArgument, "generated_ids: {} tokens leave no room for another", generated);
+  }
+  input.generated = request.generated_ids;
   std::vector<int32_t> biased;
   for (const auto& [id, bias] : sampling.logit_bias) biased.push_back(id);
   if (auto bad = check_ids("logit_bias", biased, runner_.config().vocab_size)) return *bad;
@@ -101,6 +107,10 @@ Result<RequestId> PipelineEngine::submit(const text::GenerationRequest& request,
   }
   auto submission = std::make_unique<Submission>();
   submission->generation = std::make_unique<Generation>(tokenizer_, request, static_cast<int>(input->prompt.size()), std::move(sink));
+  if (!submission->generation->take_up(request.generated_ids)) {
+    --queued_;
+    return error(Code::kInvalidArgument, "generated_ids: the text has ended with them");
+  }
   submission->input = std::move(*input);
   if (messages_.try_put({id, std::move(submission)}) != Put::kDone) {
     --queued_;

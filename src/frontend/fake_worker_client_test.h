@@ -19,9 +19,10 @@ class FakeCall final : public WorkerCall {
     cancelled = true;
     end(Error(Code::kCancelled, "cancelled"));
   }
-  bool send(const std::string& text, std::optional<handler::AnswerHead> head = std::nullopt) {
+  bool send(const std::string& text, std::optional<handler::AnswerHead> head = std::nullopt, int token_id = -1) {
     WorkerEvent event;
     event.bytes = text;
+    event.token_id = token_id;
     event.head = std::move(head);
     const auto observer = this->observer();
     return observer && observer->on_event(event);
@@ -34,7 +35,16 @@ class FakeCall final : public WorkerCall {
     }
     if (observer) observer->on_done(failure);
   }
+  bool send_token(int token_id) { return send(std::to_string(token_id) + " ", std::nullopt, token_id); }
+  bool send_last(int token_id) {
+    WorkerEvent event;
+    event.token_id = token_id;
+    event.finished = FinishedInfo{"stop", 1, 1, 0};
+    const auto observer = this->observer();
+    return observer && observer->on_event(event);
+  }
   [[nodiscard]] std::string prompt() const { return std::get<text::GenerationRequest>(payload).prompt; }
+  [[nodiscard]] std::vector<int32_t> generated() const { return std::get<text::GenerationRequest>(payload).generated_ids; }
   const Payload payload;
   std::atomic<bool> cancelled{false};
 

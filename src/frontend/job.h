@@ -4,6 +4,7 @@
 #include <memory>
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include "frontend/job_queue.h"
 
@@ -40,7 +41,10 @@ class Job final : public RequestObserver, public std::enable_shared_from_this<Jo
   std::atomic<Clock::time_point> last_progress_{Clock::now()};
   std::atomic<bool> ended_{false};  // mirrors state_ for on_event(), which takes no lock
 
-  bool has_message_ = false;        // on_event()'s, one call at a time
+  // on_event()'s, one call at a time; read by others when its call has ended.
+  bool has_message_ = false;
+  bool is_complete_ = false;            // the last event has come
+  std::vector<int32_t> generated_;      // tokens, if it may go on with another worker
 
   State state_ = State::kWaiting;
   std::optional<Clock::time_point> started_;  // when a worker got it
@@ -50,6 +54,10 @@ class Job final : public RequestObserver, public std::enable_shared_from_this<Jo
   std::shared_ptr<WorkerCall> call_;
   // Set when the call has failed in a way that a dying group explains: its error, and until when to wait for the cause.
   std::optional<std::pair<Error, Clock::time_point>> lost_;
+  // Set when its group is lost and it is to go on with another as soon as its call has ended: why.
+  std::optional<Error> moving_;
+  int moves_ = 0;      // to another worker
+  int fruitless_ = 0;  // workers that were lost before they had sent it a token
 };
 
 }  // namespace penstock::frontend

@@ -44,6 +44,8 @@ bool Job::on_event(const WorkerEvent& event) {
     if (event.token_id >= 0) meter->token(first, first ? now - submitted_ : now - last);
     if (event.finished) meter->generated(*event.finished, now - submitted_);
   }
+  if (event.finished) is_complete_ = true;
+  if (event.token_id >= 0 && queue_.options_.move_lost) generated_.push_back(event.token_id);
   const auto bad = event.head ? check_head(*event.head) : std::nullopt;  // a worker may have gone mad
   if (!bad && observer_->on_event(event)) return true;
   queue_.end(*this, bad ? *bad : Error(Code::kCancelled, "the reader is gone or too slow"));
@@ -178,30 +180,6 @@ void JobQueue::group_ready(int group, std::shared_ptr<WorkerClient> client, int 
   dispatch();
 }
 
-void JobQueue::group_lost(int group, const Error& cause, bool for_good) {
-  std::vector<std::shared_ptr<Job>> lost;
-  {
-    MutexLock lock(mutex_);
-    Group& slot = groups_.at(group);
-    slot.worker = nullptr;
-    slot.cause = cause;
-    slot.gone_for_good = for_good;
-    sequences_.group_lost(group);
-    lost = jobs_of(group);
-    if (hopeless()) waiting_.for_each([&](const auto& job) { lost.push_back(job); });
-    changed_.notify_all();  // the client may have to be destroyed
-  }
-  for (const auto& job : lost) end(*job, cause);
-}
-
-std::vector<std::shared_ptr<Job>> JobQueue::jobs_of(int group) const {
-  std::vector<std::shared_ptr<Job>> jobs;
-  for (const auto& job : running_) {
-    if (job->group_ == group) jobs.push_back(job);
-  }
-  return jobs;
-}
-
 void JobQueue::stop_intake(const Error& why) {
   MutexLock lock(mutex_);
   if (!refusing_) refusing_ = why;
@@ -276,14 +254,15 @@ size_t JobQueue::num_running() const {
 void JobQueue::dispatch() {
   while (auto job = take_startable()) {
     const auto started = *job->started_;
+    const int moves = job->moves_;
     auto call = job->worker_->client->start(job->payload_, job);
-    if (ModelMeter* meter = options_.reporter.meter.get()) {
+    if (ModelMeter* meter = options_.reporter.meter.get(); meter && moves == 0) {
       meter->started(job->options_.protocol, started - job->submitted_, Clock::now() - started);
     }
     bool ended_meanwhile = false;
     {
       MutexLock lock(mutex_);
-      ended_meanwhile = job->state_ == Job::State::kEnded;
+      ended_meanwhile = job->state_ == Job::State::kEnded || job->moves_ != moves;
       if (!ended_meanwhile) job->call_ = call;
     }
     if (ended_meanwhile) call->cancel();
@@ -359,15 +338,10 @@ std::vector<std::shared_ptr<WorkerClient>> JobQueue::take_retired() {
   return retired;
 }
 
-// Why no group will ever take a job; nullopt while one may.
-std::optional<Error> JobQueue::hopeless() const {
-  const auto gone = [](const auto& entry) { return entry.second.gone_for_good || entry.second.leaving; };
-  if (!std::all_of(groups_.begin(), groups_.end(), gone)) return std::nullopt;
-  const auto lost = std::find_if(groups_.begin(), groups_.end(), [](const auto& entry) { return entry.second.gone_for_good; });
-  if (lost == groups_.end()) {
-    return error(Code::kUnavailable, "model '{}' has no worker; scale it up through the management API", options_.model);
-  }
-  return error(Code::kUnavailable, "model '{}' has no worker left: {}", options_.model, lost->second.cause->message());
+void JobQueue::leave_running(Job& job) {
+  running_.erase(job.shared_from_this());
+  const auto group = groups_.find(job.group_);
+  if (group != groups_.end() && group->second.epoch == job.epoch_) group->second.running -= 1;
 }
 
 // Ends a job once; later calls do nothing.
@@ -383,9 +357,7 @@ void JobQueue::end(Job& job, const std::optional<Error>& outcome) {
       if (job.options_.sequence) sequences_.dropped(job.options_.sequence->id, Clock::now());
     } else {
       if (job.options_.sequence) sequences_.finished(job.options_.sequence->id, job.options_.sequence->last, Clock::now());
-      running_.erase(self);
-      const auto group = groups_.find(job.group_);
-      if (group != groups_.end() && group->second.epoch == job.epoch_) group->second.running -= 1;
+      leave_running(job);
     }
     job.set_ended();
     call = std::move(job.call_);
@@ -398,33 +370,6 @@ void JobQueue::end(Job& job, const std::optional<Error>& outcome) {
   dispatch();
 }
 
-// A worker's call has ended. When the worker is lost, its error says little ("connection reset"): the watcher knows which rank
-// died and how, a moment earlier or later. INTERNAL of several ranks counts too: one that sees its peer die reports what its library says.
-void JobQueue::call_ended(Job& job, const std::optional<Error>& failure) {
-  std::optional<Error> outcome = failure;
-  bool wait_for_cause = false;
-  const bool explained = failure && (failure->code() == Code::kUnavailable || (failure->code() == Code::kInternal && job.worker_->several_ranks));
-  if (explained) {
-    MutexLock lock(mutex_);
-    const auto group = groups_.find(job.group_);
-    const bool known = group == groups_.end() || !group->second.worker || group->second.epoch != job.epoch_;
-    if (known && group != groups_.end() && group->second.cause) {
-      outcome = group->second.cause;
-    } else if (job.state_ == Job::State::kRunning) {
-      wait_for_cause = true;
-      job.lost_.emplace(*failure, Clock::now() + options_.cause_timeout);
-      changed_.notify_all();
-    }
-  }
-  if (!wait_for_cause) end(job, outcome);
-  MutexLock lock(mutex_);
-  // Its own word, not the end of a connection or our cancelling.
-  const bool answered = !failure || (failure->code() != Code::kCancelled && failure->code() != Code::kUnavailable);
-  if (answered) job.worker_->last_heard.store(Clock::now(), std::memory_order_relaxed);
-  job.worker_->open_calls -= 1;
-  changed_.notify_all();
-}
-
 Clock::time_point JobQueue::expiry(const Job& job) const {
   if (job.lost_) return job.lost_->second;
   const auto silent_until = job.last_progress_.load(std::memory_order_relaxed) + options_.response_timeout;
@@ -434,6 +379,7 @@ Clock::time_point JobQueue::expiry(const Job& job) const {
 
 Error JobQueue::expired(const Job& job) const {
   if (job.lost_) return job.lost_->first;
+  if (job.moving_) return *job.moving_;
   if (options_.client_timeout > milliseconds(0) && Clock::now() >= job.submitted_ + options_.client_timeout) {
     return error(Code::kDeadlineExceeded, "model '{}': the request has not ended within {} ms (clientTimeoutInMills)", options_.model,
                  options_.client_timeout.count());

@@ -31,12 +31,18 @@ struct JobQueueOptions {
   bool needs_free_worker = false;        // useJobTicket: a job is refused unless a worker can take it at once
   SequenceLimits sequences;
   milliseconds cause_timeout{1000};      // how long a job that lost its worker waits for the watcher's word on why
+  bool move_lost = false;                // generations that lose their worker go on with another (handler.retry)
   JobReporter reporter;                  // told of every job
 };
 
 // Hands jobs to the worker group with the fewest running ones; a job that finds no group ready, or all of them busy, waits (waiting_line.h).
 //
 // Threads:  every method from any thread; one thread of its own watches the timeouts. Observers are called without any lock held.
+// Note [Moving]
+// With move_lost, a generation whose worker is lost waits again, before all others, and goes on after the tokens that it has got: the next worker
+// gets them with the prompt, so a text with a seed is what it would have been. It does so three times at most, and ends when two workers were lost
+// before they had sent it anything: it may be what they die of. Requests of a sequence stay where they are, and end.
+//
 // Errors:   each job ends exactly once: OK; kUnavailable naming the rank that was lost; kDeadlineExceeded after response_timeout or at its
 //           deadline; kResourceExhausted when it makes room for another; kCancelled; or the worker's own error.
 // Lifetime: the destructor ends all jobs and waits until the workers' calls have ended, which cancelled calls always do. A lost
@@ -124,6 +130,10 @@ class JobQueue {
   [[nodiscard]] std::pair<const int, Group>* free_group() REQUIRES(mutex_);
   [[nodiscard]] std::pair<const int, Group>* place_for(const Job& job) REQUIRES(mutex_);
   [[nodiscard]] std::vector<std::shared_ptr<Job>> jobs_of(int group) const REQUIRES(mutex_);
+  [[nodiscard]] bool may_move(const Job& job) const REQUIRES(mutex_);
+  [[nodiscard]] bool move_or_wait(Job& job, const Error& cause) REQUIRES(mutex_);
+  [[nodiscard]] bool move(Job& job) REQUIRES(mutex_);
+  void leave_running(Job& job) REQUIRES(mutex_);
   [[nodiscard]] bool any_open_call() const REQUIRES(mutex_);
   [[nodiscard]] std::vector<std::shared_ptr<WorkerClient>> take_retired() REQUIRES(mutex_);
   [[nodiscard]] std::optional<Error> hopeless() const REQUIRES(mutex_);

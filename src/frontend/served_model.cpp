@@ -25,6 +25,7 @@ JobQueueOptions job_options(const ModelSpec& spec, const ServingContext& context
   options.max_waiting = static_cast<size_t>(config.job_queue_size > 0 ? config.job_queue_size : server.job_queue_size);
   options.client_timeout = config.client_timeout;
   options.needs_free_worker = config.use_job_ticket;
+  options.move_lost = config.handler.retry;
   options.response_timeout = config.response_timeout.value_or(server.default_response_timeout);
   options.reporter = {spec.name, spec.version, context.metrics ? context.metrics->meter(spec.name, spec.version) : nullptr, context.spans};
   if (config.sequences.batching) {

@@ -38,6 +38,8 @@ class WaitingLine {
     std::optional<T> displaced = {};  // had to go for it
   };
   [[nodiscard]] Joined join(T job, Priority priority, const std::string& client);
+  // One that has had its turn waits once more, before all others of its priority, even if the line is full.
+  void join_again(T job, Priority priority, const std::string& client);
   // The next one; nullopt: nobody waits.
   [[nodiscard]] std::optional<T> next() {
     return next([](const T&) { return true; });
@@ -87,6 +89,16 @@ typename WaitingLine<T>::Joined WaitingLine<T>::join(T job, Priority priority, c
   size_ += 1;
   joined.accepted = true;
   return joined;
+}
+
+template <typename T>
+void WaitingLine<T>::join_again(T job, Priority priority, const std::string& client) {
+  Level& level = levels_[static_cast<size_t>(priority)];
+  const auto [found, is_new] = level.by_name.try_emplace(client);
+  if (is_new) found->second = level.turns.insert(level.turns.begin(), Client{client, {}});
+  else level.turns.splice(level.turns.begin(), level.turns, found->second);
+  found->second->jobs.push_front(std::move(job));
+  size_ += 1;
 }
 
 template <typename T>

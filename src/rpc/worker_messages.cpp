@@ -19,6 +19,7 @@ void fill(pb::GenerateRequest& message, const text::GenerationRequest& request) 
   message.mutable_prompt_ids()->Assign(request.prompt_ids.begin(), request.prompt_ids.end());
   message.set_is_chat(request.is_chat);
   message.set_cache_salt(request.cache_salt);
+  message.mutable_generated_ids()->Assign(request.generated_ids.begin(), request.generated_ids.end());
   pb::Sampling& sampling = *message.mutable_sampling();
   sampling.set_max_tokens(request.sampling.max_tokens);
   sampling.set_temperature(request.sampling.temperature);
@@ -130,6 +131,7 @@ text::GenerationRequest from_proto(const pb::GenerateRequest& request) {
   result.sampling.stop_token_ids.assign(sampling.stop_token_ids().begin(), sampling.stop_token_ids().end());
   if (sampling.has_logprobs()) result.sampling.logprobs = sampling.logprobs();
   result.cache_salt = request.cache_salt();
+  result.generated_ids.assign(request.generated_ids().begin(), request.generated_ids().end());
   return result;
 }
 

@@ -19,5 +19,12 @@ TEST(WorkerMessages, ACodeThatGrpcDoesNotHaveIsInternal) {
   EXPECT_EQ(to_error(end).code(), Code::kUnavailable);
 }
 
+TEST(WorkerMessages, TokensThatAreKnownTravelWithTheRequest) {
+  text::GenerationRequest request;
+  request.prompt = "a";
+  request.generated_ids = {3, 0, 7};
+  EXPECT_EQ(from_proto(to_command(frontend::Payload(request)).generate()).generated_ids, request.generated_ids);
+}
+
 }  // namespace
 }  // namespace penstock::rpc

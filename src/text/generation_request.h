@@ -42,6 +42,7 @@ struct GenerationRequest {
   // prompt are plain text, and what the model expects around a text is added.
   bool is_chat = false;
   SamplingParams sampling;
+  std::vector<int32_t> generated_ids = {};  // the answer's tokens that are known already: it goes on after them, and only that is sent
   std::string cache_salt = {};     // what was computed for one request is used for others with the same salt only
 };
 

@@ -65,7 +65,8 @@ Result<engine::RequestId> FakeEngine::submit(const text::GenerationRequest& requ
   const auto id = next_id_++;
   stats_.prefix_queries += static_cast<int64_t>(words.size());
   stats_.prefix_hits += 1;
-  requests_.push_back(std::make_shared<Running>(Running{id, request, std::move(sink), std::move(words)}));
+  const int steps = static_cast<int>(request.generated_ids.size());  // goes on after these
+  requests_.push_back(std::make_shared<Running>(Running{id, request, std::move(sink), std::move(words), steps}));
   return id;
 }
 

@@ -115,6 +115,48 @@ class KilledRankTest(ServerTest):
         server.close()
 
 
+class RetryServerTest(ServerTest):
+    """handler.retry: requests outlive their worker group."""
+    config = "handler:\n  retry: true\n  dtype: fp32\n"
+    environment = {"FAKE_WORKER_STEP_MS": "10"}.items()
+
+    def ask(self, i, **fields):
+        return request(prompt=f"The {('rank', 'stage', 'layer', 'pipe')[i]} of", max_tokens=min(LONG, 190), temperature=0.8, seed=i + 1, **fields)
+
+    def test_a_stage_killed_in_mid_decode_costs_its_requests_a_pause_and_no_word(self):
+        undisturbed = [self.client.stream_text(self.ask(i), timeout=60) for i in range(4)]
+        for rank in (1, 0):
+            with self.subTest(killed=rank):
+                ranks, moved = self.server.ranks(), self.server.stderr.count("go on with another")
+                calls = [self.client.stream(self.ask(i), timeout=60) for i in range(4)]
+                texts = [[next(call).prediction.decode()] for call in calls]
+                os.kill(ranks[rank], signal.SIGKILL)
+                for text, call in zip(texts, calls):
+                    text += [message.prediction.decode() for message in call]
+                    self.assertEqual(call.code(), Code.OK)
+                self.assertEqual(["".join(text) for text in texts], ["".join(text) for text in undisturbed])
+                self.assertNotEqual(self.server.ranks(), ranks)
+                self.assertEqual(self.server.stderr.count("go on with another"), moved + 1, "there was something to move")
+
+    def test_the_end_counts_all_tokens(self):
+        call = self.client.stream(self.ask(0), timeout=60)
+        next(call)
+        os.kill(self.server.ranks()[1], signal.SIGKILL)
+        list(call)
+        disturbed = dict(call.trailing_metadata())
+        call = self.client.stream(self.ask(0), timeout=60)
+        list(call)
+        for key in ("penstock-completion-tokens", "penstock-prompt-tokens", "penstock-finish-reason"):
+            self.assertEqual(disturbed[key], dict(call.trailing_metadata())[key])
+
+    @unittest.skipUnless(FAKE_WORKER, "needs a worker that crashes on request")
+    def test_a_prompt_that_crashes_workers_ends_with_the_second_and_the_others_go_on(self):
+        other = self.client.stream(request(prompt="a b", max_tokens=400), timeout=60)
+        next(other)
+        self.assert_fails(Code.UNAVAILABLE, lambda: self.client.stream(request(prompt="[crash] now"), timeout=60), "rank 0", "SIGABRT")
+        self.assertEqual(len(list(other)), 399)
+
+
 class ShutdownTest(unittest.TestCase):
     def setUp(self):
         self.server = Server(environment={"FAKE_WORKER_STEP_MS": "20"}.items())
