@@ -2,6 +2,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <chrono>
+#include <map>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
 #include "frontend/fake_worker_client_test.h"
 #include "frontend/job.h"
 #include "frontend/job_queue.h"
@@ -176,6 +184,85 @@ TEST_F(JobQueueLossesTest, ARefusalOfTheWorkerIsNoLoss) {
   const auto client = submit();
   first->calls().at(0)->end(Error(Code::kInvalidArgument, "prompt: is too long"));
   EXPECT_THAT(client->outcome(), HasSubstr("too long"));
+}
+
+// Workers that answer by themselves: a thread sends each call its next token, 0 ... kWords - 1, and ends the calls of those that were killed, as a
+// connection does: after its last event.
+class PlayedWorkers {
+ public:
+  static constexpr int kWords = 40;
+  PlayedWorkers() : thread_([this] { play(); }) {}
+  ~PlayedWorkers() {
+    stop_ = true;
+    thread_.join();
+  }
+  void add(std::shared_ptr<FakeWorkerClient> worker) {
+    MutexLock lock(mutex_);
+    alive_[std::move(worker)] = true;
+  }
+  void kill(const std::shared_ptr<FakeWorkerClient>& worker) {
+    MutexLock lock(mutex_);
+    alive_[worker] = false;
+  }
+
+ private:
+  void play() {
+    std::map<std::shared_ptr<FakeCall>, int> sent;  // tokens; -1: it has ended
+    while (!stop_) {
+      std::map<std::shared_ptr<FakeWorkerClient>, bool> workers;
+      {
+        MutexLock lock(mutex_);
+        workers = alive_;
+      }
+      for (const auto& [worker, alive] : workers) {
+        for (const auto& call : worker->calls()) step(*call, alive, sent[call]);
+      }
+    }
+  }
+  static void step(FakeCall& call, bool alive, int& sent) {
+    if (sent < 0) return;
+    const int next = static_cast<int>(call.generated().size()) + sent;
+    if (!alive) {
+      call.end(kCut);
+      sent = -1;
+    } else if (next < kWords) {
+      (void)call.send_token(next);
+      ++sent;
+    } else {
+      call.end(std::nullopt);
+      sent = -1;
+    }
+  }
+
+  Mutex mutex_;
+  std::map<std::shared_ptr<FakeWorkerClient>, bool> alive_ GUARDED_BY(mutex_);
+  std::atomic<bool> stop_{false};
+  std::thread thread_;  // last: it uses the members above
+};
+
+TEST_F(JobQueueLossesTest, TextsAreWholeInWhicheverOrderLossesAndEndsOfCallsAreNoticed) {
+  std::string whole;
+  for (int word = 0; word < PlayedWorkers::kWords; ++word) whole += std::to_string(word) + " ";
+  PlayedWorkers played;
+  std::shared_ptr<FakeWorkerClient> by_group[] = {start(0), start(1)};
+  for (const auto& worker : by_group) played.add(worker);
+  for (int round = 0; round < 30; ++round) {
+    std::vector<std::shared_ptr<RecordingObserver>> clients;
+    for (int i = 0; i < 6; ++i) clients.push_back(submit());
+    const int group = round % 2;
+    const bool call_ends_first = round % 4 < 2;
+    std::this_thread::sleep_for(std::chrono::microseconds(40 * (round % 5)));
+    if (call_ends_first) played.kill(by_group[group]);
+    if (call_ends_first) std::this_thread::sleep_for(std::chrono::microseconds(100));
+    queue.group_lost(group, kKilled, /*for_good=*/false);
+    played.kill(by_group[group]);
+    by_group[group] = start(group);
+    played.add(by_group[group]);
+    for (const auto& client : clients) {
+      EXPECT_EQ(client->outcome(), "ok") << "round " << round;
+      EXPECT_EQ(client->text(), whole);
+    }
+  }
 }
 
 }  // namespace
