@@ -15,12 +15,14 @@
 #include <atomic>
 #include <charconv>
 #include <fstream>
+#include <functional>
 #include <sstream>
 #include <thread>
 
 #include "base/clock.h"
 #include "base/error.h"
 #include "torchserve/inference.grpc.pb.h"
+#include "worker.grpc.pb.h"
 
 namespace penstock {
 namespace {
@@ -32,9 +34,10 @@ namespace http = boost::beast::http;
 using tcp = asio::ip::tcp;
 
 struct Options {
-  std::string mode = "stream";        // stream, unary, rest, idle
+  std::string mode = "stream";        // stream, unary, rest, idle, worker
   std::string host = "127.0.0.1";
   int port = 7070;
+  std::string socket;                 // mode worker: of the worker itself
   std::string model = "tiny", prompt = "[clock]";
   int clients = 256, tokens = 500, threads = 1;
   double seconds = 5, warm_up = 1;
@@ -144,6 +147,77 @@ class UnaryClient {
   pb::PredictionResponse response_;
 };
 
+// In the front door's place: all generations in one stream to the worker.
+class WorkerClient final : public grpc::ClientBidiReactor<worker::v1::Commands, worker::v1::Events> {
+ public:
+  WorkerClient(const Options& options, Counts& counts)
+      : options_(options),
+        counts_(counts),
+        stub_(worker::v1::Worker::NewStub(grpc::CreateChannel("unix:" + options.socket, grpc::InsecureChannelCredentials()))) {
+    stub_->async()->Work(&context_, this);
+    for (int i = 0; i < options.clients; ++i) add_generation();
+    writing_ = true;
+    sending_.Swap(&waiting_);
+    StartWrite(&sending_);
+    StartRead(&received_);
+    StartCall();
+  }
+  void stop() { context_.TryCancel(); }
+
+  void OnReadDone(bool ok) override {
+    if (!ok) return;
+    bool write = false;
+    for (const worker::v1::Event& event : received_.events()) {
+      if (!event.has_end()) {
+        counts_.arrived(event.generated().text());
+        continue;
+      }
+      if (event.end().code() != 0) counts_.failed(event.end().message());
+      MutexLock lock(mutex_);
+      add_generation();
+      if (std::exchange(writing_, true)) continue;
+      sending_.Clear();
+      sending_.Swap(&waiting_);
+      write = true;
+    }
+    if (write) StartWrite(&sending_);
+    StartRead(&received_);
+  }
+  void OnWriteDone(bool ok) override {
+    {
+      MutexLock lock(mutex_);
+      writing_ = ok && waiting_.commands_size() > 0;
+      if (!writing_) return;
+      sending_.Clear();
+      sending_.Swap(&waiting_);
+    }
+    StartWrite(&sending_);
+  }
+  void OnDone(const grpc::Status& status) override {
+    if (!counts_.stopping) counts_.failed(status.error_message());
+    counts_.open = 0;
+  }
+
+ private:
+  void add_generation() {
+    worker::v1::Command& command = *waiting_.add_commands();
+    command.set_id(++last_id_);
+    command.mutable_generate()->set_prompt(options_.prompt);
+    command.mutable_generate()->mutable_sampling()->set_max_tokens(options_.tokens);
+  }
+
+  const Options& options_;
+  Counts& counts_;
+  const std::unique_ptr<worker::v1::Worker::Stub> stub_;
+  grpc::ClientContext context_;
+  worker::v1::Events received_;
+  Mutex mutex_;  // reads and writes end at the same time
+  worker::v1::Commands waiting_;
+  worker::v1::Commands sending_;
+  bool writing_ = false;
+  uint64_t last_id_ = 0;
+};
+
 // One keep-alive connection that asks again as soon as it is answered; with no request it only stays open.
 class RestClient {
  public:
@@ -224,7 +298,7 @@ void report(const Options& options, Counts& counts, double seconds, double proce
   fmt::print("\n");
 }
 
-void measure(const Options& options, Counts& counts) {
+void measure(const Options& options, Counts& counts, const std::function<void()>& stop = [] {}) {
   std::this_thread::sleep_for(std::chrono::duration<double>(options.warm_up));
   const double processor = processor_seconds(options.server), memory = memory_mib(options.server);
   const auto start = Clock::now();
@@ -233,6 +307,7 @@ void measure(const Options& options, Counts& counts) {
   counts.measuring = false;
   report(options, counts, to_seconds(Clock::now() - start), processor_seconds(options.server) - processor, memory);
   counts.stopping = true;
+  stop();
   for (const Deadline end = Deadline::after(seconds(5)); counts.open > 0 && !end.passed();) std::this_thread::sleep_for(milliseconds(5));
 }
 
@@ -253,6 +328,13 @@ void run_grpc(const Options& options) {
     }
   }
   measure(options, counts);
+}
+
+void run_worker(const Options& options) {
+  Counts counts;
+  counts.open = 1;
+  WorkerClient client(options, counts);
+  measure(options, counts, [&client] { client.stop(); });
 }
 
 void run_rest(const Options& options) {
@@ -282,10 +364,11 @@ void run_rest(const Options& options) {
 int main(int argc, char** argv) {
   CLI::App app("Load for a running `penstock serve`; bench/front_door runs it in all modes");
   penstock::Options options;
-  app.add_option("--mode", options.mode, "stream or unary (gRPC), rest, idle (connections that say nothing)")
-      ->check(CLI::IsMember({"stream", "unary", "rest", "idle"}));
+  app.add_option("--mode", options.mode, "stream or unary (gRPC), rest, idle (connections that say nothing), worker (no front door)")
+      ->check(CLI::IsMember({"stream", "unary", "rest", "idle", "worker"}));
   app.add_option("--host", options.host, "an IP address");
   app.add_option("--port", options.port, "of the listener");
+  app.add_option("--socket", options.socket, "of a worker that has no front door, for mode worker");
   app.add_option("--model", options.model);
   app.add_option("--prompt", options.prompt, "\"[clock]\" makes the fake worker send its clock");
   app.add_option("--clients", options.clients, "that ask at the same time");
@@ -293,5 +376,6 @@ int main(int argc, char** argv) {
   app.add_option("--seconds", options.seconds, "to measure");
   app.add_option("--server", options.server, "its process id, for processor time and memory");
   CLI11_PARSE(app, argc, argv);
-  options.mode == "stream" || options.mode == "unary" ? penstock::run_grpc(options) : penstock::run_rest(options);
+  if (options.mode == "worker") penstock::run_worker(options);
+  else options.mode == "stream" || options.mode == "unary" ? penstock::run_grpc(options) : penstock::run_rest(options);
 }
