@@ -247,6 +247,7 @@ std::shared_ptr<ChatCommandOptions> add_common(CLI::App& command) {
   command.add_option("--top-p", options->sampling.top_p, "Choose among the likeliest tokens that together have probability p")->check(CLI::Range(1e-6, 1.0))->capture_default_str();
   command.add_option("--seed", options->seed, "The same seed gives the same text");
   command.add_option("--stages", options->model.stages, "Processes that share the layers")->check(CLI::Range(1, 64))->capture_default_str();
+  command.add_option("--tensor-ranks", options->model.tensor_ranks, "Processes for each of them, that share every layer")->check(CLI::Range(1, 64))->capture_default_str();
   command.add_option("--threads", options->model.threads, "Threads of each process; 0 = the machine's cores, shared")->check(CLI::Range(0, 1024))->capture_default_str();
   return options;
 }

@@ -52,7 +52,7 @@ class Observer final : public frontend::RequestObserver {
 
 int threads_of(const LocalModelOptions& options) {
   if (options.threads > 0) return options.threads;
-  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / options.stages);
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / (options.stages * options.tensor_ranks));
 }
 
 frontend::ModelFolder find_model(const std::string& path) {
@@ -66,8 +66,9 @@ frontend::ModelSpec spec_of(const frontend::ModelFolder& folder, const LocalMode
   if (spec.handler_kind != frontend::HandlerKind::kText) {
     throw error(Code::kInvalidArgument, "{}: its handler is '{}'; expected a model that makes text", options.model, spec.handler.substr(0, 200));
   }
-  spec.config.parallel_type = options.stages > 1 ? config::ParallelType::kPipeline : config::ParallelType::kNone;
-  spec.config.parallel_level = options.stages;
+  spec.config.parallel_type = config::ParallelType::kBoth;
+  spec.config.parallel_level = options.stages * options.tensor_ranks;
+  spec.config.handler.tensor_ranks = options.tensor_ranks;
   spec.config.torchrun = {.omp_num_threads = threads_of(options)};
   spec.config.handler.max_concurrent = 1;
   spec.config.startup_timeout = kLoadTime;

@@ -16,6 +16,7 @@ namespace penstock {
 struct LocalModelOptions {
   std::string model;       // a Hugging Face directory, a GGUF file, an archive, a folder with model-config.yaml
   int stages = 1;
+  int tensor_ranks = 1;  // processes that share each layer of a stage
   int threads = 0;         // of each stage; 0 = the machine's cores, shared by the stages
 };
 

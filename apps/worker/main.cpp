@@ -35,7 +35,7 @@ int main(int argc, char** argv) {
   overlap_command->callback([&] { exit_code = run_overlap_rank(overlap); });
 
   ServeRankOptions serve;
-  CLI::App* serve_command = app.add_subcommand("serve", "one rank of a serving group: stage RANK of WORLD_SIZE");
+  CLI::App* serve_command = app.add_subcommand("serve", "one rank of a serving group: RANK of WORLD_SIZE");
   serve_command->add_option("--model", serve.model, "a Hugging Face directory or a GGUF file")->required();
   serve_command->add_option("--socket", serve.socket, "unix socket on which rank 0 answers the front door")->required();
   serve_command->add_option("--max-concurrent", serve.max_concurrent, "sequences that run at once")->check(CLI::Range(1, 1024));
@@ -44,7 +44,7 @@ int main(int argc, char** argv) {
   serve_command->add_option("--dtype", serve.dtype, "auto, fp32 or bf16")->check(CLI::IsMember({"auto", "fp32", "bf16"}));
   serve_command->add_option("--quantization", serve.quantization, "what weights are rounded to: auto (as the file has them), none, int8 or int4")
       ->check(CLI::IsMember({"auto", "none", "int8", "int4"}));
-  serve_command->add_option("--parallel", serve.parallel, "how the ranks share the model: pp (whole layers), tp or pptp")->check(CLI::IsMember({"pp", "tp", "pptp"}));
+  serve_command->add_option("--tensor-ranks", serve.tensor_ranks, "ranks that share each layer; a divisor of WORLD_SIZE")->check(CLI::Range(1, 1024));
   serve_command->callback([&] { exit_code = run_serve_rank(serve); });
 
   BenchRankOptions bench;

@@ -1,6 +1,7 @@
 #include <cstdio>
 #include <fstream>
 #include <iostream>
+#include <optional>
 #include <utility>
 
 #include "apps/worker/rank_setup.h"
@@ -8,6 +9,7 @@
 #include "base/log.h"
 #include "comm/c10d_communicator.h"
 #include "engine/pipeline_engine.h"
+#include "engine/rank_groups.h"
 #include "engine/stage_loop.h"
 #include "rpc/worker_service.h"
 #include "tensor/cpu_features.h"
@@ -16,6 +18,7 @@ namespace penstock {
 namespace {
 
 constexpr seconds kLoadDeadline{1800};  // the front door's startupTimeout is shorter, and ends the process
+constexpr seconds kConnectDeadline{120};
 constexpr seconds kStepTimeout{60};
 constexpr seconds kDrainTime{30};
 
@@ -37,12 +40,27 @@ class LoadProgress {
   int shown_ = -1;
 };
 
-engine::StageOptions stage_options(const ServeRankOptions& options, const cluster::RankInfo& info) {
+// This process's place among the ranks that serve the model.
+struct Place {
+  explicit Place(const ServeRankOptions& options, const cluster::RankInfo& info)
+      : world(comm::connect_c10d(info)), groups(engine::make_rank_groups(*world, options.tensor_ranks, Deadline::after(kConnectDeadline))) {
+    if (groups.tensor) tensor.emplace(*groups.tensor, kStepTimeout);
+  }
+  // All have their weights. How long that takes is the caller's limit.
+  void wait_until_all_are_loaded() { world->barrier()->wait(Deadline::after(kLoadDeadline)); }
+
+  const std::unique_ptr<comm::Communicator> world;
+  const engine::RankGroups groups;
+  std::optional<model::TensorRanks> tensor;
+};
+
+engine::StageOptions stage_options(const ServeRankOptions& options, const Place& place) {
   const bool bf16 = options.dtype == "bf16" || (options.dtype == "auto" && tensor::has_bf16());
   engine::StageOptions stage;
   stage.model = options.model;
-  stage.stage = info.rank;
-  stage.num_stages = info.world_size;
+  stage.stage = place.groups.mesh.coordinates(place.world->rank()).pipe;
+  stage.num_stages = place.groups.mesh.pipe;
+  stage.tensor = place.tensor ? &*place.tensor : nullptr;
   stage.max_sequences = options.max_concurrent;
   stage.max_sequence_tokens = options.max_sequence_tokens;
   stage.compute = bf16 ? kernels::Compute::kBf16 : kernels::Compute::kFp32;
@@ -65,7 +83,8 @@ void serve_first_stage(const ServeRankOptions& options, const cluster::RankInfo&
   const auto service = rpc::WorkerService::start(options.socket).value();
   try {
     text::Tokenizer tokenizer = text::Tokenizer::load(options.model).value();
-    engine::StageOptions stage = stage_options(options, info);
+    Place place(options, info);
+    engine::StageOptions stage = stage_options(options, place);
     LoadProgress progress(options.socket);
     stage.on_progress = [&](double share) { progress.update(share); };
     engine::StageRunner runner(stage);
@@ -73,14 +92,13 @@ void serve_first_stage(const ServeRankOptions& options, const cluster::RankInfo&
       throw error(Code::kInvalidArgument, "{}: tokenizer.json has {} tokens, config.json a vocab_size of {}", options.model, tokenizer.vocab_size(),
                   runner.config().vocab_size);
     }
-    const auto stages = comm::connect_c10d(info, {}, "stages");
-    stages->barrier()->wait(Deadline::after(kLoadDeadline));
+    place.wait_until_all_are_loaded();
     engine::PipelineEngineOptions engine_options;
     engine_options.max_sequences = options.max_concurrent;
     engine_options.timeout = kStepTimeout;
-    engine::PipelineEngine engine(runner, *stages, std::move(tokenizer), engine_options);
+    engine::PipelineEngine engine(runner, *place.groups.stages, std::move(tokenizer), engine_options);
     service->set_engine(engine);
-    spdlog::info("serving {} in {} stages", options.model, info.world_size);
+    spdlog::info("serving {} in {} stages of {} ranks", options.model, place.groups.mesh.pipe, place.groups.mesh.tensor);
     serve_until_stopped(*service, engine, stop);
   } catch (const Error& e) {
     service->set_failed(e);
@@ -89,29 +107,29 @@ void serve_first_stage(const ServeRankOptions& options, const cluster::RankInfo&
   }
 }
 
-void serve_other_stage(const ServeRankOptions& options, const cluster::RankInfo& info) {
-  engine::StageRunner runner(stage_options(options, info));
-  const auto stages = comm::connect_c10d(info, {}, "stages");
-  stages->barrier()->wait(Deadline::after(kLoadDeadline));
-  engine::run_stage(runner, *stages, options.max_concurrent, kStepTimeout);
+void serve_other_rank(const ServeRankOptions& options, const cluster::RankInfo& info) {
+  Place place(options, info);
+  engine::StageRunner runner(stage_options(options, place));
+  place.wait_until_all_are_loaded();
+  if (place.groups.leads()) {
+    engine::run_stage(runner, *place.groups.stages, options.max_concurrent, kStepTimeout);
+  } else {
+    engine::follow_stage(runner, options.max_concurrent, kStepTimeout);
+  }
 }
 
 }  // namespace
 
 int run_serve_rank(const ServeRankOptions& options) {
   try {
-    const std::atomic<bool>& stop = watch_stop_signals();  // other stages leave when the first one says so
+    const std::atomic<bool>& stop = watch_stop_signals();  // other ranks leave when the first one says so
     const cluster::RankInfo info = this_rank();
     init_logging(fmt::format("serve rank {}", info.rank));
-    if (options.parallel != "pp") {
-      throw error(Code::kUnimplemented, "parallelType {}: this worker gives whole layers to its ranks and cannot divide a layer among them; use 'parallelType: pp'",
-                  options.parallel);
-    }
     log_blas(info.rank);
     if (info.rank == 0) {
       serve_first_stage(options, info, stop);
     } else {
-      serve_other_stage(options, info);
+      serve_other_rank(options, info);
     }
     return 0;
   } catch (const Error& e) {

@@ -37,7 +37,7 @@ struct ServeRankOptions {
   std::string dtype = "auto";   // auto, fp32, bf16
   int kv_cache_mb = 0;          // MiB for keys and values; 0 = by itself
   std::string quantization = "none";  // auto, none, int8, int4
-  std::string parallel = "pp";  // how the ranks share the model: pp, tp, pptp
+  int tensor_ranks = 1;  // that share each layer; the group's ranks are as many stages of so many
 };
 int run_serve_rank(const ServeRankOptions& options);
 

@@ -131,6 +131,7 @@ std::vector<Field> fields_of(ModelConfig& c, RawModelConfig& raw) {
       text_field("handler.model_path", raw.model_path, ""),
       integer_field("handler.max_sequence_tokens", c.handler.max_sequence_tokens, {0}, ""),
       integer_field("handler.max_concurrent", c.handler.max_concurrent, {1, 4096}, ""),
+      integer_field("handler.tensor_ranks", c.handler.tensor_ranks, {1, 1024}, ""),
       integer_field("handler.kv_cache_mb", c.handler.kv_cache_mb, {0}, ""),
       boolean_field("handler.retry", c.handler.retry, ""),
       choice_field<ComputeType>("handler.dtype", c.handler.dtype,
@@ -172,6 +173,12 @@ class Check {
     if (c_.parallel_type == ParallelType::kNone && c_.num_ranks() > 1) {
       const char* key = given("parallelLevel") ? "parallelLevel" : given("torchrun.nproc-per-node") ? "torchrun.nproc-per-node" : "torchrun.nnodes";
       return fail(Code::kInvalidArgument, key, "{} processes for one worker need 'parallelType: pp', or tp or pptp", c_.num_ranks());
+    }
+    if (given("handler.tensor_ranks") && c_.parallel_type != ParallelType::kBoth) {
+      return fail(Code::kInvalidArgument, "handler.tensor_ranks", "is for 'parallelType: pptp'; with tp all processes of a worker share each layer, with others none do");
+    }
+    if (c_.num_ranks() % c_.tensor_ranks() != 0) {
+      return fail(Code::kInvalidArgument, "handler.tensor_ranks", "expected a divisor of a worker's {} processes, found {}", c_.num_ranks(), c_.tensor_ranks());
     }
     if (!c_.device_ids.empty() && c_.device_ids.size() < static_cast<size_t>(c_.devices_per_host())) {
       return fail(Code::kInvalidArgument, "deviceIds", "expected at least {} devices for one worker, found {}", c_.devices_per_host(),
@@ -217,6 +224,12 @@ int ModelConfig::devices_per_host() const {
 
 int ModelConfig::ranks_per_host() const { return parallel_type == ParallelType::kCustom ? 1 : devices_per_host(); }
 int ModelConfig::num_ranks() const { return torchrun.nnodes * ranks_per_host(); }
+
+int ModelConfig::tensor_ranks() const {
+  if (parallel_type == ParallelType::kTensor) return num_ranks();
+  if (parallel_type != ParallelType::kBoth) return 1;
+  return handler.tensor_ranks > 0 ? handler.tensor_ranks : ranks_per_host();
+}
 
 void ModelConfig::fill_gaps(const ModelSettings& weaker) {
   if (min_workers == 0) min_workers = weaker.min_workers.value_or(0);

@@ -31,6 +31,7 @@ struct HandlerConfig {
   int max_concurrent = 8;            // sequences that one worker group generates at once
   ComputeType dtype = ComputeType::kAuto;
   Quantization quantization = Quantization::kNone;  // to what weights are rounded, `dtype` does not matter
+  int tensor_ranks = 0;              // with pptp: ranks that share each layer; 0 = not given
   int kv_cache_mb = 0;               // MiB of each rank for keys and values; 0 = by itself (engine/kv_budget.h)
   bool retry = false;                // generations that lose their worker group go on with the next one (frontend/job_queue.h)
 };
@@ -83,6 +84,8 @@ struct ModelConfig {
   [[nodiscard]] int ranks_per_host() const;
   // All its processes.
   [[nodiscard]] int num_ranks() const;
+  // Those that share each layer: with tp all, with pptp handler.tensor_ranks, or else those of one machine; 1 with others.
+  [[nodiscard]] int tensor_ranks() const;
   // tp, pptp: each process has a part of every layer (of its stage), so every request goes to all of them.
   [[nodiscard]] bool divides_layers() const { return parallel_type == ParallelType::kTensor || parallel_type == ParallelType::kBoth; }
 

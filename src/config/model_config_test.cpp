@@ -122,6 +122,18 @@ TEST_F(ModelConfigTest, ACustomWorkerIsOneProcessWithSeveralDevices) {
               EndsWith("model-config.yaml:2: key 'torchrun.nproc-per-node': 2 processes for one worker need 'parallelType: pp', or tp or pptp"));
 }
 
+TEST_F(ModelConfigTest, LayersAreSharedByAllRanksOrThoseOfAMachineOrAsManyAsAreGiven) {
+  EXPECT_EQ(load("parallelType: pp\nparallelLevel: 4\n").value().tensor_ranks(), 1);
+  EXPECT_EQ(load("parallelType: tp\nparallelLevel: 4\n").value().tensor_ranks(), 4);
+  EXPECT_EQ(load("parallelType: tp\nparallelLevel: 4\ntorchrun: {nnodes: 2}\n").value().tensor_ranks(), 8);
+  EXPECT_EQ(load("parallelType: pptp\nparallelLevel: 4\ntorchrun: {nnodes: 2}\n").value().tensor_ranks(), 4) << "stages are machines";
+  EXPECT_EQ(load("parallelType: pptp\nparallelLevel: 6\nhandler: {tensor_ranks: 2}\n").value().tensor_ranks(), 2);
+  EXPECT_THAT(refusal("parallelType: pptp\nparallelLevel: 6\nhandler:\n  tensor_ranks: 4\n"),
+              EndsWith("model-config.yaml:4: key 'handler.tensor_ranks': expected a divisor of a worker's 6 processes, found 4"));
+  EXPECT_THAT(refusal("parallelType: tp\nparallelLevel: 6\nhandler:\n  tensor_ranks: 2\n"),
+              EndsWith("is for 'parallelType: pptp'; with tp all processes of a worker share each layer, with others none do"));
+}
+
 TEST_F(ModelConfigTest, AWorkerMayBeOnSeveralMachines) {
   const ModelConfig config = load("parallelType: tp\nparallelLevel: 4\ntorchrun: {nnodes: 2, node-rank: 0, rdzv-endpoint: 'big-1:29500'}\n").value();
   EXPECT_EQ(config.ranks_per_host(), 4);

@@ -62,10 +62,8 @@ Result<WorkerCommand> text_command(const ModelSpec& spec, const fs::path& progra
   if (handler.quantization != config::Quantization::kNone) {
     command.insert(command.end(), {"--quantization", std::string(quantization_name(handler.quantization))});
   }
-  // The worker says itself whether it can.
-  if (spec.config.divides_layers() && spec.config.num_ranks() > 1) {
-    command.insert(command.end(), {"--parallel", spec.config.parallel_type == config::ParallelType::kTensor ? "tp" : "pptp"});
-  }
+  // The worker knows which numbers its model can be divided into.
+  if (spec.config.tensor_ranks() > 1) command.insert(command.end(), {"--tensor-ranks", std::to_string(spec.config.tensor_ranks())});
   if (handler.kv_cache_mb > 0) command.insert(command.end(), {"--kv-cache-mb", std::to_string(handler.kv_cache_mb)});
   return plain(std::move(command));
 }
@@ -120,7 +118,7 @@ std::optional<Error> check_parallel(const ModelSpec& spec) {
   const config::ModelConfig& config = spec.config;
   const bool is_text = spec.handler_kind == HandlerKind::kText, is_python = spec.handler_kind == HandlerKind::kPython;
   if (is_text && config.parallel_type == config::ParallelType::kCustom) {
-    return error(Code::kInvalidArgument, "model '{}': parallelType custom is for handlers that use several GPUs from one process; 'llm' takes pp", spec.name);
+    return error(Code::kInvalidArgument, "model '{}': parallelType custom is for handlers that use several GPUs from one process; 'llm' takes pp, tp and pptp", spec.name);
   }
   if (!is_text && !is_python && config.num_ranks() > 1) {
     return error(Code::kInvalidArgument, "model '{}': parallelLevel {}: handler '{}' runs in one process; 'parallelType: custom' gives it several GPUs",

@@ -122,11 +122,15 @@ TEST_F(WorkerCommandTest, TextGenerationIsToldHowItsLayersAreDivided) {
   write_file_atomic(dir.path() / "config.json", "{}");
   spec.config.parallel_level = 2;
   spec.config.parallel_type = config::ParallelType::kPipeline;
-  EXPECT_THAT(worker_command(spec, programs).value().arguments, testing::Not(testing::Contains("--parallel")));
+  EXPECT_THAT(worker_command(spec, programs).value().arguments, testing::Not(testing::Contains("--tensor-ranks")));
+  spec.config.parallel_type = config::ParallelType::kTensor;
+  EXPECT_THAT(worker_command(spec, programs).value().arguments, testing::IsSupersetOf({"--tensor-ranks", "2"}));
   spec.config.parallel_type = config::ParallelType::kBoth;
-  EXPECT_THAT(worker_command(spec, programs).value().arguments, testing::IsSupersetOf({"--parallel", "pptp"}));
+  spec.config.parallel_level = 12;
+  spec.config.handler.tensor_ranks = 4;
+  EXPECT_THAT(worker_command(spec, programs).value().arguments, testing::IsSupersetOf({"--tensor-ranks", "4"}));
   spec.config.parallel_type = config::ParallelType::kCustom;
-  EXPECT_THAT(refusal(), HasSubstr("parallelType custom is for handlers that use several GPUs from one process; 'llm' takes pp"));
+  EXPECT_THAT(refusal(), HasSubstr("parallelType custom is for handlers that use several GPUs from one process; 'llm' takes pp, tp and pptp"));
 }
 
 TEST_F(WorkerCommandTest, TorchscriptRunsInOneProcess) {

@@ -95,13 +95,14 @@ int main(int argc, char** argv) {
   CLI::App app("fake worker");
   auto* command = app.add_subcommand("serve");
   auto* bytes_command = app.add_subcommand("torchscript");
-  std::string model, name, socket, dtype, parallel;
+  std::string model, name, socket, dtype;
+  int tensor_ranks = 1;
   tests::FakeEngineOptions options;
   command->add_option("--model", model)->required();
   command->add_option("--socket", socket)->required();
   command->add_option("--dtype", dtype)->required()->check(CLI::IsMember({"auto", "fp32", "bf16"}));  // as penstock-worker
   command->add_option("--max-concurrent", options.max_concurrent)->required();
-  command->add_option("--parallel", parallel)->check(CLI::IsMember({"tp", "pptp"}));
+  command->add_option("--tensor-ranks", tensor_ranks);
   command->add_option("--max-sequence-tokens", options.max_sequence_tokens);
   int batch_size = 0, max_batch_delay_ms = 0;
   bytes_command->add_option("--model", model)->required();

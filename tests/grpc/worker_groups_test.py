@@ -69,27 +69,21 @@ class ParallelTypeTest(unittest.TestCase):
         self.addCleanup(server.close)
         return server
 
-    @unittest.skipUnless(FAKE_WORKER, "needs a worker that says that it can divide layers")
-    def test_every_rank_is_told_that_layers_are_divided_and_rank_0_takes_the_requests(self):
+    @unittest.skipUnless(FAKE_WORKER, "needs a worker that takes any number")
+    def test_every_rank_is_told_how_many_share_a_layer_and_rank_0_takes_the_requests(self):
         for parallel in ("tp", "pptp"):
             server = self.start(parallel)
             for pid in server.worker_pids():
                 arguments = pathlib.Path(f"/proc/{pid}/cmdline").read_text().split("\0")
-                self.assertEqual(arguments[arguments.index("--parallel") + 1], parallel)
+                self.assertEqual(arguments[arguments.index("--tensor-ranks") + 1], "2")
             self.assertEqual(sorted(server.worker_pids().values()), [0, 1])
             self.assertEqual(server.client.stream_text(request(prompt="a b", max_tokens=2)), ["a ", "b "])
             server.close()
 
-    @unittest.skipIf(FAKE_WORKER, "needs the real worker")
-    def test_a_worker_that_cannot_divide_layers_says_so(self):
-        server = self.start("tp", wait=False)
-        self.assertNotEqual(server.wait_ended(60), 0)
-        self.assertIn("parallelType tp: this worker gives whole layers to its ranks", server.stderr)
-
     def test_text_generation_is_not_one_process_with_several_devices(self):
         server = self.start("custom", wait=False)
         self.assertEqual(server.wait_ended(30), 2)
-        self.assertIn("parallelType custom is for handlers that use several GPUs from one process; 'llm' takes pp", server.stderr)
+        self.assertIn("parallelType custom is for handlers that use several GPUs from one process; 'llm' takes pp, tp and pptp", server.stderr)
 
 
 @unittest.skipUnless(FAKE_WORKER, "needs workers that do not compute")
