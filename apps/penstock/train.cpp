@@ -99,7 +99,7 @@ void add_options_of_several_machines(CLI::App& command, cluster::ElasticFlags& f
     command.add_option(name, value, help)->type_name(type)->group(group);
   };
   add("--nnodes", flags.nnodes, "N|MIN:MAX", "How many machines; with MIN:MAX the job goes on with any number between, from the last checkpoint");
-  add("--nproc-per-node", flags.nproc_per_node, "N", "Ranks that this machine can run (default: mesh.data x mesh.pipe / MAX)");
+  add("--nproc-per-node", flags.nproc_per_node, "N", "Ranks that this machine can run (default: mesh.data x mesh.pipe x mesh.tensor / MAX)");
   add("--node-rank", flags.node_rank, "N", "This machine's number (default: SLURM_NODEID, JOB_COMPLETION_INDEX)");
   add("--rdzv-endpoint", flags.rdzv_endpoint, "HOST[:PORT]", "The machine of node rank 0, where all meet (port 29400)");
   add("--rdzv-id", flags.rdzv_id, "NAME", "The job's name, the same on all machines");
@@ -126,7 +126,7 @@ void add_train_command(CLI::App& app) {
   command->add_flag("--quiet", options->quiet, "No progress line");
   command->add_flag("--print-config", options->print_config, "Only print the whole configuration, of no file the defaults: every key with its value and meaning");
   add_options_of_several_machines(*command, options->elastic);
-  command->footer("Starts mesh.data x mesh.pipe processes here. Under torchrun, mpirun, srun or a Kubernetes Indexed Job it is one rank of theirs; with --nnodes it is\n"
+  command->footer("Starts mesh.data x mesh.pipe x mesh.tensor processes here. Under torchrun, mpirun, srun or a Kubernetes Indexed Job it is one rank of theirs; with --nnodes it is\n"
                   "the agent of one machine of several. docs/launching.md has all of them.\n"
                   "Examples:\n"
                   "  penstock train examples/quickstart.yaml\n"

@@ -34,16 +34,17 @@ std::optional<Layout> layout_for(const config::TrainConfig& config, int ranks) {
     if (ranks < config.world_size()) return std::nullopt;
     return Layout{{config.mesh.data, config.batch.microbatches}, config.world_size()};
   }
-  const auto mesh = plan::fit_replicas({config.schedule, config.mesh.pipe, config.chunks, config.mesh.data * config.batch.microbatches}, ranks);
+  const auto mesh = plan::fit_replicas({config.schedule, config.mesh.pipe, config.chunks, config.mesh.data * config.batch.microbatches}, ranks / config.mesh.tensor);
   if (!mesh) return std::nullopt;
-  return Layout{*mesh, mesh->replicas * config.mesh.pipe};
+  return Layout{*mesh, mesh->replicas * config.mesh.pipe * config.mesh.tensor};
 }
 
 std::string plural(int n, const char* what, const char* ending = "s") { return fmt::format("{} {}{}", n, what, n == 1 ? "" : ending); }
 
 std::pair<int, std::string> usable_ranks(const config::TrainConfig& config, int available) {
   const auto layout = layout_for(config, available);
-  if (!layout) return {0, fmt::format("{} cannot hold mesh.pipe {} with schedule {}", plural(available, "rank"), config.mesh.pipe, config.schedule)};
+  if (!layout) return {0, fmt::format("{} cannot hold mesh.pipe {} x mesh.tensor {} with schedule {}", plural(available, "rank"), config.mesh.pipe, config.mesh.tensor,
+                                          config.schedule)};
   const int spare = available - layout->world_size;
   const std::string left = spare == 0 ? ""
                                       : fmt::format("; {} not started, as the step's {} micro-batches (mesh.data x batch.microbatches) go into {} evenly at most",
@@ -55,8 +56,8 @@ std::pair<int, std::string> usable_ranks(const config::TrainConfig& config, int 
 int ranks_here(const config::TrainConfig& config, const ElasticSettings& settings) {
   if (settings.nproc_per_node > 0) return settings.nproc_per_node;
   if (config.world_size() % settings.max_nodes == 0) return config.world_size() / settings.max_nodes;
-  throw error(Code::kInvalidArgument, "mesh.data {} x mesh.pipe {} = {} ranks do not divide by {} machines; say how many each starts with --nproc-per-node",
-              config.mesh.data, config.mesh.pipe, config.world_size(), settings.max_nodes);
+  throw error(Code::kInvalidArgument, "mesh.data {} x mesh.pipe {} x mesh.tensor {} = {} ranks do not divide by {} machines; say how many each starts with --nproc-per-node",
+              config.mesh.data, config.mesh.pipe, config.mesh.tensor, config.world_size(), settings.max_nodes);
 }
 
 std::string name_of_this_life() {

@@ -147,7 +147,7 @@ int run_train_rank(const TrainRankOptions& options) {
     const config::TrainConfig config = config::load_train_config(options.config_file, options.overrides).value();
     if (config.network.master_port != 0) info.master_port = config.network.master_port;
     if (config.world_size() != info.world_size) {
-      throw error(Code::kInvalidArgument, "mesh {} x {} needs {} ranks, the launcher started {}", config.mesh.data, config.mesh.pipe,
+      throw error(Code::kInvalidArgument, "mesh {} x {} x {} (data x pipe x tensor) needs {} ranks, the launcher started {}", config.mesh.data, config.mesh.pipe, config.mesh.tensor,
                   config.world_size(), info.world_size);
     }
     tensor::keep_freed_memory();

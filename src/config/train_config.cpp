@@ -44,6 +44,7 @@ std::vector<Field> fields_of(TrainConfig& c) {
                                 "cut that fits into a sequence"),
       integer_field("mesh.data", c.mesh.data, {1, 65536}, "replicas"),
       integer_field("mesh.pipe", c.mesh.pipe, {1, 4096}, "pipeline stages"),
+      integer_field("mesh.tensor", c.mesh.tensor, {1, 1024}, "ranks that share each layer; divides num_heads and num_kv_heads"),
       text_field("schedule", c.schedule, "order of the pipeline's actions: a name that `penstock schedule --list` shows, auto, or a .csv file"),
       integer_field("chunks", c.chunks, {0, 4096}, "stages of each pipe rank; 0 = as many as the schedule has by itself"),
       text_field("partition", c.partition, "how layers are cut into stages: minmax, profiled, parameters, uniform, deepspeed, type:REGEX or 0,3,5"),
@@ -196,6 +197,9 @@ std::optional<Error> check_shape(const TrainConfig& c) {
   const int kv_heads = m.num_kv_heads > 0 ? m.num_kv_heads : m.num_heads;
   if (m.num_heads % kv_heads != 0)
     return wrong("model.num_kv_heads", "expected a divisor of num_heads {}, found {}", m.num_heads, kv_heads);
+  if (kv_heads % c.mesh.tensor != 0) {
+    return wrong("mesh.tensor", "expected a divisor of num_heads {} and num_kv_heads {}, found {}", m.num_heads, kv_heads, c.mesh.tensor);
+  }
   const int longest = m.max_position_embeddings > 0 ? m.max_position_embeddings : c.batch.sequence_length;
   if (c.batch.sequence_length > longest) {
     return wrong("batch.sequence_length", "expected at most model.max_position_embeddings {}, found {}", longest, c.batch.sequence_length);

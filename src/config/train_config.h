@@ -54,6 +54,7 @@ struct TrainDataConfig {
 struct MeshConfig {
   int data = 1;  // replicas
   int pipe = 1;  // stages
+  int tensor = 1;  // ranks that share each layer of a stage
 };
 
 struct BatchConfig {
@@ -165,7 +166,7 @@ struct TrainConfig {
   double stuck_step_seconds = 0;  // a step that takes longer makes all ranks write down what they do; 0 = half of timeout_seconds
   int omp_threads = 1;      // of each rank
 
-  [[nodiscard]] int world_size() const { return mesh.data * mesh.pipe; }
+  [[nodiscard]] int world_size() const { return mesh.data * mesh.pipe * mesh.tensor; }
 };
 
 // Reads a file, applies the overrides ("batch.microbatches=8") in order, then checks the whole.

@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "comm/recorded_communicator.h"
 #include "model/parameter_io.h"
+#include "train/whole_over_ranks.h"
 
 namespace penstock::train {
 namespace {
@@ -32,13 +33,13 @@ std::vector<int> writers_of(const std::vector<model::Parameter>& parameters, int
   std::vector<int> writers;
   for (const model::Parameter& p : parameters) {
     const auto least = std::ranges::min_element(load);
-    *least += p.value.numel();
+    *least += whole_elements(p);
     writers.push_back(static_cast<int>(least - load.begin()));
   }
   return writers;
 }
 
-// Copies, as the next step changes the originals. What is sharded comes from all replicas.
+// Copies, as the next step changes the originals. What is sharded comes from all replicas, what is cut from all ranks that share it.
 std::vector<weights::NamedTensor> copies_of(const TrainState& state, const CheckpointPlace& place, Deadline deadline) {
   std::vector<weights::NamedTensor> tensors;
   const std::vector<int> writers = writers_of(*state.parameters, place.replicas);
@@ -47,8 +48,10 @@ std::vector<weights::NamedTensor> copies_of(const TrainState& state, const Check
     const at::Tensor value = state.shards->whole_value(i, deadline);
     const auto moments = state.optimizer->moments(i, deadline);
     if (writers[i] != place.replica) continue;
-    const auto add = [&](const at::Tensor& whole, const char* ending) {
-      for (auto& [name, part] : model::stored_parts(p, whole.detach().clone())) tensors.emplace_back(name + ending, part);
+    const auto add = [&](const at::Tensor& own, const char* ending) {
+      const model::Parameter whole = whole_over_ranks(p, own, state.tensor, deadline);
+      if (!place.writes) return;
+      for (auto& [name, part] : model::stored_parts(whole, whole.value.detach().clone())) tensors.emplace_back(name + ending, part);
     };
     add(value, "");
     for (size_t k = 0; k < moments.size(); ++k) add(moments[k], state.optimizer->moment_names()[k]);
@@ -109,7 +112,7 @@ void CheckpointWriter::run(Job job) noexcept {
   ::setpriority(PRIO_PROCESS, 0, kNice);  // on Linux of this thread alone
   try {
     const FlightScope scope(job.recorder, {.kind = FlightEntry::Kind::kBackground, .name = "checkpoint write"});
-    write_own_file(job);
+    if (options_.place.writes) write_own_file(job);
     job.tensors.clear();
     if (job.manifest) complete(job);
   } catch (const Error& e) {

@@ -21,9 +21,10 @@ struct CheckpointPlace {
   std::filesystem::path folder;  // of all checkpoints of the run; on a file system that all ranks see
   int pipe_rank = 0, pipe_ranks = 1;  // of this rank, and of all
   int replica = 0, replicas = 1;
+  bool writes = true;  // false on the ranks that share layers with one that does
 };
 
-// Every rank writes a file. The replicas of a pipe rank share its parameters out among them, whole ones, so that each writes about as many bytes; what is
+// Every rank writes a file; of those that share layers the first one does, with whole parameters: any layout loads what any other wrote. The replicas of a pipe rank share its parameters out among them, whole ones, so that each writes about as many bytes; what is
 // sharded comes from those who have it, one parameter at a time.
 //
 // start() copies weights and moments; a thread of low priority writes this rank's file, fsyncs it and leaves a note of its checksums beside it. Rank 0's
@@ -46,7 +47,7 @@ class CheckpointWriter {
   CheckpointWriter(const CheckpointWriter&) = delete;
   CheckpointWriter& operator=(const CheckpointWriter&) = delete;
 
-  // Collective over `world`, where `state` is sharded also over its replicas. Waits for the checkpoint before, then returns when the state is copied.
+  // Collective over `world`, where `state` is sharded or shared also over the ranks that have the rest. Waits for the checkpoint before, then returns when the state is copied.
   void start(comm::Communicator& world, const TrainState& state, const std::string& config_yaml, std::optional<double> validation_loss, Deadline deadline);
 
   // The step of a checkpoint that was completed since the last call; on rank 0 only.

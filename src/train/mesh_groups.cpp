@@ -9,6 +9,12 @@
 namespace penstock::train {
 namespace {
 
+void check_size(const comm::Communicator& world, const plan::Topology& mesh) {
+  if (world.size() == mesh.size()) return;
+  throw error(Code::kInvalidArgument, "mesh: {} x {} x {} (pipe x data x tensor) needs {} ranks, the job has {}", mesh.pipe, mesh.data, mesh.tensor, mesh.size(),
+              world.size());
+}
+
 // Every rank takes part in the making of every group, in the same order.
 std::unique_ptr<comm::Communicator> make_axis(comm::Communicator& world, const plan::Topology& mesh, plan::Axis axis, const char* name, Deadline deadline) {
   std::unique_ptr<comm::Communicator> mine;
@@ -35,15 +41,16 @@ std::vector<TiedParameter> find_tied(std::span<const model::LayerSpec> layers, s
   return tied;
 }
 
+std::unique_ptr<comm::Communicator> make_tensor_group(comm::Communicator& world, const plan::Topology& mesh, Deadline deadline) {
+  check_size(world, mesh);
+  return make_axis(world, mesh, plan::Axis::kTensor, "tensor", deadline);
+}
+
 MeshGroups make_groups(comm::Communicator& world, const plan::Topology& mesh, std::vector<TiedParameter> tied, Deadline deadline) {
-  if (world.size() != mesh.size()) {
-    throw error(Code::kInvalidArgument, "mesh: {} x {} x {} (pipe x data x tensor) needs {} ranks, the job has {}", mesh.pipe, mesh.data, mesh.tensor,
-                mesh.size(), world.size());
-  }
+  check_size(world, mesh);
   MeshGroups groups;
   groups.pipe = make_axis(world, mesh, plan::Axis::kPipe, "pipe", deadline);
   if (mesh.data > 1) groups.data = make_axis(world, mesh, plan::Axis::kData, "data", deadline);
-  if (mesh.tensor > 1) groups.tensor = make_axis(world, mesh, plan::Axis::kTensor, "tensor", deadline);
   for (TiedParameter& parameter : tied) {
     int index = 0;
     for (const auto& pipeline : mesh.groups(plan::Axis::kPipe)) {

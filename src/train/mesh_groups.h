@@ -24,9 +24,11 @@ struct TiedParameter {
 struct MeshGroups {
   std::unique_ptr<comm::Communicator> pipe;    // the stages of this replica, in pipeline order; never null
   std::unique_ptr<comm::Communicator> data;    // the replicas of this position
-  std::unique_ptr<comm::Communicator> tensor;  // the parts of these layers
   std::vector<TiedParameter> tied;             // those that this rank has
 };
+
+// The ranks that share this rank's layers: layers are made with them, before the other groups. Collective over `world`, whose size is mesh.size().
+[[nodiscard]] std::unique_ptr<comm::Communicator> make_tensor_group(comm::Communicator& world, const plan::Topology& mesh, Deadline deadline);
 
 // Which pipe ranks hold each tied parameter, by its name; only those held by several.
 [[nodiscard]] std::vector<TiedParameter> find_tied(std::span<const model::LayerSpec> layers, std::span<const int> boundaries,

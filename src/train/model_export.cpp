@@ -5,6 +5,7 @@
 #include "comm/recorded_communicator.h"
 #include "formats/weight_stream.h"
 #include "model/parameter_io.h"
+#include "train/whole_over_ranks.h"
 #include "weights/hf_writer.h"
 
 namespace penstock::train {
@@ -12,14 +13,16 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// What this rank writes, in the order of its layers. Collective over the replicas, who may each have a part of a value.
-std::vector<weights::NamedTensor> own_tensors(PipelineTrainer& trainer, at::ScalarType dtype) {
+// What this rank writes, in the order of its layers. Collective over the replicas, who may each have a part of a value, and over the ranks that share layers.
+std::vector<weights::NamedTensor> own_tensors(PipelineTrainer& trainer, comm::Communicator* tensor, at::ScalarType dtype) {
   std::vector<weights::NamedTensor> tensors;
   for (size_t i = 0; i < trainer.parameters().size(); ++i) {
     const model::Parameter& p = trainer.parameters()[i];
     const at::Tensor value = trainer.shards().whole_value(i, trainer.deadline());
     if (trainer.replica() != 0 || !trainer.owns(p.name)) continue;
-    for (auto& [name, part] : model::stored_parts(p, value)) tensors.emplace_back(name, part.to(dtype));
+    const model::Parameter whole = whole_over_ranks(p, value, tensor, trainer.deadline());
+    if (trainer.tensor_rank() != 0) continue;
+    for (auto& [name, part] : model::stored_parts(whole, whole.value)) tensors.emplace_back(name, part.to(dtype));
   }
   return tensors;
 }
@@ -45,7 +48,7 @@ ShardNumbers number_shards(comm::Communicator& world, PipelineTrainer& trainer, 
 
 }  // namespace
 
-void export_model(comm::Communicator& world, const fs::path& folder, const RunModel& model, PipelineTrainer& trainer) {
+void export_model(comm::Communicator& world, comm::Communicator* tensor, const fs::path& folder, const RunModel& model, PipelineTrainer& trainer) {
   const FlightScope scope(comm::recorder_of(world), {.name = "export"});
   fs::path unfinished = folder;
   unfinished += ".writing";
@@ -53,7 +56,7 @@ void export_model(comm::Communicator& world, const fs::path& folder, const RunMo
     fs::remove_all(unfinished);
     fs::create_directories(unfinished);
   }
-  const std::vector<weights::NamedTensor> tensors = own_tensors(trainer, model.dtype);
+  const std::vector<weights::NamedTensor> tensors = own_tensors(trainer, tensor, model.dtype);
   const auto shards = tensors.empty() ? std::vector<std::vector<weights::NamedTensor>>() : weights::cut_into_shards(tensors, formats::kMaxShardBytes);
   const ShardNumbers numbers = number_shards(world, trainer, shards.size());  // no rank returns before the folder is there
   for (size_t i = 0; i < shards.size(); ++i) weights::write_shard(unfinished, numbers.first + static_cast<int>(i), numbers.all, shards[i]);

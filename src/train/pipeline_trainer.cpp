@@ -25,8 +25,18 @@ double bytes_per_weight(const TrainerOptions& options) {
   return 16 - parts + parts / options.mesh.data;
 }
 
+void check_tensor_axis(const TrainerOptions& options) {
+  if (options.mesh.tensor == 1) return;
+  const bool by_norm = options.optimizer.name == config::OptimizerName::kLamb || options.optimizer.name == config::OptimizerName::kLars;
+  const char* reason = by_norm                ? "optimizer lamb and lars need the norm of every parameter, which is not summed over the ranks that share it: use adamw or sgd"
+                       : wants_profile(options) ? "partition profiled and schedule auto measure layers on one rank: use another partition and schedule"
+                                                : nullptr;
+  if (reason != nullptr) throw error(Code::kUnimplemented, "mesh.tensor {}: {}", options.mesh.tensor, reason);
+}
+
 // Rank 0 measures while the others wait: they might share its cores.
 std::vector<pipeline::LayerProfile> profile_once(comm::Communicator& world, const std::vector<model::LayerSpec>& layers, const TrainerOptions& options) {
+  check_tensor_axis(options);
   if (!wants_profile(options)) return {};
   if (!options.sample) throw error(Code::kInvalidArgument, "partition profiled and schedule auto measure the layers: expected a sample micro-batch, found none");
   std::vector<pipeline::LayerProfile> profiles(layers.size());
@@ -91,7 +101,7 @@ plan::Boundaries cut(const std::vector<model::LayerSpec>& layers, const TrainerO
   std::vector<plan::LayerCost> costs;
   for (size_t i = 0; i < layers.size(); ++i) {
     const auto parameters = static_cast<double>(layers[i].num_parameters);
-    plan::LayerCost cost{layers[i].type, parameters, parameters * bytes_per_weight(options)};
+    plan::LayerCost cost{layers[i].type, parameters, parameters * bytes_per_weight(options) / options.mesh.tensor};
     if (measured) {
       cost.weight = profile[i].forward_us + profile[i].backward_us;
       cost.memory_bytes += static_cast<double>(profile[i].activation_bytes) * live;
@@ -315,8 +325,13 @@ double PipelineTrainer::gradient_square() const {
   for (const model::Parameter& p : parameters_) {
     if (!owns(p.name)) counted_elsewhere.push_back(p.name);
   }
-  const int copies = (shards_->gradients_are_whole() ? mesh().data : 1) * mesh().tensor;
-  return optimizer_->gradient_square_sum(counted_elsewhere) / copies;
+  const int replicas = shards_->gradients_are_whole() ? mesh().data : 1;
+  if (mesh().tensor == 1) return optimizer_->gradient_square_sum(counted_elsewhere) / replicas;
+  // Of ranks that share layers each counts its parts of cut parameters, and all count the others alike.
+  std::vector<std::string> but_parts = counted_elsewhere, but_whole = counted_elsewhere;  // names that do not count
+  for (const model::Parameter& p : parameters_) (p.is_cut() ? but_parts : but_whole).push_back(p.name);
+  const double whole = optimizer_->gradient_square_sum(but_parts), parts = optimizer_->gradient_square_sum(but_whole);
+  return (parts + whole / mesh().tensor) / replicas;
 }
 
 void PipelineTrainer::update(int64_t step, double learning_rate, double gradient_norm) {

@@ -1,5 +1,5 @@
 #pragma once
-// Trains a list of layers on a mesh of ranks: pipeline stages × data-parallel replicas. The training half of the library's public face.
+// Trains a list of layers on a mesh of ranks: pipeline stages × data-parallel replicas × ranks that share layers. The training half of the library's public face.
 #include <functional>
 #include <memory>
 #include <optional>
@@ -23,7 +23,9 @@
 namespace penstock::train {
 
 struct TrainerOptions {
-  plan::Topology mesh;               // pipe · data · tensor ranks, as many as the job has
+  // pipe · data · tensor ranks, as many as the job has. tensor > 1: the layers are made with a model::TensorRanks over make_tensor_group(), get the same batches on
+  // all ranks that share them, and mark their parameters (StoredCut); not with lamb or lars, nor with what measures layers.
+  plan::Topology mesh;
   // A name of plan::known_schedules(), a CSV file whose name ends in .csv, or "auto": 1f1b, or eager-1f1b where the measured hop between
   // stages and the measured layers make it faster (needs `sample`).
   std::string schedule = "1f1b";
@@ -117,6 +119,7 @@ class PipelineTrainer {
   [[nodiscard]] const plan::Boundaries& boundaries() const { return boundaries_; }
   [[nodiscard]] int replica() const { return mesh().coordinates(world_.rank()).data; }
   [[nodiscard]] int pipe_rank() const { return mesh().coordinates(world_.rank()).pipe; }
+  [[nodiscard]] int tensor_rank() const { return mesh().coordinates(world_.rank()).tensor; }
   [[nodiscard]] bool has_first_stage() const { return train_schedule_.rank_of(0) == pipe_rank(); }
   [[nodiscard]] bool has_last_stage() const { return train_schedule_.rank_of(train_schedule_.num_stages - 1) == pipe_rank(); }
   // Of this rank's stages, each once, by rising stage. With sharding kParameters their values have no memory between uses: ask shards() for them.

@@ -6,6 +6,7 @@
 #include "comm/recorded_communicator.h"
 #include "kernels/cross_entropy.h"
 #include "model/families.h"
+#include "model/tensor_cross_entropy.h"
 #include "tensor/cpu_features.h"
 #include "train/checkpoint.h"
 #include "train/lr_schedule.h"
@@ -23,13 +24,11 @@ kernels::Compute choose_compute(config::Precision precision) {
   return bf16 ? kernels::Compute::kBf16 : kernels::Compute::kFp32;
 }
 
-at::Tensor loss_of(const model::Tensors& outputs, const model::Tensors& targets) {
-  return kernels::cross_entropy_sum(outputs.at(0), targets.at(0));
-}
+plan::Topology mesh_of(const config::TrainConfig& config) { return {config.mesh.pipe, config.mesh.data, config.mesh.tensor}; }
 
-TrainerOptions trainer_options(const config::TrainConfig& config, kernels::Compute compute, const pipeline::Microbatch& sample) {
+TrainerOptions trainer_options(const config::TrainConfig& config, kernels::Compute compute, const pipeline::LossFunction& loss, const pipeline::Microbatch& sample) {
   TrainerOptions options;
-  options.mesh = {config.mesh.pipe, config.mesh.data, 1};
+  options.mesh = mesh_of(config);
   options.schedule = config.schedule;
   options.chunks = config.chunks;
   options.partition = config.partition;
@@ -43,7 +42,7 @@ TrainerOptions trainer_options(const config::TrainConfig& config, kernels::Compu
   options.reduce_dtype = config.reduce_dtype;
   options.seed = static_cast<uint64_t>(config.seed);
   options.memory_limit = config.memory_limit_gib * (1 << 30);
-  options.sample = pipeline::ProfileRequest{sample, loss_of, compute, options.seed, 3};
+  options.sample = pipeline::ProfileRequest{sample, loss, compute, options.seed, 3};
   options.timeout = whole_seconds(config.timeout_seconds);
   return options;
 }
@@ -59,11 +58,29 @@ TrainRun::TrainRun(const config::TrainConfig& config, comm::Communicator& world)
       model_(open_run_model(config)),
       data_(config.data, batch_, static_cast<uint64_t>(config.seed), config.model.path),
       guard_(config.bad_step) {
-  TrainerOptions options = trainer_options(config, compute_, data_.loader().step(0, 0).at(0));
+  TrainerOptions options = trainer_options(config, compute_, loss_, data_.loader().step(0, 0).at(0));
   if (model_.weights) options.initialize = [&](model::Parameter& parameter) { model_.weights->load(parameter); };
-  trainer_.emplace(world, model::transformer_layers(model_.config), options);
+  trainer_.emplace(world, make_layers(), options);
   if (model_.weights) model_.weights->require_all_used(trainer_->parameters());
   timeline_.emplace(trainer_->mesh(), trainer_->schedule(), world.rank());
+}
+
+std::vector<model::LayerSpec> TrainRun::make_layers() {
+  const int ranks = config_.mesh.tensor;
+  if (ranks == 1) return model::transformer_layers(model_.config);
+  if (ranks > model_.config.num_kv_heads) {
+    throw error(Code::kUnimplemented, "mesh.tensor: {} ranks would share {} heads of keys and values (num_kv_heads), whose gradients are not summed; expected at most {}", ranks,
+                model_.config.num_kv_heads, model_.config.num_kv_heads);
+  }
+  tensor_group_ = make_tensor_group(world_, mesh_of(config_), deadline());
+  tensor_.emplace(*tensor_group_, timeout_, model::SharedLogits::kOwn);
+  first_token_ = plan::tensor_part(model_.config.tensor_sizes(), tensor_->rank(), ranks).value().vocab.begin;
+  return model::transformer_layers(model_.config, &*tensor_);
+}
+
+at::Tensor TrainRun::loss(const model::Tensors& outputs, const model::Tensors& targets) const {
+  if (tensor_) return model::cross_entropy_sum(outputs.at(0), targets.at(0), first_token_, *tensor_);
+  return kernels::cross_entropy_sum(outputs.at(0), targets.at(0));
 }
 
 void TrainRun::start_clock() { clock_start_ = Clock::now(); }
@@ -84,7 +101,7 @@ std::pair<double, double> TrainRun::weight_and_gradient_bytes() {
 double TrainRun::progress() const { return run_progress(position_.step, config_.steps, position_.elapsed_seconds, config_.max_seconds); }
 
 CheckpointPlace TrainRun::checkpoint_place() const {
-  return {std::filesystem::path(config_.output) / "checkpoints", trainer_->pipe_rank(), mesh().pipe, replica(), mesh().data};
+  return {std::filesystem::path(config_.output) / "checkpoints", trainer_->pipe_rank(), mesh().pipe, replica(), mesh().data, trainer_->tensor_rank() == 0};
 }
 
 void TrainRun::resume_from(const std::filesystem::path& checkpoint) {
@@ -106,9 +123,9 @@ TrainRun::Step TrainRun::step(bool stop_asked) {
   Step step;
   step.sums.targets = count_targets(microbatches);
   const auto start = Clock::now();
-  const auto gradients = trainer_->compute_gradients(microbatches, loss_of, 1 / step.sums.targets);
+  const auto gradients = trainer_->compute_gradients(microbatches, loss_, 1 / step.sums.targets);
   time_.add_gradients(gradients.step.records, gradients.reductions, to_seconds(Clock::now() - start));
-  step.sums.loss_sum = gradients.step.loss_sum;
+  step.sums.loss_sum = gradients.step.loss_sum / mesh().tensor;  // all ranks that share layers have it
   step.sums.add_records(gradients.step.records, gradients.reductions, trainer_->pipe_rank() == 0, mesh().pipe);
   step.sums.add_own(world_.rank(), world_.size());
   step.sums.stop = stop_asked ? 1 : 0;
@@ -129,7 +146,7 @@ std::vector<pipeline::Microbatch> TrainRun::next_microbatches() {
 double TrainRun::count_targets(const std::vector<pipeline::Microbatch>& microbatches) {
   if (data_.every_target_counts()) return static_cast<double>(batch_.tokens_per_step());
   at::Tensor count = at::empty({1}, at::kDouble);
-  *count.data_ptr<double>() = trainer_->pipe_rank() == 0 ? static_cast<double>(train::count_targets(microbatches)) : 0;  // once a replica
+  *count.data_ptr<double>() = trainer_->pipe_rank() == 0 && trainer_->tensor_rank() == 0 ? static_cast<double>(train::count_targets(microbatches)) : 0;  // once a replica
   world_.all_reduce(count, comm::Reduce::kSum)->wait(deadline());
   return std::max(1.0, *count.data_ptr<double>());  // a step without targets has no loss and no gradient
 }
@@ -185,7 +202,7 @@ double TrainRun::validate(int batches) {
       microbatches.push_back(data_.validation_batch(b < wanted ? b * all / wanted : all, replica()));
       if (trainer_->has_last_stage()) sums.bytes += static_cast<double>(data_.text_bytes(microbatches.back().targets[0]));
     }
-    sums.loss_sum += trainer_->evaluate(microbatches, loss_of, false).loss_sum;
+    sums.loss_sum += trainer_->evaluate(microbatches, loss_, false).loss_sum;
   }
   sums.all_reduce(world_, deadline());
   return sums.loss_sum / sums.bytes;

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "config/train_config.h"
+#include "model/tensor_ranks.h"
 #include "pipeline/executor.h"
 #include "train/checkpoint_writer.h"
 #include "train/pipeline_trainer.h"
@@ -39,7 +40,7 @@ class TrainRun {
   // Nats per byte over `batches` micro-batches per replica, spread evenly over the held-out text (0 = all of it). Collective.
   [[nodiscard]] double validate(int batches);
 
-  [[nodiscard]] TrainState state() { return {&trainer_->parameters(), &trainer_->shards(), &trainer_->optimizer(), position_, guard_.state()}; }
+  [[nodiscard]] TrainState state() { return {&trainer_->parameters(), &trainer_->shards(), &trainer_->optimizer(), position_, guard_.state(), tensor_group()}; }
   void resume_from(const std::filesystem::path& checkpoint);
   [[nodiscard]] CheckpointPlace checkpoint_place() const;
 
@@ -53,6 +54,8 @@ class TrainRun {
   [[nodiscard]] PipelineTrainer& trainer() { return *trainer_; }
   [[nodiscard]] const BatchShape& batch() const { return batch_; }
   [[nodiscard]] int replica() const { return trainer_->replica(); }
+  // Those that share this rank's layers; null: none.
+  [[nodiscard]] comm::Communicator* tensor_group() { return tensor_group_.get(); }
   [[nodiscard]] kernels::Compute compute() const { return compute_; }
   [[nodiscard]] Timeline& timeline() { return *timeline_; }
   [[nodiscard]] Deadline deadline() const { return Deadline::after(timeout_); }
@@ -65,6 +68,9 @@ class TrainRun {
   [[nodiscard]] std::pair<double, double> weight_and_gradient_bytes();
 
  private:
+  // The model's layers, of which this rank may have a part. Collective over `world`.
+  [[nodiscard]] std::vector<model::LayerSpec> make_layers();
+  [[nodiscard]] at::Tensor loss(const model::Tensors& outputs, const model::Tensors& targets) const;
   [[nodiscard]] std::vector<pipeline::Microbatch> next_microbatches();
   // Targets of this step over all replicas. Collective where they must be counted.
   [[nodiscard]] double count_targets(const std::vector<pipeline::Microbatch>& microbatches);
@@ -79,6 +85,10 @@ class TrainRun {
   const kernels::Compute compute_;
   const RunModel model_;
   const RunData data_;
+  std::unique_ptr<comm::Communicator> tensor_group_;
+  std::optional<model::TensorRanks> tensor_;
+  int64_t first_token_ = 0;  // whose logits this rank has
+  const pipeline::LossFunction loss_ = [this](const model::Tensors& outputs, const model::Tensors& targets) { return loss(outputs, targets); };
   std::optional<PipelineTrainer> trainer_;
   std::optional<Timeline> timeline_;
   RunPosition position_;

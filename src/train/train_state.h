@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "comm/communicator.h"
 #include "model/layer.h"
 #include "train/optimizer.h"
 #include "train/step_guard.h"
@@ -22,6 +23,7 @@ struct TrainState {
   Optimizer* optimizer = nullptr;
   RunPosition position;
   StepGuard::State guard = {};
+  comm::Communicator* tensor = nullptr;  // the ranks that share these parameters; null: none
 };
 
 }  // namespace penstock::train

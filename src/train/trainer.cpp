@@ -127,9 +127,10 @@ double planned_bubble(const plan::Schedule& schedule) {
 std::string describe(TrainRun& run, double peak) {
   const auto& m = run.run_model().config;
   const plan::Schedule& schedule = run.trainer().schedule();
-  return fmt::format("{:.2f} M parameters, {} layers x {}, {} replicas x {} stages ({}, layers cut at {}), {} tokens a step, {}, peak {:.0f} GFLOP/s; {:.2f} M tokens "
+  return fmt::format("{:.2f} M parameters, {} layers x {}, {} replicas x {} stages{} ({}, layers cut at {}), {} tokens a step, {}, peak {:.0f} GFLOP/s; {:.2f} M tokens "
                      "of text in {} documents",
-                     static_cast<double>(model::num_parameters(m)) * 1e-6, m.num_layers, m.hidden_size, run.mesh().data, schedule.num_stages, schedule.name,
+                     static_cast<double>(model::num_parameters(m)) * 1e-6, m.num_layers, m.hidden_size, run.mesh().data, schedule.num_stages,
+                     run.mesh().tensor > 1 ? fmt::format(" x {} ranks", run.mesh().tensor) : "", schedule.name,
                      fmt::join(run.trainer().boundaries(), ","),
                      run.batch().tokens_per_step(), run.compute() == kernels::Compute::kBf16 ? "bf16" : "fp32", peak * 1e-9,
                      static_cast<double>(run.corpus().train->size()) * 1e-6, run.corpus().train->documents());
@@ -262,7 +263,7 @@ class TrainLoop {
     if (report_.step > 0) reporter.report(report_, run_.progress());  // a run that was over when it was resumed has nothing new to say
     {
       const TimeAccount::Span span(run_.time(), Spent::kExport);
-      export_model(world_, fs::path(config_.output) / "model", run_.run_model(), run_.trainer());
+      export_model(world_, run_.tensor_group(), fs::path(config_.output) / "model", run_.run_model(), run_.trainer());
     }
     write_timeline();
     reporter.finish();
