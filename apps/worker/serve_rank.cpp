@@ -46,6 +46,9 @@ struct Place {
       : world(comm::connect_c10d(info)), groups(engine::make_rank_groups(*world, options.tensor_ranks, Deadline::after(kConnectDeadline))) {
     if (groups.tensor) tensor.emplace(*groups.tensor, kStepTimeout);
   }
+  [[nodiscard]] int stage() const { return groups.mesh.coordinates(world->rank()).pipe; }
+  // It chooses the tokens, for which constrained texts need the tokenizer.
+  [[nodiscard]] bool samples() const { return groups.leads() && stage() == groups.mesh.pipe - 1; }
   // All have their weights. How long that takes is the caller's limit.
   void wait_until_all_are_loaded() { world->barrier()->wait(Deadline::after(kLoadDeadline)); }
 
@@ -58,7 +61,7 @@ engine::StageOptions stage_options(const ServeRankOptions& options, const Place&
   const bool bf16 = options.dtype == "bf16" || (options.dtype == "auto" && tensor::has_bf16());
   engine::StageOptions stage;
   stage.model = options.model;
-  stage.stage = place.groups.mesh.coordinates(place.world->rank()).pipe;
+  stage.stage = place.stage();
   stage.num_stages = place.groups.mesh.pipe;
   stage.tensor = place.tensor ? &*place.tensor : nullptr;
   stage.max_sequences = options.max_concurrent;
@@ -85,6 +88,7 @@ void serve_first_stage(const ServeRankOptions& options, const cluster::RankInfo&
     text::Tokenizer tokenizer = text::Tokenizer::load(options.model).value();
     Place place(options, info);
     engine::StageOptions stage = stage_options(options, place);
+    if (place.samples()) stage.tokenizer = tokenizer;
     LoadProgress progress(options.socket);
     stage.on_progress = [&](double share) { progress.update(share); };
     engine::StageRunner runner(stage);
@@ -109,7 +113,9 @@ void serve_first_stage(const ServeRankOptions& options, const cluster::RankInfo&
 
 void serve_other_rank(const ServeRankOptions& options, const cluster::RankInfo& info) {
   Place place(options, info);
-  engine::StageRunner runner(stage_options(options, place));
+  engine::StageOptions stage = stage_options(options, place);
+  if (place.samples()) stage.tokenizer = text::Tokenizer::load(options.model).value();
+  engine::StageRunner runner(stage);
   place.wait_until_all_are_loaded();
   if (place.groups.leads()) {
     engine::run_stage(runner, *place.groups.stages, options.max_concurrent, kStepTimeout);

@@ -82,7 +82,9 @@ bool BatchScheduler::admit() {
   if (sequence.completion == 0) {
     prefix_queries_ += sequence.size();
     prefix_hits_ += sequence.computed;
+    if (!sequence.ran) sequence.cached = sequence.computed;
   }
+  sequence.ran = true;
   sequence.slot = free_slots_.back();
   free_slots_.pop_back();
   running_.emplace(id, std::move(sequence));
@@ -92,7 +94,8 @@ bool BatchScheduler::admit() {
 
 // Takes pages that others have computed, where the sequence is at the beginning of one. At least one token is left to compute.
 void BatchScheduler::share_pages(Sequence& sequence) {
-  while (sequence.computed == static_cast<int>(sequence.pages.size()) * kPageTokens && sequence.left() > kPageTokens) {
+  while (sequence.computed == static_cast<int>(sequence.pages.size()) * kPageTokens && sequence.left() > kPageTokens &&
+         sequence.asked(sequence.computed, sequence.computed + kPageTokens).second == 0) {
     const auto tokens = std::span(sequence.tokens).subspan(static_cast<size_t>(sequence.computed), kPageTokens);
     const auto shared = pages_.find(sequence.input.salt, sequence.prefix, tokens);
     if (!shared) break;
@@ -100,7 +103,9 @@ void BatchScheduler::share_pages(Sequence& sequence) {
     sequence.prefix = shared->prefix;
     ++sequence.published;
     sequence.computed += kPageTokens;
-    if (sequence.slot >= 0 && sequence.completion == 0) prefix_hits_ += kPageTokens;
+    if (sequence.slot < 0 || sequence.completion > 0) continue;
+    prefix_hits_ += kPageTokens;
+    sequence.cached += kPageTokens;
   }
 }
 
@@ -139,6 +144,7 @@ void BatchScheduler::publish(Sequence& sequence) {
 int BatchScheduler::append(Step& step, RequestId id, Sequence& sequence, int max_rows) {
   if (sequence.left() > 1) share_pages(sequence);
   int count = std::min(sequence.left(), max_rows);
+  if (sequence.asked(sequence.computed, sequence.computed + count).second > 0) count = std::min(count, kMostTargets);
   if (!hold_pages(id, sequence, sequence.computed + count)) {
     count = std::min(count, static_cast<int>(sequence.pages.size()) * kPageTokens - sequence.computed);
   }
@@ -151,6 +157,7 @@ int BatchScheduler::append(Step& step, RequestId id, Sequence& sequence, int max
   part.count = count;
   part.samples = count == sequence.left();
   if (part.samples) part.logprobs = sequence.input.choice.logprobs;
+  ask(part, sequence);
   if (sequence.told == 0) {
     part.begins.emplace(SequenceStart{sequence.input.choice, {}, {sequence.tokens.begin() + static_cast<ptrdiff_t>(sequence.input.prompt.size()), sequence.tokens.end()}});
     if (needs_prompt(sequence.input.choice)) part.begins->prompt = sequence.input.prompt;
@@ -165,6 +172,17 @@ int BatchScheduler::append(Step& step, RequestId id, Sequence& sequence, int max
   sequence.in_flight = true;
   publish(sequence);
   return count;
+}
+
+// The log probabilities that the part's rows tell.
+void BatchScheduler::ask(SequenceStep& part, Sequence& sequence) {
+  const auto [first, count] = sequence.asked(part.start, part.start + part.count);
+  if (count == 0) return;
+  const auto next = sequence.input.prompt.begin() + first + 1;
+  part.targets.assign(next, next + count);
+  part.first_target = first - part.start;
+  part.alternatives = sequence.input.prompt_logprobs;
+  sequence.answered = first + count;
 }
 
 // Sequences that are in no step, by age.
@@ -219,11 +237,12 @@ std::optional<BatchScheduler::Step> BatchScheduler::next(int prompt_rows) {
 }
 
 std::vector<BatchScheduler::Sampled> BatchScheduler::complete(const Step& step, std::vector<SampledToken> sampled) {
-  PENSTOCK_CHECK(sampled.size() == static_cast<size_t>(step.plan.samples()), "{} sampled tokens, expected {}", sampled.size(), step.plan.samples());
+  PENSTOCK_CHECK(sampled.size() == static_cast<size_t>(step.plan.answers()), "{} answers, expected {}", sampled.size(), step.plan.answers());
   std::vector<Sampled> out;
   size_t next_sample = 0;
   for (size_t i = 0; i < step.ids.size(); ++i) {
-    SampledToken* token = step.plan.sequences[i].samples ? &sampled[next_sample++] : nullptr;
+    const SequenceStep& part = step.plan.sequences[i];
+    SampledToken* token = part.answers() ? &sampled[next_sample++] : nullptr;
     Sequence& sequence = running_.at(step.ids[i]);
     sequence.in_flight = false;
     if (sequence.removed) {
@@ -231,10 +250,14 @@ std::vector<BatchScheduler::Sampled> BatchScheduler::complete(const Step& step, 
       continue;
     }
     if (!token) continue;
+    if (!part.samples) {
+      out.push_back({step.ids[i], std::move(*token), false, false, 0});
+      continue;
+    }
     sequence.tokens.push_back(token->id);
     ++sequence.completion;
     const bool at_limit = sequence.completion >= sequence.input.max_tokens || sequence.size() >= limits_.max_sequence_tokens;
-    out.push_back({step.ids[i], std::move(*token), at_limit});
+    out.push_back({step.ids[i], std::move(*token), true, at_limit, sequence.cached});
   }
   return out;
 }

@@ -1,5 +1,6 @@
 #pragma once
 // Which sequences run in the next step: continuous batching at token level over a paged KV cache.
+#include <algorithm>
 #include <cstdint>
 #include <deque>
 #include <map>
@@ -30,7 +31,10 @@ struct SequenceInput {
   SamplingChoice choice = {};
   std::string salt = {};  // pages are shared among sequences of one salt
   std::vector<int32_t> generated = {};  // tokens of the completion that are known already
+  int prompt_logprobs = -1;  // alternatives that are told of each token of the prompt but the first, besides itself; -1 = nothing is
 };
+
+inline constexpr int kMostTargets = 64;  // of a sequence in a step: rows of logits are as wide as the vocabulary
 
 // Keeps up to num_stages disjoint steps in flight, each with its share ceil(demand / num_stages) of the sequences, so that no stage waits
 // for another's turn. A sequence is in one step at a time: its next token depends on the last.
@@ -41,6 +45,7 @@ struct SequenceInput {
 // A sequence takes pages as it grows. Every page that is full is published when the step that fills it is planned: every stage computes steps in
 // the order of their plans, so whoever finds the page reads it after it was written. A sequence looks for pages that others have computed
 // wherever it is at the beginning of one, not only at its start: of many equal prompts that come together, one computes and the others follow it.
+// A prompt whose log probabilities are asked for is computed whole, kMostTargets rows at a time, for they come from the logits of its rows.
 //
 // Note [Preemption]
 // When a sequence needs a page and all are held, the youngest one that is in no step is put back among those that wait, by its age, with its tokens.
@@ -73,7 +78,9 @@ class BatchScheduler {
   struct Sampled {
     RequestId id = 0;
     SampledToken token;
+    bool sampled = true;    // false: the token brings log probabilities of the prompt alone
     bool at_limit = false;  // max_tokens or the model's length is reached
+    int cached_tokens = 0;  // of the prompt, that were not computed for it
   };
   [[nodiscard]] std::vector<Sampled> complete(const Step& step, std::vector<SampledToken> sampled);
 
@@ -87,6 +94,9 @@ class BatchScheduler {
     SequenceInput input;
     std::vector<int32_t> tokens;   // prompt and completion
     int completion = 0;
+    int answered = 0;              // positions of the prompt whose next token's log probability was told, or is on its way
+    int cached = 0;                // tokens of the prompt that were found, when it first ran
+    bool ran = false;
     // While it runs:
     int slot = -1;
     int computed = 0;              // positions in the cache, or on their way into it
@@ -98,6 +108,11 @@ class BatchScheduler {
     bool removed = false;
 
     [[nodiscard]] int size() const { return static_cast<int>(tokens.size()); }
+    // Of the rows of positions begin … end − 1, those that tell a log probability that is asked for: from the first one, so many.
+    [[nodiscard]] std::pair<int, int> asked(int begin, int end) const {
+      const int first = std::max(begin, answered), last = std::min(end, static_cast<int>(input.prompt.size()) - 1);
+      return {first, input.prompt_logprobs < 0 ? 0 : std::max(0, last - first)};
+    }
     [[nodiscard]] int left() const { return size() - computed; }
     [[nodiscard]] bool streams() const { return completion > 0 && left() == 1; }
   };
@@ -109,6 +124,7 @@ class BatchScheduler {
   [[nodiscard]] bool admit();
   [[nodiscard]] int pages_promised() const;
   void share_pages(Sequence& sequence);
+  static void ask(SequenceStep& part, Sequence& sequence);
   [[nodiscard]] bool hold_pages(RequestId id, Sequence& sequence, int tokens);
   [[nodiscard]] bool preempt_another(RequestId id);
   void publish(Sequence& sequence);

@@ -29,7 +29,7 @@ SequenceInput unlike(int number, int prompt, int max_tokens) {
 }
 
 std::vector<SampledToken> tokens(const BatchScheduler::Step& step, int32_t id = 5) {
-  return std::vector<SampledToken>(static_cast<size_t>(step.plan.samples()), SampledToken{id});
+  return std::vector<SampledToken>(static_cast<size_t>(step.plan.answers()), SampledToken{id});
 }
 
 TEST(BatchScheduler, CutsALongPromptAtPagesAndSamplesAtItsEndOnly) {
@@ -41,7 +41,7 @@ TEST(BatchScheduler, CutsALongPromptAtPagesAndSamplesAtItsEndOnly) {
     ASSERT_TRUE(step);
     counts.push_back(step->plan.rows());
     const auto got = scheduler.complete(*step, tokens(*step));
-    if (step->plan.samples() == 1 && got[0].at_limit) break;
+    if (step->plan.answers() == 1 && got[0].at_limit) break;
   }
   EXPECT_EQ(counts, (std::vector<int>{16, 16, 13, 1}));
 }

@@ -17,6 +17,7 @@ enum class FinishReason { kStop, kLength, kCancelled, kError };
 struct Usage {
   int prompt_tokens = 0;
   int completion_tokens = 0;
+  int cached_tokens = 0;      // of the prompt, whose keys and values were there already
   double median_step_ms = 0;  // of the steps that made its tokens
 };
 
@@ -25,6 +26,8 @@ struct GenerationEvent {
   std::string text;          // UTF-8, always whole characters; may be empty
   int token_id = -1;         // the token that made this event; -1 in a last event that carries none
   std::vector<text::TokenLogprob> logprobs = {};  // of token_id: itself, then the most likely ones; empty unless asked for
+  std::vector<std::vector<text::TokenLogprob>> prompt_logprobs = {};  // in the first event, if asked for: of each token of the prompt, as above; of the
+                             // first one, which nothing predicts, itself alone with NaN
   double step_ms = 0;        // time of the engine step that made it, from plan to sampled id
   bool finished = false;
   FinishReason reason = FinishReason::kStop;

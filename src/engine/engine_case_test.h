@@ -29,6 +29,7 @@ class Collector : public EventSink {
     text_ += event.text;
     if (event.token_id >= 0) ids_.push_back(event.token_id);
     if (!event.logprobs.empty()) logprobs_.push_back(event.logprobs);
+    prompt_logprobs_.insert(prompt_logprobs_.end(), event.prompt_logprobs.begin(), event.prompt_logprobs.end());
     ++events_;
     if (event.finished) last_ = event;
     changed_.notify_all();
@@ -62,13 +63,17 @@ class Collector : public EventSink {
     MutexLock lock(mutex_);
     return logprobs_;
   }
+  std::vector<std::vector<text::TokenLogprob>> prompt_logprobs() {
+    MutexLock lock(mutex_);
+    return prompt_logprobs_;
+  }
 
  private:
   Mutex mutex_;
   CondVar changed_;
   std::string text_;
   std::vector<int32_t> ids_;
-  std::vector<std::vector<text::TokenLogprob>> logprobs_;
+  std::vector<std::vector<text::TokenLogprob>> logprobs_, prompt_logprobs_;
   int events_ = 0;
   std::optional<GenerationEvent> last_;
 };
@@ -121,6 +126,7 @@ class EngineTest : public testing::Test {
     comm::spawn_ranks(stages, [&](comm::Communicator& ranks) {
       StageOptions stage{dir_.path(), ranks.rank(), stages, options.max_sequences, 0, kernels::Compute::kFp32};
       stage.kv_cache_bytes = kv_cache_bytes;
+      if (ranks.rank() == stages - 1) stage.tokenizer = text::byte_tokenizer();
       StageRunner runner(stage);
       if (ranks.rank() > 0) return run_stage(runner, ranks, options.max_sequences, seconds(20));
       PipelineEngine engine(runner, ranks, text::byte_tokenizer(), options);
@@ -135,6 +141,7 @@ class EngineTest : public testing::Test {
       const model::TensorRanks ranks(*groups.tensor, seconds(20));
       StageOptions stage{dir_.path(), groups.mesh.coordinates(world.rank()).pipe, stages, options.max_sequences, 0, kernels::Compute::kFp32};
       stage.tensor = &ranks;
+      if (stage.stage == stages - 1) stage.tokenizer = text::byte_tokenizer();
       StageRunner runner(stage);
       if (!groups.leads()) return follow_stage(runner, options.max_sequences, seconds(20));
       if (world.rank() > 0) return run_stage(runner, *groups.stages, options.max_sequences, seconds(20));

@@ -157,6 +157,55 @@ TEST_F(EngineTextsTest, LogProbabilitiesAreTheModels) {
   }
 }
 
+// In pieces of a prompt, beside others, after its beginning is there already, and after it was put back.
+TEST_F(EngineTextsTest, LogProbabilitiesOfPromptsAreTheModels) {
+  const auto expect_the_models = [&](const std::string& prompt, const std::vector<std::vector<text::TokenLogprob>>& told) {
+    at::NoGradGuard no_grad;
+    const auto tokens = text::byte_tokenizer().encode(prompt);
+    std::vector<int64_t> ids(tokens.begin(), tokens.end());
+    const at::Tensor expected = at::log_softmax(whole_->forward({at::tensor(ids, at::kLong).unsqueeze(0)}, {}).at(0)[0].to(at::kDouble), -1);
+    ASSERT_EQ(told.size(), ids.size());
+    EXPECT_EQ(told[0].front().id, ids[0]);
+    EXPECT_TRUE(std::isnan(told[0].front().logprob));
+    for (size_t i = 1; i < ids.size(); ++i) {
+      ASSERT_EQ(told[i].size(), 3u);
+      EXPECT_EQ(told[i][0].id, ids[i]);
+      EXPECT_GE(told[i][1].logprob, told[i][2].logprob);
+      for (const auto& token : told[i]) EXPECT_NEAR(token.logprob, expected[static_cast<int64_t>(i) - 1][token.id].item<double>(), 1e-4) << i;
+    }
+  };
+  const std::string beginning(60, 'b');
+  for (const int stages : {1, 2}) {
+    PipelineEngineOptions options;
+    options.max_step_rows = 24;
+    with_engine(stages, [&](PipelineEngine& engine) {
+      auto request = greedy(beginning + "what is this?", 4);
+      const Answer plain = alone(engine, request);
+      std::vector<std::pair<std::string, std::shared_ptr<Collector>>> asked;
+      for (int i = 0; i < 12; ++i) {
+        request = greedy(i == 0 ? "x" : beginning.substr(0, static_cast<size_t>(5 * i)) + "what is this?", 22);
+        request.sampling.ignore_eos = true;
+        if (i % 3 != 1) request.sampling.prompt_logprobs = 2;
+        const auto sink = std::make_shared<Collector>();
+        ASSERT_TRUE(engine.submit(request, sink).ok());
+        if (i % 3 != 1) asked.emplace_back(request.prompt, sink);
+      }
+      for (const auto& [prompt, sink] : asked) {
+        (void)wait(*sink);
+        expect_the_models(prompt, sink->prompt_logprobs());
+      }
+      EXPECT_GT(engine.stats()->preemptions, 0);
+      request = greedy(beginning + "what is this?", 4);
+      request.sampling.prompt_logprobs = 2;
+      EXPECT_EQ(alone(engine, request).ids, plain.ids);
+      const auto sink = std::make_shared<Collector>();
+      ASSERT_TRUE(engine.submit(greedy(beginning + "what is this?", 4), sink).ok());
+      EXPECT_EQ(sink->wait().usage.cached_tokens, 64) << "73 tokens: four full pages";
+      EXPECT_TRUE(sink->prompt_logprobs().empty());
+    }, options, 10 * kPageBytes / stages);
+  }
+}
+
 TEST_F(EngineTextsTest, BiasForbidsStopTokensEndAndMinTokensPostponesThem) {
   with_engine(1, [&](PipelineEngine& engine) {
     auto request = greedy("steered", 12);

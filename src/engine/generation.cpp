@@ -1,24 +1,27 @@
 #include "engine/generation.h"
 
 #include <algorithm>
+#include <limits>
+#include <utility>
 
 namespace penstock::engine {
 
-Generation::Generation(const text::Tokenizer& tokenizer, const text::GenerationRequest& request, int prompt_tokens, std::shared_ptr<EventSink> sink)
+Generation::Generation(const text::Tokenizer& tokenizer, const text::GenerationRequest& request, std::span<const int32_t> prompt, std::shared_ptr<EventSink> sink)
     : tokenizer_(tokenizer),
       end_ids_(end_ids(tokenizer, request.sampling)),
       min_tokens_(request.sampling.min_tokens),
       sink_(std::move(sink)),
       decoder_(tokenizer, text::SpecialTokens::kSkip, /*at_start=*/false),
       stops_(request.sampling.stop) {
-  usage_.prompt_tokens = prompt_tokens;
+  usage_.prompt_tokens = static_cast<int>(prompt.size());
+  if (request.sampling.prompt_logprobs && request.generated_ids.empty()) prompt_ = {spelled({{prompt.front(), std::numeric_limits<float>::quiet_NaN()}})};
 }
 
 bool Generation::take_up(const std::vector<int32_t>& tokens) {
   for (const int32_t token : tokens) {
     ++usage_.completion_tokens;
     std::string sent;
-    if (show(token, /*at_limit=*/false, sent)) return false;
+    if (show({token}, /*at_limit=*/false, sent)) return false;
   }
   return true;
 }
@@ -27,9 +30,10 @@ GenerationEvent Generation::accept(const SampledToken& token, bool at_limit, dou
   ++usage_.completion_tokens;
   step_ms_.push_back(step_ms);
   GenerationEvent event;
-  const auto end = show(token.id, at_limit, event.text);
+  const auto end = show(token, at_limit, event.text);
   event.token_id = token.id;
-  if (!ends(token.id)) event.logprobs = spelled(token);  // the end is no part of the text
+  if (!ends(token.id)) event.logprobs = spelled(token.logprobs);  // the end is no part of the text
+  event.prompt_logprobs = std::exchange(prompt_, {});
   event.step_ms = step_ms;
   event.finished = end.has_value();
   if (end) {
@@ -43,24 +47,28 @@ GenerationEvent Generation::accept(const SampledToken& token, bool at_limit, dou
 }
 
 // The text that becomes certain with this token, and how the generation ends with it, if it does.
-std::optional<FinishReason> Generation::show(int32_t token, bool at_limit, std::string& text) {
-  const bool ended = ends(token);
+std::optional<FinishReason> Generation::show(const SampledToken& token, bool at_limit, std::string& text) {
+  const bool ended = ends(token.id);
   const bool stops_count = usage_.completion_tokens > min_tokens_;
   if (!ended) {
-    text = decoder_.feed(token);
+    text = decoder_.feed(token.id);
     if (stops_count) text = stops_.feed(text);
     if (stops_.matched()) return FinishReason::kStop;
-    if (!at_limit) return std::nullopt;
+    if (!at_limit && !token.completes) return std::nullopt;
   }
   std::string rest = decoder_.flush();
   text += stops_count ? stops_.feed(rest) : rest;
   if (!stops_.matched()) text += stops_.flush();
-  return ended || stops_.matched() ? FinishReason::kStop : FinishReason::kLength;
+  return ended || stops_.matched() || token.completes ? FinishReason::kStop : FinishReason::kLength;
 }
 
-std::vector<text::TokenLogprob> Generation::spelled(const SampledToken& token) const {
+void Generation::tell_prompt(const std::vector<std::vector<RankedToken>>& ranks) {
+  for (const auto& of_token : ranks) prompt_.push_back(spelled(of_token));
+}
+
+std::vector<text::TokenLogprob> Generation::spelled(const std::vector<RankedToken>& ranks) const {
   std::vector<text::TokenLogprob> result;
-  for (const RankedToken& ranked : token.logprobs) {
+  for (const RankedToken& ranked : ranks) {
     result.push_back({ranked.id, ranked.logprob, std::string(tokenizer_.bytes_of(ranked.id, text::SpecialTokens::kAsText))});
   }
   return result;

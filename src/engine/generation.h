@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "engine/engine.h"
@@ -17,12 +18,16 @@ namespace penstock::engine {
 // Threads: owned by the engine loop.
 class Generation {
  public:
-  Generation(const text::Tokenizer& tokenizer, const text::GenerationRequest& request, int prompt_tokens, std::shared_ptr<EventSink> sink);
+  Generation(const text::Tokenizer& tokenizer, const text::GenerationRequest& request, std::span<const int32_t> prompt, std::shared_ptr<EventSink> sink);
 
   // Takes tokens that the reader has got already. false: the text ended with one of them.
   [[nodiscard]] bool take_up(const std::vector<int32_t>& tokens);
-  // The event of the next token. `at_limit`: it is the last one allowed. It has finished = true at a token that ends the text, a stop string, or the limit.
+  // The event of the next token. `at_limit`: it is the last one allowed. It has finished = true at a token that ends the text or completes what its
+  // constraint allows, a stop string, or the limit. REQUIRES: it is a token.
   [[nodiscard]] GenerationEvent accept(const SampledToken& token, bool at_limit, double step_ms);
+  // Of the prompt's next tokens; they go with the next event.
+  void tell_prompt(const std::vector<std::vector<RankedToken>>& ranks);
+  void set_cached_tokens(int tokens) { usage_.cached_tokens = tokens; }
   // Hands it to the reader. false: the reader is gone.
   [[nodiscard]] bool push(GenerationEvent event) { return sink_->push(std::move(event)); }
 
@@ -31,8 +36,8 @@ class Generation {
 
  private:
   [[nodiscard]] bool ends(int32_t token) const { return std::find(end_ids_.begin(), end_ids_.end(), token) != end_ids_.end(); }
-  [[nodiscard]] std::optional<FinishReason> show(int32_t token, bool at_limit, std::string& text);
-  [[nodiscard]] std::vector<text::TokenLogprob> spelled(const SampledToken& token) const;
+  [[nodiscard]] std::optional<FinishReason> show(const SampledToken& token, bool at_limit, std::string& text);
+  [[nodiscard]] std::vector<text::TokenLogprob> spelled(const std::vector<RankedToken>& ranks) const;
 
   const text::Tokenizer tokenizer_;
   const std::vector<int32_t> end_ids_;
@@ -40,6 +45,7 @@ class Generation {
   const std::shared_ptr<EventSink> sink_;
   text::StreamDecoder decoder_;
   text::StopStrings stops_;
+  std::vector<std::vector<text::TokenLogprob>> prompt_;
   Usage usage_;
   std::vector<double> step_ms_;  // of each token, at most max_tokens
 };

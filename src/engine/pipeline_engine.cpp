@@ -5,9 +5,12 @@
 
 #include "base/log.h"
 #include "engine/stage_loop.h"
+#include "text/grammar.h"
 
 namespace penstock::engine {
 namespace {
+
+constexpr size_t kMostPromptLogprobs = 50'000;  // they travel in one message, which is at most 4 MiB
 
 SchedulerLimits scheduler_limits(const PipelineEngineOptions& options, StageRunner& runner, comm::Communicator& stages) {
   const int num_pages = make_caches(runner, &stages, options.timeout);
@@ -79,6 +82,14 @@ Result<SequenceInput> PipelineEngine::prepare(const text::GenerationRequest& req
   for (const auto& [id, bias] : sampling.logit_bias) biased.push_back(id);
   if (auto bad = check_ids("logit_bias", biased, runner_.config().vocab_size)) return *bad;
   if (auto bad = check_ids("stop_token_ids", sampling.stop_token_ids, runner_.config().vocab_size)) return *bad;
+  if (sampling.constraint) {
+    if (const auto grammar = text::constraint_grammar(sampling.constraint); !grammar) return error(grammar.error().code(), "constraint: {}", grammar.error().message());
+  }
+  if (sampling.prompt_logprobs && input.prompt.size() * static_cast<size_t>(*sampling.prompt_logprobs + 1) > kMostPromptLogprobs) {
+    return error(Code::kInvalidArgument, "prompt: {} tokens; expected at most {} where {} log probabilities are asked for of each", input.prompt.size(),
+                 kMostPromptLogprobs / static_cast<size_t>(*sampling.prompt_logprobs + 1), *sampling.prompt_logprobs + 1);
+  }
+  if (generated == 0) input.prompt_logprobs = sampling.prompt_logprobs.value_or(-1);  // else they were told with the first token
   input.max_tokens = sampling.max_tokens;
   input.salt = request.cache_salt;
   input.choice = {.temperature = sampling.temperature,
@@ -92,7 +103,8 @@ Result<SequenceInput> PipelineEngine::prepare(const text::GenerationRequest& req
                   .ends = end_ids(tokenizer_, sampling),
                   .min_tokens = sampling.min_tokens,
                   .seed = sampling.seed.value_or(fresh_seed()),
-                  .logprobs = sampling.logprobs.value_or(-1)};
+                  .logprobs = sampling.logprobs.value_or(-1),
+                  .constraint = sampling.constraint};
   return input;
 }
 
@@ -106,7 +118,7 @@ Result<RequestId> PipelineEngine::submit(const text::GenerationRequest& request,
     return error(Code::kResourceExhausted, "the model's queue of {} requests is full; try again later", options_.max_waiting);
   }
   auto submission = std::make_unique<Submission>();
-  submission->generation = std::make_unique<Generation>(tokenizer_, request, static_cast<int>(input->prompt.size()), std::move(sink));
+  submission->generation = std::make_unique<Generation>(tokenizer_, request, input->prompt, std::move(sink));
   if (!submission->generation->take_up(request.generated_ids)) {
     --queued_;
     return error(Code::kInvalidArgument, "generated_ids: the text has ended with them");
@@ -209,7 +221,7 @@ void PipelineEngine::launch(BatchScheduler::Step step) {
   ++steps_;
   if (!alone) {
     link_.send_plan(plan);
-    if (plan.samples() > 0) link_.expect_samples(plan);
+    if (plan.answers() > 0) link_.expect_samples(plan);
   }
   const std::vector<int64_t> ids(flight.step.tokens.begin(), flight.step.tokens.end());
   const at::Tensor out = runner_.forward(plan, at::tensor(ids, at::kLong));
@@ -225,7 +237,7 @@ void PipelineEngine::complete_oldest() {
   InFlight flight = std::move(in_flight_.front());
   in_flight_.pop_front();
   const StepPlan& plan = flight.step.plan;
-  if (stages_.size() > 1 && plan.samples() > 0) flight.sampled = link_.wait_samples(plan);
+  if (stages_.size() > 1 && plan.answers() > 0) flight.sampled = link_.wait_samples(plan);
   const double step_ms = 1e3 * to_seconds(Clock::now() - flight.start);
   observe(flight, step_ms);
   hand_out(scheduler_.complete(flight.step, std::move(flight.sampled)), step_ms);
@@ -234,7 +246,7 @@ void PipelineEngine::complete_oldest() {
 // Of a step that samples: others do not wait for the other stages, so their time says little. What waits for it are streams, and between two of
 // their tokens they wait for the prompts of all steps that are under way.
 void PipelineEngine::observe(const InFlight& flight, double step_ms) {
-  if (flight.step.plan.samples() == 0 && stages_.size() > 1) return;
+  if (flight.step.plan.answers() == 0 && stages_.size() > 1) return;
   chunks_.observe(flight.step.plan.rows() - flight.step.prompt_rows, flight.step.prompt_rows + flight.others_prompt_rows, step_ms);
 }
 
@@ -247,16 +259,27 @@ int PipelineEngine::prompt_rows() const {
 
 void PipelineEngine::hand_out(std::vector<BatchScheduler::Sampled> sampled, double step_ms) {
   std::vector<std::pair<std::unique_ptr<Generation>, GenerationEvent>> last;
-  for (const auto& [id, token, at_limit] : sampled) {
+  const auto forget = [&](RequestId id) {
+    scheduler_.remove(id);
+    generations_.erase(id);
+    --queued_;
+  };
+  for (const auto& [id, token, is_sample, at_limit, cached_tokens] : sampled) {
     const auto generation = generations_.find(id);
     if (generation == generations_.end()) continue;
+    generation->second->tell_prompt(token.prompt);
+    if (!is_sample) continue;
+    if (token.id == kNoFittingToken) {
+      generation->second->fail(error(Code::kInvalidArgument, "the text cannot go on: no token of this model fits its constraint here, or finding one takes too many steps"));
+      forget(id);
+      continue;
+    }
+    generation->second->set_cached_tokens(cached_tokens);
     GenerationEvent event = generation->second->accept(token, at_limit, step_ms);
     const bool finished = event.finished;
     if (!finished && generation->second->push(std::move(event))) continue;
-    scheduler_.remove(id);
     if (finished) last.emplace_back(std::move(generation->second), std::move(event));
-    generations_.erase(generation);
-    --queued_;
+    forget(id);
   }
   publish_stats();  // before the last words of those that have ended: who hears them finds the pages free
   for (auto& [generation, event] : last) (void)generation->push(std::move(event));

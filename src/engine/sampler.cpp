@@ -143,7 +143,9 @@ std::vector<RankedToken> log_probabilities(std::span<const float> logits, int32_
     return of_a != of_b ? of_a > of_b : a < b;
   });
   std::vector<RankedToken> result{ranked(chosen)};
-  for (auto it = ids.begin(); it != kept; ++it) result.push_back(ranked(*it));
+  for (auto it = ids.begin(); it != kept; ++it) {
+    if (logits[static_cast<size_t>(*it)] > kImpossible) result.push_back(ranked(*it));
+  }
   return result;
 }
 

@@ -7,6 +7,8 @@
 #include <utility>
 #include <vector>
 
+#include "text/text_constraint.h"
+
 namespace penstock::engine {
 
 // How the tokens of a sequence are chosen.
@@ -23,6 +25,7 @@ struct SamplingChoice {
   int min_tokens = 0;
   uint64_t seed = 0;
   int logprobs = -1;              // alternatives that are told of each token, besides itself; -1 = nothing is
+  text::TextConstraint constraint = {};  // what the completion must be (token_constraints.h)
 };
 
 // Which tokens a text has.
@@ -49,9 +52,12 @@ struct RankedToken {
 };
 
 struct SampledToken {
-  int32_t id = 0;
+  int32_t id = 0;     // kNoFittingToken: the constraint leaves none
   std::vector<RankedToken> logprobs = {};  // empty unless asked for: itself, then the most likely ones, by falling probability
+  bool completes = false;                 // the constraint lets nothing follow
+  std::vector<std::vector<RankedToken>> prompt = {};  // of the step's targets (step_plan.h), each as above
 };
+inline constexpr int32_t kNoFittingToken = -1;
 
 // All functions: any thread; pure. Rows of logits are as wide as the vocabulary; ids beyond it are passed over.
 
@@ -68,10 +74,10 @@ void adjust(std::span<float> logits, const SamplingChoice& choice, const TokenHi
 // `position`: of the sampled token in its sequence.
 [[nodiscard]] int32_t sample(std::span<const float> logits, const SamplingChoice& choice, int64_t position);
 
-// log softmax(logits) of `chosen`, then of the `count` largest; of equal ones the lowest id first.
+// log softmax(logits) of `chosen`, then of the `count` largest; of equal ones the lowest id first. Impossible ones are left out.
 [[nodiscard]] std::vector<RankedToken> log_probabilities(std::span<const float> logits, int32_t chosen, int count);
 
-// The three together. Log probabilities are those of the model: of the logits as they came. `logits` is changed.
+// The three together. Log probabilities are those of the model: of the logits as they came, among what a constraint has left possible. `logits` is changed.
 [[nodiscard]] SampledToken next_token(std::span<float> logits, const SamplingChoice& choice, const TokenHistory& history, int64_t position);
 
 // In [0, 1): a function of (seed, position), equal on every machine.

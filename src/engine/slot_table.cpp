@@ -9,7 +9,7 @@ void SlotTable::apply(const StepPlan& plan) {
   for (const SequenceStep& s : plan.sequences) {
     if (s.slot < 0 || static_cast<size_t>(s.slot) >= slots_.size()) throw error(Code::kInternal, "a step for slot {} of {}", s.slot, slots_.size());
     Slot& slot = slots_[static_cast<size_t>(s.slot)];
-    if (s.begins) slot = {{}, s.begins->choice, {s.begins->prompt, s.begins->completion}};
+    if (s.begins) slot = {{}, s.begins->choice, {s.begins->prompt, s.begins->completion}, s.begins->completion, {}};
     for (const int32_t page : s.pages) {
       if (page < 0 || page >= num_pages_) throw error(Code::kInternal, "a step with page {} of {}", page, num_pages_);
       slot.pages.push_back(page);

@@ -28,7 +28,7 @@ void run_stage(StageRunner& runner, comm::Communicator& stages, int max_sequence
     const at::Tensor out = runner.forward(plan, link.recv_hidden(plan.rows(), runner.config().hidden_size));
     if (!last) {
       link.send_hidden(out);
-    } else if (plan.samples() > 0) {
+    } else if (plan.answers() > 0) {
       link.send_samples(plan, runner.sample(plan, out));
     }
   }

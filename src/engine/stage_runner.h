@@ -10,6 +10,7 @@
 #include "engine/slot_table.h"
 #include "engine/step_plan.h"
 #include "engine/tensor_link.h"
+#include "engine/token_constraints.h"
 #include "kernels/thread_team.h"
 #include "model/held_weights.h"
 #include "model/kv_cache.h"
@@ -29,6 +30,7 @@ struct StageOptions {
   int64_t kv_cache_bytes = 0;      // of this stage; 0 = as plan_pages() finds
   std::function<void(double share)> on_progress = {};  // told of the share of the stage's weights that is loaded
   model::Quantization quantization = model::Quantization::kNone;
+  std::optional<text::Tokenizer> tokenizer = {};  // the last stage's; without it no text can be constrained
   // Fills a parameter in place of the files, of which then only config.json is read; for measurements.
   std::function<void(model::Parameter&)> weights = {};
   // The ranks that share this stage's layers, which outlive it; null: none. Number 0 leads: it talks to other stages and samples, the others follow (follow_stage()).
@@ -48,10 +50,11 @@ class StageRunner {
   void make_cache(int num_pages);
 
   // Rows of the plan through the layers. First stage: `input` is token ids [N] int64; others: hidden [N, D]. -> hidden [N, D], or on the
-  // last stage logits [S, V] of the S rows that are sampled (S may be 0). A leader tells the ranks that follow it; all of them end with the same.
+  // last stage logits [S, V] of the S rows that are targets or sampled (S may be 0), sequence after sequence. A leader tells the ranks that follow it; all of
+  // them end with the same.
   [[nodiscard]] at::Tensor forward(const StepPlan& plan, const at::Tensor& input);
 
-  // Last stage: a token of each row of logits [S, V], which are changed, by its sequence's choice.
+  // Last stage: of each sequence that answers(), from its rows of logits [S, V], which are changed: log probabilities of its targets, and a token by its choice.
   [[nodiscard]] std::vector<SampledToken> sample(const StepPlan& plan, at::Tensor logits);
 
   // Leader: passes a kIdle or kStop plan on to the ranks that follow it, where there are any.
@@ -68,6 +71,7 @@ class StageRunner {
   void load_weights();
   [[nodiscard]] model::KvCache::Shape cache_shape() const;
   [[nodiscard]] bool leads() const { return options_.tensor != nullptr && options_.tensor->rank() == 0; }
+  [[nodiscard]] SampledToken answer(const SequenceStep& step, float* logits, size_t width);
 
   const StageOptions options_;
   model::TransformerConfig config_;
@@ -78,6 +82,7 @@ class StageRunner {
   std::unique_ptr<model::KvCache> cache_;
   std::unique_ptr<SlotTable> slots_;
   std::optional<TensorLink> followers_;  // of a leader
+  TokenConstraints constraints_;
 };
 
 }  // namespace penstock::engine

@@ -1,6 +1,8 @@
 #include "engine/step_plan.h"
 
 #include <bit>
+#include <cstring>
+#include <string>
 
 #include "base/error.h"
 
@@ -14,6 +16,12 @@ class Writer {
   void put(const std::vector<int32_t>& list) {
     put(static_cast<int64_t>(list.size()));
     numbers.insert(numbers.end(), list.begin(), list.end());
+  }
+  void put(const std::string& text) {  // eight bytes a number
+    put(static_cast<int64_t>(text.size()));
+    const size_t first = numbers.size();
+    numbers.resize(first + (text.size() + 7) / 8);
+    std::memcpy(numbers.data() + first, text.data(), text.size());
   }
   std::vector<int64_t> numbers;
 };
@@ -37,6 +45,15 @@ class Reader {
     for (int32_t& item : result) item = integer();
     return result;
   }
+  std::string text() {
+    const auto bytes = static_cast<size_t>(number(0, 8 * static_cast<int64_t>(numbers_.size() - next_)));
+    const auto packed = numbers_.subspan(next_);
+    if ((bytes + 7) / 8 > packed.size()) throw error(Code::kInternal, "a step plan ends within a text of {} bytes", bytes);
+    next_ += (bytes + 7) / 8;
+    std::string text(bytes, '\0');
+    std::memcpy(text.data(), packed.data(), bytes);
+    return text;
+  }
   [[nodiscard]] bool at_end() const { return next_ == numbers_.size(); }
 
  private:
@@ -49,6 +66,8 @@ void put(Writer& to, const SamplingChoice& c) {
   for (const int number : {c.top_k, c.min_tokens, c.logprobs}) to.put(int64_t{number});
   to.put(static_cast<int64_t>(c.seed));
   to.put(c.ends);
+  to.put(static_cast<int64_t>(c.constraint.kind));
+  to.put(c.constraint.source);
   to.put(static_cast<int64_t>(c.logit_bias.size()));
   for (const auto& [id, bias] : c.logit_bias) {
     to.put(int64_t{id});
@@ -62,6 +81,8 @@ SamplingChoice take_choice(Reader& from) {
   for (int* number : {&c.top_k, &c.min_tokens, &c.logprobs}) *number = from.integer();
   c.seed = from.bits();
   c.ends = from.list();
+  c.constraint.kind = static_cast<text::TextConstraint::Kind>(from.number(0, static_cast<int64_t>(text::TextConstraint::Kind::kChoice)));
+  c.constraint.source = from.text();
   for (size_t left = from.size(); left > 0; --left) {
     const int32_t id = from.integer();
     c.logit_bias.emplace_back(id, static_cast<float>(from.real()));
@@ -69,7 +90,31 @@ SamplingChoice take_choice(Reader& from) {
   return c;
 }
 
-size_t samples_size(const SequenceStep& s) { return !s.samples ? 0 : s.logprobs < 0 ? 1 : 1 + 2 * (static_cast<size_t>(s.logprobs) + 1); }
+constexpr int32_t kCompletes = kNoFittingToken - 1;  // of a token that completes its text, this minus its id is sent
+
+size_t ranks_size(int alternatives) { return 2 * (static_cast<size_t>(alternatives) + 1); }
+
+size_t answer_size(const SequenceStep& s) {
+  const size_t sample = !s.samples ? 0 : s.logprobs < 0 ? 1 : 1 + ranks_size(s.logprobs);
+  return sample + s.targets.size() * ranks_size(s.alternatives);
+}
+
+// Ranked tokens as exactly `size` numbers: a vocabulary may be smaller than the alternatives asked for.
+void put_ranks(const std::vector<RankedToken>& ranks, size_t size, std::vector<int32_t>& numbers) {
+  const size_t end = numbers.size() + size;
+  for (const RankedToken& ranked : ranks) {
+    numbers.push_back(ranked.id);
+    numbers.push_back(std::bit_cast<int32_t>(ranked.logprob));
+  }
+  PENSTOCK_CHECK(numbers.size() <= end, "{} numbers of ranked tokens where {} fit", numbers.size(), end);
+  numbers.resize(end, -1);
+}
+
+std::vector<RankedToken> ranks_in(std::span<const int32_t> numbers) {
+  std::vector<RankedToken> ranks;
+  for (size_t i = 0; i + 1 < numbers.size() && numbers[i] >= 0; i += 2) ranks.push_back({numbers[i], std::bit_cast<float>(numbers[i + 1])});
+  return ranks;
+}
 
 }  // namespace
 
@@ -79,9 +124,9 @@ int StepPlan::rows() const {
   return sum;
 }
 
-int StepPlan::samples() const {
+int StepPlan::answers() const {
   int sum = 0;
-  for (const SequenceStep& s : sequences) sum += s.samples ? 1 : 0;
+  for (const SequenceStep& s : sequences) sum += s.answers() ? 1 : 0;
   return sum;
 }
 
@@ -93,6 +138,8 @@ std::vector<int64_t> encode(const StepPlan& plan) {
   for (const SequenceStep& s : plan.sequences) {
     for (const int number : {s.slot, s.start, s.count, s.samples ? 1 : 0, s.logprobs}) to.put(int64_t{number});
     to.put(s.pages);
+    to.put(s.targets);
+    for (const int number : {s.first_target, s.alternatives}) to.put(int64_t{number});
     to.put(int64_t{s.begins ? 1 : 0});
     if (!s.begins) continue;
     put(to, s.begins->choice);
@@ -115,6 +162,9 @@ StepPlan decode(std::span<const int64_t> numbers, int max_sequences) {
     s.samples = from.number(0, 1) == 1;
     s.logprobs = from.integer(-1);
     s.pages = from.list();
+    s.targets = from.list();
+    s.first_target = static_cast<int>(from.number(0, s.count - static_cast<int64_t>(s.targets.size())));
+    s.alternatives = from.integer(0);
     if (from.number(0, 1) == 0) continue;
     s.begins.emplace();
     s.begins->choice = take_choice(from);
@@ -127,24 +177,21 @@ StepPlan decode(std::span<const int64_t> numbers, int max_sequences) {
 
 size_t encoded_samples_size(const StepPlan& plan) {
   size_t sum = 0;
-  for (const SequenceStep& s : plan.sequences) sum += samples_size(s);
+  for (const SequenceStep& s : plan.sequences) sum += answer_size(s);
   return sum;
 }
 
 std::vector<int32_t> encode_samples(const StepPlan& plan, const std::vector<SampledToken>& tokens) {
   std::vector<int32_t> numbers;
-  size_t next = 0, end = 0;
+  size_t next = 0;
   for (const SequenceStep& s : plan.sequences) {
-    if (!s.samples) continue;
+    if (!s.answers()) continue;
     const SampledToken& token = tokens.at(next++);
-    numbers.push_back(token.id);
-    for (const RankedToken& ranked : token.logprobs) {
-      numbers.push_back(ranked.id);
-      numbers.push_back(std::bit_cast<int32_t>(ranked.logprob));
-    }
-    end += samples_size(s);
-    PENSTOCK_CHECK(numbers.size() <= end, "{} numbers of sampled tokens where {} fit", numbers.size(), end);
-    while (numbers.size() < end) numbers.push_back(-1);  // a vocabulary smaller than the alternatives asked for
+    PENSTOCK_CHECK(token.prompt.size() == s.targets.size(), "{} targets were answered, expected {}", token.prompt.size(), s.targets.size());
+    for (const auto& ranks : token.prompt) put_ranks(ranks, ranks_size(s.alternatives), numbers);
+    if (!s.samples) continue;
+    numbers.push_back(token.completes ? kCompletes - token.id : token.id);
+    if (s.logprobs >= 0) put_ranks(token.logprobs, ranks_size(s.logprobs), numbers);
   }
   return numbers;
 }
@@ -152,13 +199,20 @@ std::vector<int32_t> encode_samples(const StepPlan& plan, const std::vector<Samp
 std::vector<SampledToken> decode_samples(const StepPlan& plan, std::span<const int32_t> numbers) {
   PENSTOCK_CHECK(numbers.size() == encoded_samples_size(plan), "{} numbers of sampled tokens, expected {}", numbers.size(), encoded_samples_size(plan));
   std::vector<SampledToken> tokens;
+  const auto take = [&](size_t count) {
+    const auto taken = numbers.first(count);
+    numbers = numbers.subspan(count);
+    return taken;
+  };
   for (const SequenceStep& s : plan.sequences) {
-    const auto own = numbers.first(samples_size(s));
-    numbers = numbers.subspan(own.size());
-    if (own.empty()) continue;
+    if (!s.answers()) continue;
     SampledToken& token = tokens.emplace_back();
-    token.id = own[0];
-    for (size_t i = 1; i + 1 < own.size() && own[i] >= 0; i += 2) token.logprobs.push_back({own[i], std::bit_cast<float>(own[i + 1])});
+    for (size_t i = 0; i < s.targets.size(); ++i) token.prompt.push_back(ranks_in(take(ranks_size(s.alternatives))));
+    if (!s.samples) continue;
+    const int32_t id = take(1)[0];
+    token.completes = id <= kCompletes;
+    token.id = token.completes ? kCompletes - id : id;
+    if (s.logprobs >= 0) token.logprobs = ranks_in(take(ranks_size(s.logprobs)));
   }
   return tokens;
 }

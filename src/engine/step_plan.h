@@ -26,8 +26,13 @@ struct SequenceStep {
   int count = 0;
   bool samples = false;               // the last row's logits become a token
   int logprobs = -1;                  // SamplingChoice's, when `samples`
+  std::vector<int32_t> targets = {};  // of a prompt whose log probabilities are asked for: the tokens that follow the rows from first_target on
+  int first_target = 0;
+  int alternatives = 0;               // that are told of each target, besides itself
   std::vector<int32_t> pages = {};    // of the KV cache, after those that earlier steps have told
   std::optional<SequenceStart> begins = {};  // the sequence is new in this slot
+
+  [[nodiscard]] bool answers() const { return samples || !targets.empty(); }
 };
 
 struct StepPlan {
@@ -35,7 +40,7 @@ struct StepPlan {
   std::vector<SequenceStep> sequences = {};
 
   [[nodiscard]] int rows() const;
-  [[nodiscard]] int samples() const;
+  [[nodiscard]] int answers() const;  // sequences of which the last stage has something to say
 };
 
 // As int64 numbers, for the wire. The first one is how many there are.
@@ -43,7 +48,8 @@ struct StepPlan {
 // Throws Error kInternal for numbers that make no plan, or one with a slot that is not below max_sequences.
 [[nodiscard]] StepPlan decode(std::span<const int64_t> numbers, int max_sequences);
 
-// The sampled tokens of a plan, in its order, as int32 numbers: so many for this plan, always.
+// The answers to a plan, one for each sequence that answers() in its order, as int32 numbers: so many for this plan, always. Without a sample, the
+// token of an answer does not count.
 [[nodiscard]] size_t encoded_samples_size(const StepPlan& plan);
 [[nodiscard]] std::vector<int32_t> encode_samples(const StepPlan& plan, const std::vector<SampledToken>& tokens);
 [[nodiscard]] std::vector<SampledToken> decode_samples(const StepPlan& plan, std::span<const int32_t> numbers);

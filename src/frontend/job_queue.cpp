@@ -365,7 +365,7 @@ void JobQueue::end(Job& job, const std::optional<Error>& outcome) {
     changed_.notify_all();
   }
   if (call) call->cancel();  // harmless when the call is what ended the job
-  options_.reporter.ended({job.options_, job.worker_span_, job.submitted_, started, outcome});
+  options_.reporter.ended({job.options_, job.worker_span_, job.submitted_, started, outcome, std::holds_alternative<text::GenerationRequest>(job.payload_)});
   job.observer_->on_done(outcome);
   dispatch();
 }

@@ -31,6 +31,7 @@ void JobReporter::ended(const JobEnd& end) const {
   const auto now = Clock::now();
   if (meter) {
     const auto at_worker = end.started ? now - *end.started : Clock::duration::zero();
+    if (end.generates_text && end.failure && end.failure->code() == Code::kCancelled) meter->aborted();
     meter->ended(end.options.protocol, now - end.submitted, at_worker, end.failure, end.options.request_id);
   }
   if (!spans || !end.options.trace.recorded) return;

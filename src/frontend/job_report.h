@@ -17,6 +17,7 @@ struct JobEnd {
   Clock::time_point submitted;
   std::optional<Clock::time_point> started; // absent: no worker has had it
   const std::optional<Error>& failure;
+  bool generates_text = false;
 };
 
 // Where a queue reports to. Both may be null; `spans` must outlive the queue.

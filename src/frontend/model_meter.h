@@ -35,7 +35,7 @@ class ModelMeter {
   // What is counted of a model that generates text, under vLLM's names; in seconds and tokens.
   struct Text {
     std::shared_ptr<Histogram> first_token, between_tokens, total, prompt_length, length;
-    std::shared_ptr<Counter> prompt_tokens, tokens, stopped, at_limit;
+    std::shared_ptr<Counter> prompt_tokens, tokens, stopped, at_limit, aborted;
   };
   // What is counted under TorchServe's names.
   struct TorchServe {
@@ -67,6 +67,8 @@ class ModelMeter {
   void token(bool first, Clock::duration since);
   // A generation has come to its end.
   void generated(const FinishedInfo& info, Clock::duration since_submit);
+  // A generation was cancelled.
+  void aborted() { text().aborted->add(); }
   // `at_worker`: since the worker has it; zero when none ever had. Also for requests that were refused at once.
   void ended(Protocol protocol, Clock::duration total, Clock::duration at_worker, const std::optional<Error>& failure,
              std::string_view request_id);

@@ -102,7 +102,8 @@ ModelMeter::Text ServingMetrics::text_figures(const std::string& model, const st
           .prompt_tokens = prompt_tokens_.with(labels),
           .tokens = generation_tokens_.with(labels),
           .stopped = success_.with({model, version, "stop"}),
-          .at_limit = success_.with({model, version, "length"})};
+          .at_limit = success_.with({model, version, "length"}),
+          .aborted = success_.with({model, version, "abort"})};
 }
 
 MetricFamily<Gauge>& ServingMetrics::host_gauge(const char* name, const char* unit) {

@@ -33,6 +33,7 @@ struct FinishedInfo {
   int prompt_tokens = 0;
   int completion_tokens = 0;
   double median_step_ms = 0;     // of the engine steps that made its tokens
+  int cached_tokens = 0;         // of the prompt, whose keys and values were there already
 };
 
 // What the engine of a worker has and does, as it said last.
@@ -56,6 +57,7 @@ struct WorkerEvent {
   // Of a generation:
   int token_id = -1;             // -1: the event carries no token
   std::vector<text::TokenLogprob> logprobs = {};  // of the token: itself, then the most likely ones; empty unless asked for
+  std::vector<std::vector<text::TokenLogprob>> prompt_logprobs = {};  // in the first event: the same of each token of the prompt; of the first one NaN
   double step_ms = 0;            // the engine step that made it
   std::optional<FinishedInfo> finished;  // in the last event
 };

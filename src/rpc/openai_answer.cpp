@@ -93,10 +93,13 @@ bool OpenAiAnswer::take(size_t index, const frontend::WorkerEvent& event) {
   if (event.finished) {
     choice.finished = true;
     choice.answer.finish_reason = options_.prompt_only ? "length" : event.finished->reason;
-    if (index % per_prompt == 0) usage_.prompt_tokens += event.finished->prompt_tokens;
+    if (index % per_prompt == 0) {
+      usage_.prompt_tokens += event.finished->prompt_tokens;
+      usage_.cached_tokens += event.finished->cached_tokens;
+    }
     if (!options_.prompt_only) usage_.completion_tokens += event.finished->completion_tokens;
   }
-  take_logprobs(choice, event);
+  take_logprobs(index, event);
   if (options_.stream) return stream(index, event, std::move(text));
   choice.begun = true;
   choice.answer.text += text;
@@ -106,15 +109,26 @@ bool OpenAiAnswer::take(size_t index, const frontend::WorkerEvent& event) {
   return false;
 }
 
-void OpenAiAnswer::take_logprobs(Choice& choice, const frontend::WorkerEvent& event) {
-  if (!options_.logprobs || options_.prompt_only || event.logprobs.empty()) return;
-  for (const text::TokenLogprob& token : event.logprobs) bytes_ += options_.stream ? 0 : 64 + 4 * token.bytes.size();  // about, as JSON
-  choice.logprobs.push_back(event.logprobs);
+void OpenAiAnswer::take_logprobs(size_t index, const frontend::WorkerEvent& event) {
+  if (!options_.logprobs) return;
+  Choice& choice = choices_[index];
+  const auto take = [&](const text::TokenChoices& tokens) {
+    if (tokens.empty()) return;
+    for (const text::TokenLogprob& token : tokens) bytes_ += options_.stream ? 0 : 64 + 4 * token.bytes.size();  // about, as JSON
+    choice.logprobs.push_back(tokens);
+  };
+  for (const text::TokenChoices& tokens : event.prompt_logprobs) take(tokens);
+  if (!event.prompt_logprobs.empty() && !options_.prompts.empty()) {
+    // The text begins with the prompt as it was given: special tokens before it have no place in it.
+    choice.characters = text::characters_of(options_.prompts[index / static_cast<size_t>(options_.choices_per_prompt)]);
+    for (const text::TokenChoices& tokens : event.prompt_logprobs) choice.characters -= tokens.empty() ? 0 : text::characters_of(tokens.front().bytes);
+  }
+  if (!options_.prompt_only) take(event.logprobs);
 }
 
 // JSON of those that were not sent yet.
 std::string OpenAiAnswer::logprobs_of(Choice& choice) {
-  if (!options_.logprobs || options_.prompt_only || (options_.stream && choice.logprobs.empty())) return "null";
+  if (!options_.logprobs || ((options_.stream || options_.prompt_only) && choice.logprobs.empty())) return "null";
   const std::string json = text::openai_logprobs(options_.kind, choice.logprobs, choice.characters);
   choice.logprobs.clear();
   return json;

@@ -57,7 +57,7 @@ class OpenAiAnswer : public std::enable_shared_from_this<OpenAiAnswer> {
   bool on_event(size_t index, const frontend::WorkerEvent& event) EXCLUDES(mutex_);
   void on_done(size_t index, const std::optional<Error>& failure) EXCLUDES(mutex_);
   bool take(size_t index, const frontend::WorkerEvent& event) REQUIRES(mutex_);
-  void take_logprobs(Choice& choice, const frontend::WorkerEvent& event) REQUIRES(mutex_);
+  void take_logprobs(size_t index, const frontend::WorkerEvent& event) REQUIRES(mutex_);
   [[nodiscard]] std::string logprobs_of(Choice& choice) REQUIRES(mutex_);
   [[nodiscard]] bool stream(size_t index, const frontend::WorkerEvent& event, std::string text) REQUIRES(mutex_);
   [[nodiscard]] bool send_chunk(std::string events) REQUIRES(mutex_);

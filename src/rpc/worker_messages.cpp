@@ -36,6 +36,11 @@ void fill(pb::GenerateRequest& message, const text::GenerationRequest& request) 
   for (const auto& [id, bias] : request.sampling.logit_bias) (*sampling.mutable_logit_bias())[id] = bias;
   sampling.mutable_stop_token_ids()->Assign(request.sampling.stop_token_ids.begin(), request.sampling.stop_token_ids.end());
   if (request.sampling.logprobs) sampling.set_logprobs(*request.sampling.logprobs);
+  if (request.sampling.prompt_logprobs) sampling.set_prompt_logprobs(*request.sampling.prompt_logprobs);
+  if (const text::TextConstraint& constraint = request.sampling.constraint) {
+    sampling.mutable_constraint()->set_kind(static_cast<int>(constraint.kind));
+    sampling.mutable_constraint()->set_source(constraint.source);
+  }
 }
 
 void fill(pb::PredictRequest& message, const handler::Request& request) {
@@ -53,15 +58,33 @@ void fill(pb::PredictRequest& message, const handler::Request& request) {
   }
 }
 
+using Tokens = google::protobuf::RepeatedPtrField<pb::TokenLogprob>;
+
+std::vector<text::TokenLogprob> taken(Tokens& tokens) {
+  std::vector<text::TokenLogprob> result;
+  for (pb::TokenLogprob& token : tokens) result.push_back({token.id(), token.logprob(), std::move(*token.mutable_bytes())});
+  return result;
+}
+
+void put(std::vector<text::TokenLogprob>& tokens, Tokens& message) {
+  for (text::TokenLogprob& from : tokens) {
+    pb::TokenLogprob* token = message.Add();
+    token->set_id(from.id);
+    token->set_logprob(from.logprob);
+    token->set_bytes(std::move(from.bytes));
+  }
+}
+
 frontend::WorkerEvent generated(pb::GenerateEvent& message) {
   frontend::WorkerEvent event;
   event.bytes = std::move(*message.mutable_text());
   event.token_id = message.token_id();
   event.step_ms = message.step_ms();
-  for (pb::TokenLogprob& token : *message.mutable_logprobs()) event.logprobs.push_back({token.id(), token.logprob(), std::move(*token.mutable_bytes())});
+  event.logprobs = taken(*message.mutable_logprobs());
+  for (pb::TokenChoices& choices : *message.mutable_prompt()) event.prompt_logprobs.push_back(taken(*choices.mutable_tokens()));
   if (message.has_finish()) {
     event.finished = frontend::FinishedInfo{message.finish().reason(), message.finish().prompt_tokens(),
-                                            message.finish().completion_tokens(), message.finish().median_step_ms()};
+                                            message.finish().completion_tokens(), message.finish().median_step_ms(), message.finish().cached_tokens()};
   }
   return event;
 }
@@ -130,6 +153,10 @@ text::GenerationRequest from_proto(const pb::GenerateRequest& request) {
   result.sampling.logit_bias.assign(sampling.logit_bias().begin(), sampling.logit_bias().end());
   result.sampling.stop_token_ids.assign(sampling.stop_token_ids().begin(), sampling.stop_token_ids().end());
   if (sampling.has_logprobs()) result.sampling.logprobs = sampling.logprobs();
+  if (sampling.has_prompt_logprobs()) result.sampling.prompt_logprobs = sampling.prompt_logprobs();
+  if (sampling.has_constraint()) {
+    result.sampling.constraint = {static_cast<text::TextConstraint::Kind>(sampling.constraint().kind()), sampling.constraint().source()};
+  }
   result.cache_salt = request.cache_salt();
   result.generated_ids.assign(request.generated_ids().begin(), request.generated_ids().end());
   return result;
@@ -149,18 +176,15 @@ pb::Event to_proto(engine::GenerationEvent& event) {
   message.set_text(std::move(event.text));
   message.set_token_id(event.token_id);
   message.set_step_ms(event.step_ms);
-  for (text::TokenLogprob& from : event.logprobs) {
-    pb::TokenLogprob* token = message.add_logprobs();
-    token->set_id(from.id);
-    token->set_logprob(from.logprob);
-    token->set_bytes(std::move(from.bytes));
-  }
+  put(event.logprobs, *message.mutable_logprobs());
+  for (auto& choices : event.prompt_logprobs) put(choices, *message.add_prompt()->mutable_tokens());
   if (event.finished) {
     pb::Finish* finish = message.mutable_finish();
     finish->set_reason(event.reason == engine::FinishReason::kLength ? "length" : "stop");
     finish->set_prompt_tokens(event.usage.prompt_tokens);
     finish->set_completion_tokens(event.usage.completion_tokens);
     finish->set_median_step_ms(event.usage.median_step_ms);
+    finish->set_cached_tokens(event.usage.cached_tokens);
   }
   return result;
 }

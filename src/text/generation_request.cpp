@@ -1,12 +1,15 @@
 #include "text/generation_request.h"
 
+#include <algorithm>
 #include <climits>
 #include <functional>
 
 #include "base/nearest_key.h"
 #include "base/utf8.h"
+#include "text/constraint_fields.h"
 #include "text/generation_check.h"
 #include "text/json_input.h"
+#include "text/openai_request.h"
 #include "text/token_fields.h"
 
 namespace penstock::text {
@@ -101,17 +104,30 @@ std::optional<Error> read_field(const std::string& key, const Json& value, Gener
     }
     known.push_back(field.key);
   }
+  known.insert(known.end(), std::begin(kConstraintFields), std::end(kConstraintFields));
   return error(Code::kInvalidArgument, "{}", unknown_key(utf8_prefix(key, 120), known));
 }
 
+bool is_constraint(std::string_view key) { return std::find(std::begin(kConstraintFields), std::end(kConstraintFields), key) != std::end(kConstraintFields); }
+
 Result<GenerationRequest> parse_object(std::string_view data) {
-  Result<Json> json = parse_json(data, "field 'data'", Code::kInvalidArgument, {.depth = 8});
+  Result<Json> json = parse_json(data, "field 'data'", Code::kInvalidArgument, {.depth = 64});
   if (!json) return json.error();
   GenerationRequest request;
+  bool constrains = false;
   for (const auto& [key, value] : json->items()) {
+    if (is_constraint(key)) {
+      constrains = true;
+      continue;
+    }
     if (auto problem = read_field(key, value, request)) return *problem;
   }
   if (request.prompt.empty()) return error(Code::kInvalidArgument, "field 'prompt': expected text, found nothing");
+  try {  // once more, with the keys of schemas in order
+    if (constrains) request.sampling.constraint = read_constraint(nlohmann::ordered_json::parse(data));
+  } catch (const OpenAiRefusal& refusal) {
+    return error(Code::kInvalidArgument, "field {}", refusal.message);
+  }
   if (request.sampling.min_tokens > request.sampling.max_tokens) {
     return error(Code::kInvalidArgument, "field 'min_tokens': expected at most max_tokens, {}, found {}", request.sampling.max_tokens, request.sampling.min_tokens);
   }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "text/text_constraint.h"
 
 namespace penstock::text {
 
@@ -27,7 +28,9 @@ struct SamplingParams {
   std::vector<std::string> stop;   // at most 16, each 1 ... 256 bytes; not part of the output
   std::vector<int32_t> stop_token_ids = {};  // at most 64; not part of the output
   std::optional<int> logprobs = {};          // 0 ... 20: log probability of each token, and of so many that were most likely in its place
+  std::optional<int> prompt_logprobs = {};   // 0 ... 20: the same of each token of the prompt
   bool ignore_eos = false;         // the token that ends a text does not; for measurements
+  TextConstraint constraint = {};  // what the text must be; constraint_grammar() takes it
 };
 
 inline constexpr size_t kMaxLogitBiases = 1024;
@@ -48,7 +51,7 @@ struct GenerationRequest {
 
 // The value of TorchServe's input key "data": either a UTF-8 prompt, or a JSON object
 // {"prompt", and of SamplingParams' fields by their names those that a request has}; "stop" is a string or a list, "logit_bias" an object of ids and
-// numbers. "max_new_tokens" is another name of "max_tokens", which counts if both are there: keys are read in their alphabetical order.
+// numbers; "response_format", "guided_json", "guided_regex", "guided_choice" and "structured_outputs" as OpenAI's API and vLLM have them. "max_new_tokens" is another name of "max_tokens", which counts if both are there: keys are read in their alphabetical order.
 // Text that starts (after white space) with '{' is taken as JSON. Unknown keys, wrong types and out-of-range values are
 // kInvalidArgument naming the field, what was expected and what was found; unknown keys also the nearest known one.
 [[nodiscard]] Result<GenerationRequest> parse_generation_request(std::string_view data);

@@ -102,6 +102,15 @@ TEST(GenerationRequest, RefusesAnEmptyAbsentOrOverlongPrompt) {
   EXPECT_EQ(parse_generation_request(std::string(1 << 20, 'x')).value().prompt.size(), size_t{1} << 20);
 }
 
+TEST(GenerationRequest, ConstraintsAreThoseOfOpenAisApi) {
+  const auto request = parse_generation_request(R"({"prompt": "p", "guided_json": {"type": "object", "properties": {"b": true, "a": true}}})");
+  ASSERT_TRUE(request.ok()) << request.error().message();
+  const TextConstraint expected{TextConstraint::Kind::kJsonSchema, R"({"type":"object","properties":{"b":true,"a":true}})"};
+  EXPECT_TRUE(request.value().sampling.constraint == expected) << request.value().sampling.constraint.source;
+  EXPECT_EQ(refusal(R"({"prompt": "p", "guided_regex": "\\bx"})"), "field guided_regex: a word boundary (\\b) at byte 0 is not supported");
+  EXPECT_THAT(refusal(R"({"prompt": "p", "guided_rexeg": "x"})"), HasSubstr("guided_regex"));
+}
+
 TEST(GenerationRequest, RefusesWhatIsNotUtf8) {
   EXPECT_EQ(refusal("ab\xFF"), "field 'data': expected UTF-8, found an invalid byte 0xff at offset 2");
   EXPECT_EQ(refusal("{\"prompt\": \"\xC3\"}"), "field 'data': expected UTF-8, found an invalid byte 0xc3 at offset 12");
@@ -114,7 +123,7 @@ TEST(GenerationRequest, RefusesBrokenOrDeepJsonAndKeysGivenTwice) {
   EXPECT_THAT(refusal("{\"prompt\": \"p\"} x"), HasSubstr("expected JSON"));
   std::string deep = "{\"prompt\": ";
   for (int i = 0; i < 1'000'000; ++i) deep += '[';
-  EXPECT_EQ(refusal(deep), "field 'data': nested deeper than 8");
+  EXPECT_EQ(refusal(deep), "field 'data': nested deeper than 64");
   EXPECT_EQ(refusal(R"({"prompt": "a", "prompt": "b"})"), "field 'data': key \"prompt\" is given twice");
 }
 

@@ -14,6 +14,7 @@ namespace penstock::text {
 struct OpenAiUsage {
   int64_t prompt_tokens = 0;      // of each prompt once
   int64_t completion_tokens = 0;  // of all choices
+  int64_t cached_tokens = 0;      // of prompt_tokens, those that were not computed anew
 };
 
 struct OpenAiChoice {

@@ -30,7 +30,7 @@ TEST(OpenAiAnswer, AWholeCompletionHasEveryRequiredKey) {
             Json::parse(R"({"id": "cmpl-7", "object": "text_completion", "created": 1700000000, "model": "a\"b", "system_fingerprint": "m:1.0",
               "choices": [{"index": 0, "text": "x\n", "logprobs": null, "finish_reason": "stop"},
                           {"index": 1, "text": "y", "logprobs": null, "finish_reason": "length"}],
-              "usage": {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}})"));
+              "usage": {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7, "prompt_tokens_details": {"cached_tokens": 0}}})"));
 }
 
 TEST(OpenAiAnswer, AnIdThatTheClientChoseCannotBreakTheJson) {
@@ -80,7 +80,7 @@ TEST(OpenAiAnswer, UsageComesInAChunkWithoutChoices) {
   ASSERT_EQ(end.substr(end.size() - done.size()), done);
   const Json chunk = events(end.substr(0, end.size() - done.size())).at(0);
   EXPECT_EQ(chunk["choices"], Json::array());
-  EXPECT_EQ(chunk["usage"], Json::parse(R"({"prompt_tokens": 5, "completion_tokens": 6, "total_tokens": 11})"));
+  EXPECT_EQ(chunk["usage"], Json::parse(R"({"prompt_tokens": 5, "completion_tokens": 6, "total_tokens": 11, "prompt_tokens_details": {"cached_tokens": 0}})"));
 }
 
 TEST(OpenAiAnswer, AFailureHasAllFourKeysAndTheStatusThatClientsSortBy) {

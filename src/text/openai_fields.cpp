@@ -17,6 +17,7 @@ constexpr size_t kPromptLimit = 1 << 20;  // bytes, or ids
 constexpr size_t kMaxChoices = 128;
 constexpr size_t kMaxStops = 4;
 constexpr size_t kMaxStopBytes = 256;
+constexpr int kMaxBodyDepth = 64;  // schemas are deep
 
 bool is_integer(const Json& value, int64_t min, int64_t max) {
   if (!value.is_number_integer()) return false;
@@ -114,6 +115,11 @@ bool read_tools(const Json& value) {
   return true;
 }
 
+bool read_constrained(const Json&, OpenAiDraft& draft) {
+  draft.constrains = true;
+  return true;
+}
+
 // A field that steers the generation. `read` answers false when the value does not fit `expected`.
 struct HonouredField {
   std::string_view name;
@@ -173,6 +179,12 @@ constexpr HonouredField kHonoured[] = {
     {"stream", kBothApis, "true or false", [](const Json& v, OpenAiDraft& d) { return read_bool(v, d.call.stream); }},
     {"stream_options", kBothApis, "an object with include_usage (true or false) and no other option that is on", read_stream_options},
     {"echo", kCompletions, "true or false", [](const Json& v, OpenAiDraft& d) { return read_bool(v, d.call.echo); }},
+    // Read from the body again, with the keys of schemas in order.
+    {"response_format", kBothApis, "an object", read_constrained},
+    {"guided_json", kBothApis, "a JSON schema", read_constrained},
+    {"guided_regex", kBothApis, "a regular expression", read_constrained},
+    {"guided_choice", kBothApis, "a list of texts", read_constrained},
+    {"structured_outputs", kBothApis, "an object", read_constrained},
     // What is kept of the next three is taken from the body again, with its keys in order.
     {"messages", kChat, "a list of 1 to 10,000 messages", [](const Json& v, OpenAiDraft&) { return v.is_array() && !v.empty() && v.size() <= 10000; }},
     {"tools", kChat, "a list of at most 512 tools {\"type\": \"function\", \"function\": {\"name\": ...}}", [](const Json& v, OpenAiDraft&) { return read_tools(v); }},
@@ -199,12 +211,6 @@ constexpr NeutralField kNeutral[] = {
     {"length_penalty", kBothApis, is_anything, "a number", is_one, "1"},
     {"prompt_logprobs", kBothApis, is_anything, "an integer", is_never, "null"},
     {"suffix", kCompletions, [](const Json& v) { return v.is_string(); }, "a text", is_empty, "\"\""},
-    {"response_format", kBothApis, [](const Json& v) { return v.is_object() && v.value("type", Json()).is_string(); },
-     "{\"type\": \"text\"}", [](const Json& v) { return v.value("type", Json()) == "text"; }, "{\"type\": \"text\"}"},
-    {"structured_outputs", kBothApis, is_anything, "", is_never, "null"},
-    {"guided_json", kBothApis, is_anything, "", is_never, "null"},
-    {"guided_regex", kBothApis, is_anything, "", is_never, "null"},
-    {"guided_choice", kBothApis, is_anything, "", is_never, "null"},
     {"guided_grammar", kBothApis, is_anything, "", is_never, "null"},
     {"functions", kChat, is_anything, "", is_never, "null (functions are called tools now)"},
     {"function_call", kChat, is_anything, "", is_never, "null (functions are called tools now)"},
@@ -273,7 +279,7 @@ void read_neutral(const NeutralField& field, const Json& value) {
 }  // namespace
 
 Json parse_openai_body(std::string_view body) {
-  auto json = parse_json(body, "the request", Code::kInvalidArgument, {.depth = 32});
+  auto json = parse_json(body, "the request", Code::kInvalidArgument, {.depth = kMaxBodyDepth});
   if (!json) throw OpenAiRefusal{json.error().message(), "", "invalid_json"};
   if (!json->is_object()) throw OpenAiRefusal{fmt::format("the request: expected a JSON object, found {}", shown(*json)), "", "invalid_json"};
   return std::move(*json);

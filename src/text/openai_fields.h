@@ -24,12 +24,13 @@ struct OpenAiDraft {
   bool has_stream_options = false;
   bool offers_tools = true;      // tool_choice is not "none"
   std::string reasoning_effort;  // empty = not given
+  bool constrains = false;       // there is one of kConstraintFields
 };
 
 // Reads one field that is not null. Throws OpenAiRefusal: an unknown field, a value out of range, one that is not supported.
 void read_openai_field(OpenAiApi api, const std::string& name, const nlohmann::json& value, OpenAiDraft& draft);
 
-// The body of a request: a JSON object, at most 32 deep. Throws OpenAiRefusal.
+// The body of a request: a JSON object, at most 64 deep. Throws OpenAiRefusal.
 [[nodiscard]] nlohmann::json parse_openai_body(std::string_view body);
 
 [[nodiscard]] OpenAiRefusal unknown_openai_field(std::string_view name, const std::vector<std::string_view>& known);

@@ -13,7 +13,10 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-double shown(double logprob) { return std::isfinite(logprob) ? std::max(logprob, -9999.0) : -9999.0; }
+Json shown(double logprob) {
+  if (std::isnan(logprob)) return nullptr;
+  return std::isfinite(logprob) ? std::max(logprob, -9999.0) : -9999.0;
+}
 
 // As the key of an object: no two tokens are alike.
 std::string token_key(const std::string& bytes) {
@@ -39,26 +42,27 @@ Json chat(std::span<const TokenChoices> tokens) {
   return {{"content", std::move(content)}, {"refusal", nullptr}};
 }
 
-// Bytes that begin a character: those of a token in its middle belong to it.
-int64_t characters_of(const std::string& bytes) {
-  return std::count_if(bytes.begin(), bytes.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; });
-}
-
 Json completion(std::span<const TokenChoices> tokens, int64_t& offset) {
   Json names = Json::array(), logprobs = Json::array(), tops = Json::array(), offsets = Json::array();
   for (const TokenChoices& choices : tokens) {
     names.push_back(token_key(choices.front().bytes));
     logprobs.push_back(shown(choices.front().logprob));
-    Json& top = tops.emplace_back(Json::object());
-    for (size_t i = 1; i < choices.size(); ++i) top[token_key(choices[i].bytes)] = shown(choices[i].logprob);
-    top[token_key(choices.front().bytes)] = shown(choices.front().logprob);
-    offsets.push_back(offset);
+    Json& top = tops.emplace_back(nullptr);
+    if (!std::isnan(choices.front().logprob)) {
+      for (size_t i = 1; i < choices.size(); ++i) top[token_key(choices[i].bytes)] = shown(choices[i].logprob);
+      top[token_key(choices.front().bytes)] = shown(choices.front().logprob);
+    }
+    offsets.push_back(std::max<int64_t>(0, offset));
     offset += characters_of(choices.front().bytes);
   }
   return {{"tokens", std::move(names)}, {"token_logprobs", std::move(logprobs)}, {"top_logprobs", std::move(tops)}, {"text_offset", std::move(offsets)}};
 }
 
 }  // namespace
+
+int64_t characters_of(std::string_view bytes) {
+  return std::count_if(bytes.begin(), bytes.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; });
+}
 
 std::string openai_logprobs(OpenAiKind kind, std::span<const TokenChoices> tokens, int64_t& offset) {
   const Json json = kind == OpenAiKind::kChat ? chat(tokens) : completion(tokens, offset);

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "text/token_logprob.h"
@@ -16,7 +17,11 @@ using TokenChoices = std::vector<TokenLogprob>;
 
 // JSON. Chat: {"content": [{"token", "logprob", "bytes", "top_logprobs": [...]}], "refusal": null}, in which U+FFFD stands for what is no UTF-8. Completions:
 // {"tokens", "token_logprobs", "top_logprobs", "text_offset"}; there the token is always among its top_logprobs, and bytes that are no UTF-8 read "bytes:\xe2\x80".
-// What is impossible has -9999. `offset`: characters of the choice's text before these tokens; it goes on behind them.
+// What is impossible has -9999, and what nothing predicts (NaN), the first token of a prompt, null. `offset`: characters of the choice's text before these
+// tokens; it goes on behind them. Below 0: of a prompt, tokens that its text does not show.
 [[nodiscard]] std::string openai_logprobs(OpenAiKind kind, std::span<const TokenChoices> tokens, int64_t& offset);
+
+// Bytes that begin a character: those of a token in its middle belong to it.
+[[nodiscard]] int64_t characters_of(std::string_view bytes);
 
 }  // namespace penstock::text

@@ -35,6 +35,14 @@ TEST(OpenAiLogprobs, OfACompletionAreFourListsWhoseOffsetsGoOn) {
   EXPECT_EQ(offset, 13);
 }
 
+TEST(OpenAiLogprobs, NothingPredictsThePromptsFirstToken) {
+  const std::vector<TokenChoices> prompt = {{{1, std::numeric_limits<double>::quiet_NaN(), "<s>"}}, {{5, -0.5, "é"}}};
+  int64_t offset = -3;
+  EXPECT_EQ(Json::parse(openai_logprobs(OpenAiKind::kCompletion, prompt, offset)), Json::parse(R"({
+      "tokens": ["<s>", "é"], "token_logprobs": [null, -0.5], "top_logprobs": [null, {"é": -0.5}], "text_offset": [0, 0]})"));
+  EXPECT_EQ(offset, 1);
+}
+
 TEST(OpenAiLogprobs, OfNoTokensAreEmptyLists) {
   int64_t offset = 0;
   EXPECT_EQ(Json::parse(openai_logprobs(OpenAiKind::kChat, {}, offset)), Json::parse(R"({"content": [], "refusal": null})"));

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <climits>
 
+#include "text/constraint_fields.h"
 #include "text/json_input.h"
 #include "text/openai_fields.h"
 #include "text/openai_messages.h"
@@ -34,9 +35,6 @@ void check_together(const OpenAiDraft& draft) {
     refuse("n", fmt::format("n: {} choices of {} prompts; expected at most {} in all", call.num_choices, prompts, kMaxChoices));
   }
   if (draft.top_logprobs > 0 && !draft.chat_logprobs) refuse("top_logprobs", "top_logprobs: only goes with \"logprobs\": true");
-  if (call.echo && call.sampling.logprobs) {
-    throw OpenAiRefusal{"logprobs: those of a prompt are not supported; expected null with \"echo\": true", "logprobs", "unsupported_value"};
-  }
   if (call.echo && !call.prompt_ids.empty()) refuse("echo", "echo: a prompt of token ids has no text to repeat; expected false");
 }
 
@@ -54,6 +52,10 @@ OpenAiDraft read_fields(OpenAiApi api, const Json& json) {
     sampling.top_k = 1;
   }
   return draft;
+}
+
+void take_constraint(std::string_view body, OpenAiDraft& draft) {
+  if (draft.constrains) draft.call.sampling.constraint = read_constraint(OrderedJson::parse(body));
 }
 
 void take_chat(std::string_view body, OpenAiDraft& draft) {
@@ -76,6 +78,7 @@ OpenAiCall finished(OpenAiDraft draft) {
                         "invalid_value"};
   }
   if (draft.chat_logprobs) sampling.logprobs = draft.top_logprobs;
+  if (draft.call.echo) sampling.prompt_logprobs = sampling.logprobs;
   return std::move(draft.call);
 }
 
@@ -93,6 +96,7 @@ OpenAiBody refusals_of(Parse parse) {
 OpenAiBody parse_completion_request(std::string_view body) {
   return refusals_of([&]() -> OpenAiCall {
     OpenAiDraft draft = read_fields(kCompletions, parse_openai_body(body));
+    take_constraint(body, draft);
     const int max_tokens = draft.max_tokens.value_or(kCompletionTokens);
     draft.call.prompt_only = max_tokens == 0;
     draft.call.sampling.max_tokens = std::max(1, max_tokens);
@@ -103,6 +107,7 @@ OpenAiBody parse_completion_request(std::string_view body) {
 OpenAiBody parse_chat_request(std::string_view body) {
   return refusals_of([&]() -> OpenAiCall {
     OpenAiDraft draft = read_fields(kChat, parse_openai_body(body));
+    take_constraint(body, draft);
     take_chat(body, draft);
     draft.call.sampling.max_tokens = draft.max_completion_tokens.value_or(draft.max_tokens.value_or(INT_MAX));
     return finished(std::move(draft));
@@ -110,7 +115,7 @@ OpenAiBody parse_chat_request(std::string_view body) {
 }
 
 std::string model_named_in(std::string_view body) {
-  const auto json = parse_json(body, "the request", Code::kInvalidArgument, {.depth = 32});
+  const auto json = parse_json(body, "the request", Code::kInvalidArgument, {.depth = 64});
   if (!json || !json.value().is_object()) return "";
   const auto model = json.value().find("model");
   return model != json.value().end() && model->is_string() ? model->get<std::string>() : "";

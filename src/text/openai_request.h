@@ -41,11 +41,11 @@ struct OpenAiCall {
 
 using OpenAiBody = std::variant<OpenAiCall, OpenAiRefusal>;
 
-// Fields that steer the generation are honoured within OpenAI's ranges. Fields that ask for what is not there (suffix, response_format, ...) are
+// Fields that steer the generation are honoured within OpenAI's ranges. Fields that ask for what is not there (suffix, audio, ...) are
 // accepted at the value that changes nothing and refused otherwise; fields without influence on the text (user, metadata, ...) are accepted.
 // null is as good as absent. docs/openai.md has the table.
 //
-// Limits: JSON 32 deep; 128 choices in all; a prompt of 1 byte to 1 MiB or 1 to 1,048,576 ids; 10,000 messages; 512 tools.
+// Limits: JSON 64 deep; 128 choices in all; a prompt of 1 byte to 1 MiB or 1 to 1,048,576 ids; 10,000 messages; 512 tools.
 [[nodiscard]] OpenAiBody parse_completion_request(std::string_view body);
 [[nodiscard]] OpenAiBody parse_chat_request(std::string_view body);
 

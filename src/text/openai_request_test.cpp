@@ -146,7 +146,8 @@ TEST(OpenAiRequest, NamesTheFieldOfTokensThatIsWrong) {
   EXPECT_EQ(refusal(R"("repetition_penalty": 0)"), "repetition_penalty: expected a number > 0 and <= 10, found 0");
   EXPECT_EQ(refusal(R"("min_tokens": 17)"), "min_tokens: expected at most max_tokens, which is 16, found 17");
   EXPECT_EQ(chat_refusal(R"("top_logprobs": 2)"), "top_logprobs: only goes with \"logprobs\": true");
-  EXPECT_EQ(refusal(R"("logprobs": 1, "echo": true)"), "logprobs: those of a prompt are not supported; expected null with \"echo\": true");
+  EXPECT_EQ(completion(completion_with(R"("logprobs": 1, "echo": true)")).sampling.prompt_logprobs, 1);
+  EXPECT_FALSE(completion(completion_with(R"("logprobs": 1)")).sampling.prompt_logprobs);
 }
 
 TEST(OpenAiRequest, WhatIsNotThereIsAcceptedAtTheValueThatChangesNothing) {
@@ -157,9 +158,41 @@ TEST(OpenAiRequest, WhatIsNotThereIsAcceptedAtTheValueThatChangesNothing) {
             "accepted");
   EXPECT_EQ(refusal(R"("suffix": "s")"), "suffix: \"s\" is not supported; expected \"\"");
   EXPECT_EQ(refusal(R"("best_of": 3)"), "best_of: 3 is not supported; expected n, which is 1");
-  EXPECT_THAT(chat_refusal(R"("response_format": {"type": "json_object"})"), HasSubstr("response_format: an object is not supported"));
+  EXPECT_THAT(chat_refusal(R"("response_format": {"type": "grammar"})"), HasSubstr("response_format: \"grammar\" is not supported"));
   EXPECT_THAT(chat_refusal(R"("tool_choice": "required")"), HasSubstr("tool_choice: \"required\" is not supported"));
   EXPECT_EQ(refused(parse_completion_request(completion_with(R"("suffix": "s")"))).code, "unsupported_value");
+}
+
+TEST(OpenAiRequest, ConstraintsAreReadInTheirForms) {
+  using Kind = TextConstraint::Kind;
+  const auto constraint = [](const std::string& more) { return std::get<OpenAiCall>(parse_chat_request(chat_with(more))).sampling.constraint; };
+  const std::string schema = R"({"type":"object","properties":{"b":{"type":"null"},"a":{"type":"null"}}})";  // in this order
+  const TextConstraint expected{Kind::kJsonSchema, schema};
+  EXPECT_EQ(constraint(R"("response_format": {"type": "json_schema", "json_schema": {"name": "x", "strict": true, "schema": )" + schema + "}}"), expected);
+  EXPECT_EQ(constraint(R"("guided_json": )" + schema), expected);
+  EXPECT_EQ(constraint(R"("structured_outputs": {"json": )" + schema + R"(, "regex": null})"), expected);
+  EXPECT_EQ(constraint(R"("guided_json": "{\"type\": \"null\"}")"), (TextConstraint{Kind::kJsonSchema, R"({"type": "null"})"}));
+  EXPECT_EQ(constraint(R"("response_format": {"type": "json_object"})"), (TextConstraint{Kind::kJsonObject, ""}));
+  EXPECT_EQ(constraint(R"("structured_outputs": {"json_object": true})"), (TextConstraint{Kind::kJsonObject, ""}));
+  EXPECT_EQ(constraint(R"("guided_regex": "a+")"), (TextConstraint{Kind::kRegex, "a+"}));
+  EXPECT_EQ(constraint(R"("guided_choice": ["a", "b"], "response_format": {"type": "text"})"), (TextConstraint{Kind::kChoice, R"(["a","b"])"}));
+  EXPECT_EQ(constraint(R"("guided_regex": null)"), TextConstraint{});
+  EXPECT_EQ(std::get<OpenAiCall>(parse_completion_request(completion_with(R"("guided_regex": "a+")"))).sampling.constraint, (TextConstraint{Kind::kRegex, "a+"}));
+}
+
+TEST(OpenAiRequest, ConstraintsThatAreWrongAreRefusedByTheirField) {
+  EXPECT_THAT(refusal(R"x("guided_regex": "a(?=b)")x"), HasSubstr("guided_regex: lookahead at byte 1 is not supported"));
+  EXPECT_THAT(refusal(R"("guided_regex": 3)"), HasSubstr("guided_regex: expected a regular expression, found 3"));
+  EXPECT_THAT(refusal(R"("guided_json": {"properties": {"a": {"not": {}}}})"), HasSubstr("guided_json: #/properties/a: the keyword 'not' is not supported"));
+  EXPECT_THAT(refusal(R"("guided_json": [1])"), HasSubstr("guided_json: expected a JSON schema, found a list"));
+  EXPECT_THAT(refusal(R"("guided_choice": [])"), HasSubstr("guided_choice: expected a list of at least one text"));
+  EXPECT_THAT(refusal(R"("guided_choice": ["a"], "guided_regex": "a")"), HasSubstr("guided_choice: does not go with guided_regex"));
+  EXPECT_THAT(refusal(R"("response_format": {"type": "json_schema"})"), HasSubstr("response_format: expected {\"type\": \"text\"}"));
+  EXPECT_THAT(refusal(R"("response_format": "json")"), HasSubstr("response_format: expected"));
+  EXPECT_THAT(refusal(R"("structured_outputs": {"grammar": "x"})"), HasSubstr("structured_outputs: grammar is not supported"));
+  EXPECT_THAT(refusal(R"("structured_outputs": {"regex": "x", "choice": ["x"]})"), HasSubstr("expected one constraint, found several"));
+  EXPECT_THAT(refusal(R"("guided_grammar": "x")"), HasSubstr("guided_grammar"));
+  EXPECT_THAT(refusal(R"("guided_json": {"type": "string", "maxLength": 1000000000})"), HasSubstr("expected fewer or smaller repetitions"));
 }
 
 TEST(OpenAiRequest, FieldsWithoutInfluenceAreAccepted) {
@@ -188,7 +221,7 @@ TEST(OpenAiRequest, RefusesWhatIsNoJsonObject) {
     EXPECT_EQ(refused(parse_chat_request(bad)).code, "invalid_json") << bad;
   }
   const std::string deep = completion_with("\"metadata\": " + std::string(20000, '[') + std::string(20000, ']'));
-  EXPECT_THAT(refused(parse_completion_request(deep)).message, HasSubstr("nested deeper than 32"));
+  EXPECT_THAT(refused(parse_completion_request(deep)).message, HasSubstr("nested deeper than 64"));
 }
 
 TEST(OpenAiRequest, FieldsThatGoTogetherAreCheckedTogether) {

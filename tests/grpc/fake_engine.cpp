@@ -1,9 +1,15 @@
 #include "fake_engine.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
+#include <random>
 #include <sstream>
 #include <utility>
+
+#include "text/grammar.h"
+#include "text/token_masks.h"
+#include "text/utf8_stream.h"
 
 namespace penstock::tests {
 namespace {
@@ -23,7 +29,39 @@ std::vector<std::string> sampling_words(const text::GenerationRequest& request) 
   for (const auto& [id, bias] : s.logit_bias) words.push_back(fmt::format("bias[{}]={}", id, bias));
   for (const int32_t id : s.stop_token_ids) words.push_back(fmt::format("stop={}", id));
   words.push_back("salt=" + request.cache_salt);
+  if (s.constraint) words.push_back(fmt::format("constraint={}:{}", static_cast<int>(s.constraint.kind), s.constraint.source));
   return words;
+}
+
+// A text of bytes as random logits choose them among what the constraint leaves.
+std::vector<std::string> constrained_text(const text::SamplingParams& sampling) {
+  const text::Tokenizer tokenizer = text::byte_tokenizer();
+  text::ConstrainedText text(std::make_shared<text::TokenMasks>(text::constraint_grammar(sampling.constraint).value(), std::make_shared<text::TokenTrie>(tokenizer)), {});
+  std::mt19937_64 random(sampling.seed.value_or(0));
+  const int32_t end = tokenizer.end_id();
+  text::Utf8Stream characters;
+  std::vector<std::string> said;
+  for (auto next = text::TokenMasks::Next::kGoesOn; next == text::TokenMasks::Next::kGoesOn && said.size() < 2000;) {
+    std::vector<float> logits(257);
+    for (float& logit : logits) logit = static_cast<float>(random() % 1000);
+    if (!text.restrict(logits, {&end, 1}, true)) break;
+    const auto token = static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
+    if (token == end) break;
+    next = text.add(token);
+    if (std::string whole = characters.feed(tokenizer.bytes_of(token)); !whole.empty()) said.push_back(std::move(whole));
+  }
+  return said;
+}
+
+// Of a prompt whose words are tokens, with a special one before them.
+std::vector<std::vector<text::TokenLogprob>> prompt_logprobs(const text::GenerationRequest& request) {
+  std::vector<std::vector<text::TokenLogprob>> tokens = {{{0, std::nan(""), "<s>"}}};
+  for (const std::string& word : split_words(request.prompt)) {
+    std::vector<text::TokenLogprob>& token = tokens.emplace_back();
+    token.push_back({1, -0.25, (tokens.size() > 2 ? " " : "") + word});
+    for (int i = 1; i <= *request.sampling.prompt_logprobs; ++i) token.push_back({i, -1.0 * i, "w" + std::to_string(i)});
+  }
+  return tokens;
 }
 
 }  // namespace
@@ -60,13 +98,15 @@ Result<engine::RequestId> FakeEngine::submit(const text::GenerationRequest& requ
   if (words.empty()) words.emplace_back("_");
   if (words[0] == "[crash]") std::abort();
   if (words[0] == "[sampling]") words = sampling_words(request);
+  const bool constrained = words[0] == "[constrained]";
+  if (constrained) words = constrained_text(request.sampling);
   MutexLock lock(mutex_);
   if (draining_) return Error(Code::kUnavailable, "the engine is stopping");
   const auto id = next_id_++;
   stats_.prefix_queries += static_cast<int64_t>(words.size());
   stats_.prefix_hits += 1;
   const int steps = static_cast<int>(request.generated_ids.size());  // goes on after these
-  requests_.push_back(std::make_shared<Running>(Running{id, request, std::move(sink), std::move(words), steps}));
+  requests_.push_back(std::make_shared<Running>(Running{id, request, std::move(sink), std::move(words), constrained, steps}));
   return id;
 }
 
@@ -118,19 +158,21 @@ bool FakeEngine::step(Running& request) const {
   const std::string& rule = request.words[0];
   if (rule == "[hang]") return false;
   engine::GenerationEvent event;
-  event.text = request.words[static_cast<size_t>(request.steps) % request.words.size()] + " ";
+  event.text = request.words[static_cast<size_t>(request.steps) % request.words.size()] + (request.constrained ? "" : " ");
   if (rule == "[big]") event.text.assign(16384, 'x');
   if (rule == "[clock]") event.text = std::to_string(std::chrono::nanoseconds(Clock::now().time_since_epoch()).count());
   if (request.request.sampling.logprobs) {
     event.logprobs.assign(static_cast<size_t>(*request.request.sampling.logprobs) + 1, {request.steps, -0.5, event.text});
     for (size_t i = 1; i < event.logprobs.size(); ++i) event.logprobs[i] = {static_cast<int32_t>(i), -1.0 * static_cast<double>(i), "w" + std::to_string(i)};
   }
+  if (request.request.sampling.prompt_logprobs && request.steps == 0) event.prompt_logprobs = prompt_logprobs(request.request);
   event.token_id = request.steps++;
   event.step_ms = to_seconds(options_.step) * 1e3;
   const int most = std::min(request.request.sampling.max_tokens, options_.max_sequence_tokens - static_cast<int>(request.words.size()));
-  event.finished = request.steps >= most;
-  event.reason = engine::FinishReason::kLength;
-  event.usage = {static_cast<int>(request.words.size()), request.steps};
+  const bool said = request.constrained && request.steps == static_cast<int>(request.words.size());
+  event.finished = said || request.steps >= most;
+  event.reason = said ? engine::FinishReason::kStop : engine::FinishReason::kLength;
+  event.usage = {static_cast<int>(request.words.size()), request.steps, 1};
   if (rule == "[error]") {
     event.finished = true;
     event.reason = engine::FinishReason::kError;

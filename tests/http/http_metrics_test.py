@@ -76,6 +76,7 @@ class EngineMetricsTest(HttpServerTest):
 
             wait_until(running, what="the stream is seen")
         wait_until(lambda: self.samples()[f"vllm:num_requests_running{{{self.MODEL}}}"] == 0, what="the client's end is seen")
+        wait_until(lambda: self.samples()[f'vllm:request_success_total{{{self.MODEL}finished_reason="abort",}}'] == 1, what="its end is counted")
         self.assertEqual(self.samples()[f'vllm:kv_cache_usage_perc{{{self.MODEL}engine="0",}}'], 0)
 
 

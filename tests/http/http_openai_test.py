@@ -37,6 +37,11 @@ def write_tokenizer(folder, template=TEMPLATE):
     (folder / "tokenizer_config.json").write_text(json.dumps({**config, "chat_template": template} if template else config))
 
 
+def usage_of(prompt, completion, cached=1):
+    """The fake worker finds the first token of each prompt in its cache."""
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion, "prompt_tokens_details": {"cached_tokens": cached}}
+
+
 def events_of(body):
     """The JSON of each event, as OpenAI's Python client reads a stream; it must end with [DONE]."""
     events = []
@@ -133,18 +138,18 @@ class OpenAiServerTest(HttpServerTest):
         self.assertEqual((answer["object"], answer["model"]), ("text_completion", "tiny"))
         self.assertIsInstance(answer["created"], int)
         self.assertEqual(answer["choices"], [{"index": 0, "text": "a b c a ", "logprobs": None, "finish_reason": "length"}])
-        self.assertEqual(answer["usage"], {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7})
+        self.assertEqual(answer["usage"], usage_of(3, 4))
 
     def test_sixteen_tokens_are_the_default_of_a_completion_and_none_may_be_asked_for(self):
         self.assertEqual(self.complete().json["usage"]["completion_tokens"], 16)
         answer = self.complete(max_tokens=0, echo=True).json
         self.assertEqual((answer["choices"][0]["text"], answer["choices"][0]["finish_reason"]), ("a b c", "length"))
-        self.assertEqual(answer["usage"], {"prompt_tokens": 3, "completion_tokens": 0, "total_tokens": 3})
+        self.assertEqual(answer["usage"], usage_of(3, 0))
 
     def test_each_prompt_has_n_choices_and_usage_counts_prompts_once(self):
         answer = self.complete(prompt=["x y", "z"], n=2, max_tokens=2, echo=True).json
         self.assertEqual([(c["index"], c["text"]) for c in answer["choices"]], [(0, "x yx y "), (1, "x yx y "), (2, "zz z "), (3, "zz z ")])
-        self.assertEqual(answer["usage"], {"prompt_tokens": 3, "completion_tokens": 8, "total_tokens": 11})
+        self.assertEqual(answer["usage"], usage_of(3, 8, cached=2))
 
     def test_a_streamed_completion_has_the_text_of_the_whole_one(self):
         whole = self.complete(prompt=["a b c", "d"], n=2, max_tokens=5, echo=True).json
@@ -165,7 +170,7 @@ class OpenAiServerTest(HttpServerTest):
         reply = self.complete(max_tokens=3, stream=True, repetition_penalty=1.0, logprobs=None, ignore_eos=True, stream_options={"include_usage": True})
         events = events_of(reply.body)
         self.assertEqual(events[-1]["choices"], [])
-        self.assertEqual(events[-1]["usage"], {"prompt_tokens": 3, "completion_tokens": 3, "total_tokens": 6})
+        self.assertEqual(events[-1]["usage"], usage_of(3, 3))
         self.assertEqual([event["usage"] for event in events[:-1]], [None] * 3)
 
     def test_log_probabilities_of_a_completion_are_four_lists_streamed_or_not(self):
@@ -177,6 +182,17 @@ class OpenAiServerTest(HttpServerTest):
             for key, values in event["choices"][0]["logprobs"].items():
                 streamed[key] += values
         self.assertEqual(streamed, expected)
+
+    def test_those_of_an_echoed_prompt_come_before_the_completions(self):
+        prompt = {"tokens": ["<s>", "a", " b"], "token_logprobs": [None, -0.25, -0.25], "top_logprobs": [None, {"a": -0.25, "w1": -1.0}, {" b": -0.25, "w1": -1.0}],
+                  "text_offset": [0, 0, 1]}
+        both = {"tokens": prompt["tokens"] + ["a "], "token_logprobs": prompt["token_logprobs"] + [-0.5],
+                "top_logprobs": prompt["top_logprobs"] + [{"a ": -0.5, "w1": -1.0}], "text_offset": prompt["text_offset"] + [3]}
+        asked = {"prompt": "a b", "echo": True, "logprobs": 1}
+        self.assertEqual(self.complete(max_tokens=1, **asked).json["choices"][0], {"index": 0, "text": "a ba ", "logprobs": both, "finish_reason": "length"})
+        self.assertEqual(self.complete(max_tokens=0, **asked).json["choices"][0], {"index": 0, "text": "a b", "logprobs": prompt, "finish_reason": "length"})
+        events = events_of(self.complete(max_tokens=1, stream=True, **asked).body)
+        self.assertEqual(events[0]["choices"][0]["logprobs"], both)
 
     def test_log_probabilities_of_a_chat_are_a_list_of_tokens_streamed_or_not(self):
         token = {"token": "<|begin|> ", "logprob": -0.5, "bytes": list(b"<|begin|> "), "top_logprobs": [{"token": "w1", "logprob": -1.0, "bytes": [119, 49]}]}
@@ -194,13 +210,56 @@ class OpenAiServerTest(HttpServerTest):
         text = self.infer("POST", "/predictions/tiny", json.dumps({"prompt": "[sampling]", "max_tokens": 9, **asked})).text
         self.assertEqual(text.replace("\n", " "), said.replace("mine", ""))
 
+    def test_constraints_reach_the_worker_with_their_keys_in_order(self):
+        schema = {"type": "object", "properties": {"b": {"type": "null"}, "a": {"type": "null"}}}
+        said = "constraint=2:" + json.dumps(schema, separators=(",", ":")) + " "
+        for asked in ({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}}, {"guided_json": schema},
+                      {"structured_outputs": {"json": schema}}):
+            text = self.complete(prompt="[sampling]", max_tokens=7, **asked).json["choices"][0]["text"]
+            self.assertTrue(text.endswith(said), text)
+        text = self.infer("POST", "/predictions/tiny", json.dumps({"prompt": "[sampling]", "max_tokens": 7, "guided_json": schema})).text
+        self.assertTrue(text.endswith(said), text)
+        text = self.complete(prompt="[sampling]", max_tokens=7, guided_choice=["a", "b"]).json["choices"][0]["text"]
+        self.assertTrue(text.endswith('constraint=4:["a","b"] '), text)
+
+    def test_every_choice_of_a_constrained_request_is_valid(self):
+        schema = {"type": "object", "required": ["name", "age"], "additionalProperties": False,
+                  "properties": {"name": {"type": "string", "maxLength": 6}, "age": {"type": "integer", "minimum": 0, "maximum": 130}, "tags": {"type": "array", "items": {"enum": ["a", "b"]}, "maxItems": 3}}}
+        asked = {"prompt": "[constrained]", "response_format": {"type": "json_schema", "json_schema": {"name": "person", "schema": schema}}, "n": 8, "max_tokens": 2000}
+        for stream in (False, True):
+            if stream:
+                texts, reasons = texts_of(events_of(self.complete(stream=True, seed=1, **asked).body), chat=False)
+            else:
+                choices = self.complete(seed=1, **asked).json["choices"]
+                texts, reasons = {c["index"]: c["text"] for c in choices}, {c["index"]: c["finish_reason"] for c in choices}
+            self.assertEqual(set(reasons.values()), {"stop"})
+            for text in texts.values():
+                person = json.loads(text)
+                self.assertEqual(list(person)[:2], ["name", "age"])
+                self.assertLessEqual(len(person["name"]), 6)
+                self.assertTrue(0 <= person["age"] <= 130 and set(person.get("tags", [])) <= {"a", "b"}, text)
+        cut = self.complete(**{**asked, "n": 1, "max_tokens": 5}).json["choices"][0]
+        self.assertEqual(cut["finish_reason"], "length")
+        answer = self.complete(prompt="[constrained]", guided_choice=["yes", "no"], max_tokens=50, seed=3).json["choices"][0]
+        self.assertIn(answer["text"], ("yes", "no"))
+        text = self.infer("POST", "/predictions/tiny", json.dumps({"prompt": "[constrained]", "guided_regex": "[0-9]{3}-[a-c]+z", "seed": 1, "max_tokens": 2000})).text
+        self.assertRegex(text, r"^[0-9]{3}-[a-c]+z$")
+
+    def test_constraints_that_explode_are_refused(self):
+        for asked in ({"guided_regex": "((((a{99}){99}){99}){99}){99}"}, {"guided_regex": "(" * 5000}, {"guided_regex": "a" * 100000},
+                      {"guided_json": {"type": "string", "maxLength": 10**9}}, {"guided_json": {"type": "array", "items": {}, "minItems": 10**9}},
+                      {"guided_json": {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}}},
+                      {"guided_choice": ["x" * 1000] * 1000}):
+            self.assert_refused(self.complete(**asked), 400, next(iter(asked)), "invalid_value")
+        self.assertEqual(self.complete(max_tokens=1).status, 200)
+
     def test_a_chat_answer_has_every_required_key(self):
         answer = self.chat(max_completion_tokens=2).json
         self.assertTrue(answer["id"].startswith("chatcmpl-"))
         self.assertEqual(answer["object"], "chat.completion")
         self.assertEqual(answer["choices"], [{"index": 0, "message": {"role": "assistant", "content": "<|begin|> user: ", "refusal": None},
                                               "logprobs": None, "finish_reason": "length"}])
-        self.assertEqual(answer["usage"], {"prompt_tokens": 6, "completion_tokens": 2, "total_tokens": 8})
+        self.assertEqual(answer["usage"], usage_of(6, 2))
 
     def said(self, **body):
         """The prompt that the worker got: the fake one says its words."""
@@ -240,13 +299,16 @@ class OpenAiServerTest(HttpServerTest):
         cases = [
             (self.complete(temperature=-3), "temperature", "invalid_value"),
             (self.complete(prompt=""), "prompt", "invalid_value"),
-            (self.complete(logprobs=2, echo=True), "logprobs", "unsupported_value"),
             (self.complete(logprobs=6), "logprobs", "invalid_value"),
             (self.complete(logit_bias={"x": 1}), "logit_bias", "invalid_value"),
             (self.chat(top_logprobs=2), "top_logprobs", "invalid_value"),
             (self.complete(max_tokns=2), "max_tokns", "unknown_parameter"),
             (self.complete(stream_options={"include_usage": True}), "stream_options", "invalid_value"),
-            (self.chat(response_format={"type": "json_object"}), "response_format", "unsupported_value"),
+            (self.chat(response_format={"type": "structural_tag"}), "response_format", "unsupported_value"),
+            (self.chat(response_format={"type": "json_schema"}), "response_format", "invalid_value"),
+            (self.chat(guided_json={"type": "array", "uniqueItems": True}), "guided_json", "invalid_value"),
+            (self.complete(guided_regex="(a"), "guided_regex", "invalid_value"),
+            (self.complete(guided_regex="a", guided_choice=["a"]), "guided_choice", "invalid_value"),
             (self.chat(messages=[{"role": "alien", "content": "x"}]), "messages[0].role", "invalid_value"),
             (self.chat(messages=None), "messages", "missing_required_parameter"),
             (self.infer("POST", "/v1/completions", "{"), None, "invalid_json"),

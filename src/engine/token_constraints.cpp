@@ -1,0 +1,48 @@
+#include "engine/token_constraints.h"
+
+#include <algorithm>
+
+#include "base/log.h"
+#include "text/grammar.h"
+
+namespace penstock::engine {
+
+std::shared_ptr<text::TokenMasks> TokenConstraints::masks(const text::TextConstraint& constraint) {
+  const auto found = std::find_if(kept_.begin(), kept_.end(), [&](const auto& entry) { return entry.first == constraint; });
+  if (found != kept_.end()) {
+    std::rotate(kept_.begin(), found, std::next(found));
+    return kept_.front().second;
+  }
+  if (!trie_) throw error(Code::kInternal, "this stage has no tokenizer");
+  kept_.emplace_front(constraint, std::make_shared<text::TokenMasks>(text::constraint_grammar(constraint).value(), trie_));
+  if (kept_.size() > kKept) kept_.pop_back();
+  return kept_.front().second;
+}
+
+std::optional<text::ConstrainedText> TokenConstraints::begin(const text::TextConstraint& constraint, std::span<const int32_t> completion) {
+  try {
+    return text::ConstrainedText(masks(constraint), completion);
+  } catch (const Error& e) {
+    spdlog::warn("a constrained text cannot begin: {}", e.message());
+    return std::nullopt;
+  }
+}
+
+SampledToken next_constrained_token(std::span<float> logits, const SamplingChoice& choice, const TokenHistory& history, int64_t position,
+                                    text::ConstrainedText& text) {
+  try {
+    if (!text.restrict(logits, choice.ends, history.completion_tokens() >= choice.min_tokens)) return {kNoFittingToken};
+    SampledToken token = next_token(logits, choice, history, position);
+    if (std::find(choice.ends.begin(), choice.ends.end(), token.id) != choice.ends.end()) return token;
+    switch (text.add(token.id)) {
+      case text::TokenMasks::Next::kGoesOn: return token;
+      case text::TokenMasks::Next::kComplete: token.completes = true; return token;
+      case text::TokenMasks::Next::kNotAllowed: break;  // the model's logits are no numbers
+    }
+  } catch (const Error& e) {
+    spdlog::warn("a constrained text was given up: {}", e.message());
+  }
+  return {kNoFittingToken};
+}
+
+}  // namespace penstock::engine
