@@ -1,10 +1,43 @@
 #include "rpc/generate_messages.h"
 
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <string_view>
+#include <vector>
+
 #include "penstock/generate.pb.h"
 #include "text/generation_check.h"
+#include "text/grammar.h"
 
 namespace penstock::rpc {
 namespace {
+
+using text::TextConstraint;
+
+TextConstraint constraint_of(const v1::Sampling& from) {
+  switch (from.constraint_case()) {
+    case v1::Sampling::kJsonObject: return {from.json_object() ? TextConstraint::Kind::kJsonObject : TextConstraint::Kind::kNone};
+    case v1::Sampling::kJsonSchema: return {TextConstraint::Kind::kJsonSchema, from.json_schema()};
+    case v1::Sampling::kRegex: return {TextConstraint::Kind::kRegex, from.regex()};
+    case v1::Sampling::kChoice: {
+      const std::vector<std::string> texts(from.choice().texts().begin(), from.choice().texts().end());
+      return {TextConstraint::Kind::kChoice, nlohmann::json(texts).dump()};
+    }
+    case v1::Sampling::CONSTRAINT_NOT_SET: break;
+  }
+  return {};
+}
+
+std::string_view constraint_field(TextConstraint::Kind kind) {
+  switch (kind) {
+    case TextConstraint::Kind::kJsonObject: return "json_object";
+    case TextConstraint::Kind::kJsonSchema: return "json_schema";
+    case TextConstraint::Kind::kRegex: return "regex";
+    case TextConstraint::Kind::kChoice: return "choice";
+    case TextConstraint::Kind::kNone: break;
+  }
+  return "constraint";
+}
 
 text::SamplingParams sampling_of(const v1::Sampling& from) {
   text::SamplingParams to;
@@ -23,20 +56,21 @@ text::SamplingParams sampling_of(const v1::Sampling& from) {
   to.stop_token_ids.assign(from.stop_token_ids().begin(), from.stop_token_ids().end());
   to.ignore_eos = from.ignore_eos();
   if (from.has_logprobs()) to.logprobs = from.logprobs();
+  if (from.has_prompt_logprobs()) to.prompt_logprobs = from.prompt_logprobs();
+  to.constraint = constraint_of(from);
   return to;
 }
 
-void add_token(v1::GenerateResponse& message, const frontend::WorkerEvent& event) {
-  v1::Token* token = message.add_tokens();
-  token->set_id(event.token_id);
-  if (event.logprobs.empty()) return;
-  token->set_logprob(event.logprobs[0].logprob);
-  token->set_bytes(event.logprobs[0].bytes);
-  for (size_t i = 1; i < event.logprobs.size(); ++i) {
-    v1::TokenLogprob* top = token->add_top();
-    top->set_id(event.logprobs[i].id);
-    top->set_logprob(event.logprobs[i].logprob);
-    top->set_bytes(event.logprobs[i].bytes);
+// `logprobs`: of the token itself, then of the likeliest ones; may be empty.
+void fill(v1::Token& token, const std::vector<text::TokenLogprob>& logprobs) {
+  if (logprobs.empty()) return;
+  if (!std::isnan(logprobs[0].logprob)) token.set_logprob(logprobs[0].logprob);
+  token.set_bytes(logprobs[0].bytes);
+  for (size_t i = 1; i < logprobs.size(); ++i) {
+    v1::TokenLogprob* top = token.add_top();
+    top->set_id(logprobs[i].id);
+    top->set_logprob(logprobs[i].logprob);
+    top->set_bytes(logprobs[i].bytes);
   }
 }
 
@@ -56,6 +90,11 @@ Result<text::GenerationRequest> from_proto(const v1::GenerateRequest& message) {
   request.sampling = sampling_of(message.sampling());
   request.cache_salt = message.cache_salt();
   if (auto bad = text::check_generation_request(request)) return *bad;
+  const TextConstraint& constraint = request.sampling.constraint;
+  if (!constraint) return request;
+  if (const auto grammar = text::constraint_grammar(constraint); !grammar) {
+    return error(Code::kInvalidArgument, "field '{}': {}", constraint_field(constraint.kind), grammar.error().message());
+  }
   return request;
 }
 
@@ -63,12 +102,22 @@ std::optional<v1::GenerateResponse> to_response(const frontend::WorkerEvent& eve
   if (event.bytes.empty() && event.token_id < 0 && !event.finished) return std::nullopt;
   v1::GenerateResponse message;
   message.set_text(event.bytes);
-  if (event.token_id >= 0) add_token(message, event);
+  if (event.token_id >= 0) {
+    v1::Token* token = message.add_tokens();
+    token->set_id(event.token_id);
+    fill(*token, event.logprobs);
+  }
+  for (const auto& logprobs : event.prompt_logprobs) {
+    v1::Token* token = message.add_prompt();
+    token->set_id(logprobs[0].id);
+    fill(*token, logprobs);
+  }
   if (event.finished) {
     v1::Finish* finish = message.mutable_finish();
     finish->set_reason(event.finished->reason == "length" ? v1::FINISH_REASON_LENGTH : v1::FINISH_REASON_STOP);
     finish->mutable_usage()->set_prompt_tokens(event.finished->prompt_tokens);
     finish->mutable_usage()->set_completion_tokens(event.finished->completion_tokens);
+    finish->mutable_usage()->set_cached_tokens(event.finished->cached_tokens);
     finish->set_median_step_ms(event.finished->median_step_ms);
   }
   return message;

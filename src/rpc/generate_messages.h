@@ -13,7 +13,7 @@ class GenerateResponse;
 
 namespace penstock::rpc {
 
-// Errors: those of check_generation_request(); kInvalidArgument without a prompt.
+// Errors: those of check_generation_request(); kInvalidArgument without a prompt, or naming a constraint that constraint_grammar() refuses.
 [[nodiscard]] Result<text::GenerationRequest> from_proto(const v1::GenerateRequest& message);
 // nullopt: the event says nothing.
 [[nodiscard]] std::optional<v1::GenerateResponse> to_response(const frontend::WorkerEvent& event);

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "penstock/generate.pb.h"
 
 namespace penstock::rpc {
@@ -82,6 +84,50 @@ TEST(GenerateMessages, WithoutAPromptOrOutOfRangeItIsRefused) {
   EXPECT_THAT(from_proto(message).error().message(), HasSubstr("field 'token_ids'"));
 }
 
+TEST(GenerateMessages, AConstraintIsTakenOrRefusedByItsName) {
+  using Kind = text::TextConstraint::Kind;
+  v1::GenerateRequest message = prompt_of("x");
+  v1::Sampling& sampling = *message.mutable_sampling();
+  const auto taken = [&] { return from_proto(message).value().sampling.constraint; };
+  EXPECT_EQ(taken().kind, Kind::kNone);
+  sampling.set_json_object(false);
+  EXPECT_EQ(taken().kind, Kind::kNone);
+  sampling.set_json_object(true);
+  EXPECT_EQ(taken().kind, Kind::kJsonObject);
+  sampling.set_json_schema(R"({"type": "integer"})");
+  EXPECT_EQ(taken(), (text::TextConstraint{Kind::kJsonSchema, R"({"type": "integer"})"}));
+  sampling.set_regex("a+");
+  EXPECT_EQ(taken(), (text::TextConstraint{Kind::kRegex, "a+"}));
+  sampling.mutable_choice()->add_texts("yes");
+  sampling.mutable_choice()->add_texts("\"no\"");
+  EXPECT_EQ(taken(), (text::TextConstraint{Kind::kChoice, R"(["yes","\"no\""])"}));
+  sampling.mutable_choice()->clear_texts();
+  EXPECT_THAT(from_proto(message).error().message(), HasSubstr("field 'choice'"));
+  sampling.set_regex("(");
+  EXPECT_THAT(from_proto(message).error().message(), HasSubstr("field 'regex'"));
+  sampling.set_json_schema("{");
+  EXPECT_THAT(from_proto(message).error().message(), HasSubstr("field 'json_schema'"));
+}
+
+TEST(GenerateMessages, APromptsTokensComeWithTheFirstOneHavingNoProbability) {
+  v1::GenerateRequest message = prompt_of("x");
+  message.mutable_sampling()->set_prompt_logprobs(1);
+  EXPECT_EQ(from_proto(message).value().sampling.prompt_logprobs, 1);
+  message.mutable_sampling()->set_prompt_logprobs(21);
+  EXPECT_THAT(from_proto(message).error().message(), HasSubstr("field 'prompt_logprobs'"));
+  frontend::WorkerEvent event;
+  event.token_id = 3;
+  event.prompt_logprobs = {{{1, std::nan(""), "a"}}, {{2, -0.5, "b"}, {4, -0.25, "c"}}};
+  const v1::GenerateResponse first = to_response(event).value();
+  ASSERT_EQ(first.prompt_size(), 2);
+  EXPECT_EQ(first.prompt(0).id(), 1);
+  EXPECT_FALSE(first.prompt(0).has_logprob());
+  EXPECT_EQ(first.prompt(0).bytes(), "a");
+  EXPECT_EQ(first.prompt(1).logprob(), -0.5);
+  ASSERT_EQ(first.prompt(1).top_size(), 1);
+  EXPECT_EQ(first.prompt(1).top(0).id(), 4);
+}
+
 TEST(GenerateMessages, AnEventIsTextTokenAndFinish) {
   EXPECT_FALSE(to_response({}).has_value());
   frontend::WorkerEvent event;
@@ -99,12 +145,13 @@ TEST(GenerateMessages, AnEventIsTextTokenAndFinish) {
   EXPECT_FALSE(piece.has_finish());
 
   frontend::WorkerEvent last;
-  last.finished = frontend::FinishedInfo{"length", 5, 6, 1.5};
+  last.finished = frontend::FinishedInfo{"length", 5, 6, 1.5, 4};
   const v1::GenerateResponse end = to_response(last).value();
   EXPECT_EQ(end.tokens_size(), 0);
   EXPECT_EQ(end.finish().reason(), v1::FINISH_REASON_LENGTH);
   EXPECT_EQ(end.finish().usage().prompt_tokens(), 5);
   EXPECT_EQ(end.finish().usage().completion_tokens(), 6);
+  EXPECT_EQ(end.finish().usage().cached_tokens(), 4);
   EXPECT_EQ(end.finish().median_step_ms(), 1.5);
   last.finished->reason = "stop";
   EXPECT_EQ(to_response(last)->finish().reason(), v1::FINISH_REASON_STOP);

@@ -55,8 +55,9 @@ std::optional<Error> check_numbers(const SamplingParams& s) {
     return out_of_range("min_tokens", fmt::format("an integer from 0 to max_tokens, which is {}", s.max_tokens), s.min_tokens);
   }
   if (s.top_k < 0) return out_of_range("top_k", "an integer >= 0", s.top_k);
-  const int logprobs = s.logprobs.value_or(0);
+  const int logprobs = s.logprobs.value_or(0), prompt_logprobs = s.prompt_logprobs.value_or(0);
   if (logprobs < 0 || logprobs > kMaxLogprobs) return out_of_range("logprobs", "an integer from 0 to 20", logprobs);
+  if (prompt_logprobs < 0 || prompt_logprobs > kMaxLogprobs) return out_of_range("prompt_logprobs", "an integer from 0 to 20", prompt_logprobs);
   return std::nullopt;
 }
 

@@ -130,7 +130,7 @@ class GenerateTest(ServerTest):
     def test_bad_values_are_refused_by_name(self):
         nan = math.nan
         bad = [("temperature", 2.5), ("temperature", nan), ("top_p", 0), ("min_p", -0.1), ("top_k", -1), ("max_tokens", 0), ("min_tokens", -1), ("repetition_penalty", 0),
-               ("presence_penalty", 3), ("frequency_penalty", -3), ("logprobs", 21), ("stop", [""]), ("stop", ["x"] * 17), ("stop", ["x" * 257]),
+               ("presence_penalty", 3), ("frequency_penalty", -3), ("logprobs", 21), ("prompt_logprobs", -1), ("regex", "("), ("json_schema", "{"), ("stop", [""]), ("stop", ["x"] * 17), ("stop", ["x" * 257]),
                ("stop_token_ids", [-1]), ("stop_token_ids", [1] * 65), ("logit_bias", {1: 101}), ("logit_bias", {-1: 1}), ("logit_bias", {i: 1 for i in range(1025)})]
         for field, value in bad:
             with self.subTest(field=field, value=str(value)[:40]):
