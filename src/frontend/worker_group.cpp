@@ -279,7 +279,8 @@ Result<WorkerInfo> WorkerGroup::load(GroupRanks& ranks, WorkerClient& client) {
     if (info) info->load_time = std::chrono::duration_cast<milliseconds>(Clock::now() - began);
     if (info) return info;
     const Code code = info.error().code();
-    if (code != Code::kDeadlineExceeded && code != Code::kUnavailable) {
+    // A worker that ends cancels what waits for it; why it does is known when it has ended.
+    if (code != Code::kDeadlineExceeded && code != Code::kUnavailable && code != Code::kCancelled) {
       return error(code, "model '{}' cannot be loaded: {}", options_.model, info.error().message());
     }
     if (deadline.passed()) {
