@@ -85,7 +85,7 @@ void Generation::fail(const Error& error) {
 
 std::vector<int32_t> end_ids(const text::Tokenizer& tokenizer, const text::SamplingParams& sampling) {
   std::vector<int32_t> ids = sampling.stop_token_ids;
-  if (!sampling.ignore_eos && tokenizer.end_id() >= 0) ids.push_back(tokenizer.end_id());
+  if (!sampling.ignore_eos) ids.insert(ids.end(), tokenizer.end_ids().begin(), tokenizer.end_ids().end());
   return ids;
 }
 

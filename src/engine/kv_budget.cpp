@@ -15,7 +15,7 @@ int64_t mib(int64_t bytes) { return (bytes + (1 << 20) - 1) >> 20; }
 }  // namespace
 
 Result<int> plan_pages(const KvDemand& demand, int64_t budget, std::optional<int64_t> available) {
-  const int64_t of_one = pages_for(demand.max_sequence_tokens), wanted = std::min(kMostPages, of_one * demand.max_sequences);
+  const int64_t of_one = pages_for(demand.least_sequence_tokens), wanted = std::min(kMostPages, pages_for(demand.max_sequence_tokens) * int64_t{demand.max_sequences});
   if (demand.page_bytes == 0) return static_cast<int>(budget > 0 ? kMostPages : wanted);
   if (budget > 0 && available && budget > *available) {
     return error(Code::kResourceExhausted, "handler.kv_cache_mb: {} MiB for the KV cache of each rank, but {} MiB are available; expected less", mib(budget),
@@ -29,12 +29,12 @@ Result<int> plan_pages(const KvDemand& demand, int64_t budget, std::optional<int
     return error(Code::kResourceExhausted,
                  "handler.kv_cache_mb: {} MiB hold {} tokens of a sequence on this rank; one of {} tokens needs {} MiB. Give more, or set "
                  "handler.max_sequence_tokens lower",
-                 mib(budget), pages * kPageTokens, demand.max_sequence_tokens, mib(needed));
+                 mib(budget), pages * kPageTokens, demand.least_sequence_tokens, mib(needed));
   }
   return error(Code::kResourceExhausted,
                "the KV cache of one sequence of {} tokens needs {} MiB on this rank; {} MiB of memory are available, of which the caches of {} ranks may take half. "
                "Set handler.max_sequence_tokens lower, free memory, or set handler.kv_cache_mb",
-               demand.max_sequence_tokens, mib(needed), available.value_or(0) >> 20, demand.ranks_on_host);
+               demand.least_sequence_tokens, mib(needed), available.value_or(0) >> 20, demand.ranks_on_host);
 }
 
 }  // namespace penstock::engine

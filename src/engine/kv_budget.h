@@ -10,7 +10,8 @@ namespace penstock::engine {
 struct KvDemand {
   int64_t page_bytes = 0;  // of the stage's layers; 0: it has none
   int max_sequences = 1;
-  int max_sequence_tokens = 1;
+  int max_sequence_tokens = 1;     // of a sequence of full length
+  int least_sequence_tokens = 1;   // shorter sequences than these are not worth serving
   int ranks_on_host = 1;   // that share its memory
 };
 
@@ -19,7 +20,7 @@ inline constexpr double kKvMemoryShare = 0.5;
 
 // Pages of the cache. With a `budget` in bytes: as many as it holds. Without (0): as many as max_sequences of full length need, within this rank's part of
 // kKvMemoryShare of what is `available` (bytes; absent = not known, nothing is checked against it).
-// kResourceExhausted when one sequence of full length does not fit, or the budget is more than there is: what is needed, what there is, what to try.
+// kResourceExhausted when one sequence of the least length does not fit, or the budget is more than there is: what is needed, what there is, what to try.
 [[nodiscard]] Result<int> plan_pages(const KvDemand& demand, int64_t budget, std::optional<int64_t> available);
 
 }  // namespace penstock::engine

@@ -9,7 +9,7 @@ namespace {
 using testing::HasSubstr;
 
 constexpr int64_t kMiB = 1 << 20;
-constexpr KvDemand kDemand{.page_bytes = kMiB, .max_sequences = 4, .max_sequence_tokens = 160, .ranks_on_host = 2};  // 10 pages a sequence
+constexpr KvDemand kDemand{.page_bytes = kMiB, .max_sequences = 4, .max_sequence_tokens = 160, .least_sequence_tokens = 160, .ranks_on_host = 2};  // 10 pages a sequence
 
 TEST(KvBudget, ByItselfItIsWhatAllSequencesNeedWithinARanksPartOfHalfTheMemory) {
   EXPECT_EQ(plan_pages(kDemand, 0, 1000 * kMiB).value(), 40);
@@ -31,6 +31,15 @@ TEST(KvBudget, SaysWhatIsNeededAndWhatThereIs) {
   EXPECT_THAT(message(9 * kMiB, 100 * kMiB), HasSubstr("9 MiB hold 144 tokens of a sequence on this rank; one of 160 tokens needs 10 MiB"));
   EXPECT_THAT(message(0, 39 * kMiB), HasSubstr("one sequence of 160 tokens needs 10 MiB on this rank; 39 MiB of memory are available"));
   EXPECT_THAT(message(200 * kMiB, 100 * kMiB), HasSubstr("200 MiB for the KV cache of each rank, but 100 MiB are available"));
+}
+
+TEST(KvBudget, ALongModelMayBeServedWithShorterSequences) {
+  KvDemand patient = kDemand;
+  patient.least_sequence_tokens = 32;
+  EXPECT_EQ(plan_pages(patient, 0, 1000 * kMiB).value(), 40) << "nothing is held back where there is room";
+  EXPECT_EQ(plan_pages(patient, 0, 20 * kMiB).value(), 5);
+  EXPECT_EQ(plan_pages(patient, 3 * kMiB, std::nullopt).value(), 3);
+  EXPECT_THAT(plan_pages(patient, 0, 4 * kMiB).error().message(), HasSubstr("one sequence of 32 tokens needs 2 MiB on this rank; 4 MiB"));
 }
 
 TEST(KvBudget, AStageWithoutLayersNeedsNone) {

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "base/host_memory.h"
+#include "base/log.h"
 #include "engine/kv_budget.h"
 #include "engine/page_pool.h"
 #include "engine/weight_budget.h"
@@ -31,6 +32,9 @@ plan::Boundaries cut(const std::vector<model::LayerSpec>& specs, int num_stages)
   boundaries.insert(boundaries.end() - 1, static_cast<size_t>(num_stages - filled), last);
   return boundaries;
 }
+
+// What a model of long sequences has to offer at least, where nobody asked for a length.
+constexpr int kLeastSequenceTokens = 2048;
 
 static_assert(kPageTokens == kernels::kPageTokens);
 
@@ -81,11 +85,19 @@ void StageRunner::load_weights() {
 }
 
 int StageRunner::affordable_pages() const {
-  const KvDemand demand{cache_shape().page_bytes(), options_.max_sequences, max_sequence_tokens_, options_.num_stages * (options_.tensor == nullptr ? 1 : options_.tensor->size())};
+  const int least = options_.max_sequence_tokens == 0 ? std::min(kLeastSequenceTokens, max_sequence_tokens_) : max_sequence_tokens_;
+  const int sharers = options_.tensor == nullptr ? 1 : options_.tensor->size();
+  const KvDemand demand{cache_shape().page_bytes(), options_.max_sequences, max_sequence_tokens_, least, options_.num_stages * sharers};
   return plan_pages(demand, options_.kv_cache_bytes, available_memory()).value();
 }
 
 void StageRunner::make_cache(int num_pages) {
+  if (const int64_t held = int64_t{num_pages} * kPageTokens; held < max_sequence_tokens_) {
+    if (stage_->is_first()) {
+      spdlog::warn("sequences may have {} tokens, not the {} of the model: the KV cache holds no more. More memory, handler.kv_cache_mb or more stages help", held, max_sequence_tokens_);
+    }
+    max_sequence_tokens_ = static_cast<int>(held);
+  }
   cache_ = std::make_unique<model::KvCache>(cache_shape(), num_pages);
   slots_ = std::make_unique<SlotTable>(options_.max_sequences, num_pages);
 }

@@ -25,7 +25,7 @@ struct StageOptions {
   int stage = 0;
   int num_stages = 1;
   int max_sequences = 8;           // that run at once
-  int max_sequence_tokens = 0;     // 0 = the model's max_position_embeddings
+  int max_sequence_tokens = 0;     // 0 = the model's max_position_embeddings, or as many as the KV cache holds, at least 2048
   kernels::Compute compute = kernels::Compute::kFp32;
   int64_t kv_cache_bytes = 0;      // of this stage; 0 = as plan_pages() finds
   std::function<void(double share)> on_progress = {};  // told of the share of the stage's weights that is loaded
@@ -46,7 +46,7 @@ class StageRunner {
 
   // Pages of the KV cache that this stage has memory for, as plan_pages() says. Throws Error kResourceExhausted when not one sequence fits.
   [[nodiscard]] int affordable_pages() const;
-  // REQUIRES: the same number on all ranks, once, before forward().
+  // REQUIRES: the same number on all ranks, once, before forward(). With options.max_sequence_tokens 0 it may lower max_sequence_tokens() to what they hold.
   void make_cache(int num_pages);
 
   // Rows of the plan through the layers. First stage: `input` is token ids [N] int64; others: hidden [N, D]. -> hidden [N, D], or on the

@@ -26,7 +26,8 @@ ConfigReader ConfigReader::inside(const char* key) const {
 int64_t ConfigReader::integer(const char* key, int64_t min, int64_t max, int64_t absent) const {
   const json* value = find(key);
   if (value == nullptr) return absent;
-  const bool fits = value->is_number_integer() && (!value->is_number_unsigned() || value->get<uint64_t>() <= static_cast<uint64_t>(INT64_MAX));
+  const bool whole = value->is_number_float() && std::abs(value->get<double>()) < 0x1p53 && value->get<double>() == std::floor(value->get<double>());  // 2048.0
+  const bool fits = whole || (value->is_number_integer() && (!value->is_number_unsigned() || value->get<uint64_t>() <= static_cast<uint64_t>(INT64_MAX)));
   if (!fits || value->get<int64_t>() < min || value->get<int64_t>() > max) throw wrong(key, fmt::format("an integer from {} to {}", min, max), *value);
   return value->get<int64_t>();
 }

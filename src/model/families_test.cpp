@@ -79,6 +79,7 @@ TEST(Families, ReadGpt2ByItsOwnNames) {
 }
 
 TEST(Families, BoundTheSequenceByAWindowThatSlides) {
+  EXPECT_EQ(parse(of("LlamaForCausalLM", {{"max_position_embeddings", 2048.0}, {"hidden_act", "swish"}})).max_position_embeddings, 2048);
   const json window = {{"max_position_embeddings", 8192}};
   EXPECT_EQ(parse(of("MistralForCausalLM", window)).max_sequence(), 4096) << "the default of transformers";
   EXPECT_EQ(parse(of("MistralForCausalLM", {{"max_position_embeddings", 8192}, {"sliding_window", nullptr}})).max_sequence(), 8192);

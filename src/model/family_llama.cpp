@@ -16,7 +16,7 @@ void read(const ConfigReader& file, TransformerConfig& config) {
 }  // namespace
 
 void read_llama_shape(const ConfigReader& file, const LlamaDefaults& defaults, TransformerConfig& c) {
-  file.only("hidden_act", "silu");
+  if (file.text("hidden_act", "silu") != "swish") file.only("hidden_act", "silu");  // two names of one function
   c.vocab_size = file.required_integer("vocab_size", 1, kMaxSize);
   c.hidden_size = file.required_integer("hidden_size", 1, kMaxSize);
   c.num_layers = file.required_integer("num_hidden_layers", 1, 10000);

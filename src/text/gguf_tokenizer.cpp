@@ -59,6 +59,14 @@ class Reader {
   [[nodiscard]] int32_t id_of(const char* key) const {
     return static_cast<int32_t>(header_.integer(key, 0, static_cast<int64_t>(tokens_->size()) - 1).value_or(kNoToken));
   }
+  // The ends of turns and of messages.
+  [[nodiscard]] std::vector<int32_t> other_ends() const {
+    std::vector<int32_t> ids;
+    for (const char* key : {"tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"}) {
+      if (const int32_t id = id_of(key); id != kNoToken) ids.push_back(id);
+    }
+    return ids;
+  }
   [[nodiscard]] const std::string& token(int32_t id) const { return (*tokens_)[static_cast<size_t>(id)]; }
   [[nodiscard]] bool adds_begin() const { return adds("tokenizer.ggml.add_bos_token", is_bytes_ ? rule().adds_begin : true, "tokenizer.ggml.bos_token_id"); }
   [[nodiscard]] bool adds_end() const { return adds("tokenizer.ggml.add_eos_token", false, "tokenizer.ggml.eos_token_id"); }
@@ -194,11 +202,13 @@ std::shared_ptr<TokenizerParts> read_gguf_tokenizer(const GgufHeader& header) {
     auto parts = read_tokenizer_document(nlohmann::json(reader.document()), reader.where());
     parts->begin_id = reader.id_of("tokenizer.ggml.bos_token_id");
     parts->end_id = reader.id_of("tokenizer.ggml.eos_token_id");
+    parts->end_ids = reader.other_ends();
     return parts;
   }
   auto parts = tokenizer_of(reader.sentencepiece(), reader.where());
   parts->begin_id = reader.id_of("tokenizer.ggml.bos_token_id");
   parts->end_id = reader.id_of("tokenizer.ggml.eos_token_id");
+  parts->end_ids = reader.other_ends();
   if (reader.adds_begin()) parts->before.push_back(parts->begin_id);
   if (reader.adds_end()) parts->after.push_back(parts->end_id);
   return parts;

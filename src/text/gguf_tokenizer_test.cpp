@@ -104,6 +104,7 @@ GgufMetadata some_bytes() {
           {"tokenizer.ggml.merges", formats::gguf_texts({"h i", "\xC4\xA0 hi"})},
           {"tokenizer.ggml.bos_token_id", formats::gguf_u32(end)},
           {"tokenizer.ggml.eos_token_id", formats::gguf_u32(end)},
+          {"tokenizer.ggml.eot_token_id", formats::gguf_u32(95)},
           {"tokenizer.chat_template", formats::gguf_text("{% for m in messages %}{{ bos_token + m.content }}{% endfor %}")}};
 }
 
@@ -116,6 +117,7 @@ TEST(GgufTokenizerOfBytes, CutsMergesAndKnowsItsSpecialTokens) {
   EXPECT_THAT(tokenizer.encode("hi<|end|>", {.parse_special_tokens = true}), ElementsAre(hi, end));
   EXPECT_EQ(tokenizer.encode("<|end|>").size(), 7U) << "plain text";
   EXPECT_EQ(tokenizer.end_id(), end);
+  EXPECT_THAT(tokenizer.end_ids(), ElementsAre(hi, end)) << "the end of a turn, too";
   EXPECT_EQ(tokenizer.encode("hi\x01", {}).size(), 1U) << "a byte without a token is dropped, as Hugging Face drops it";
   EXPECT_EQ(ChatTemplate::load(file).value().render(std::vector<ChatMessage>{{"user", "x"}}).value().text, "<|end|>x");
   EXPECT_EQ(Tokenizer::load(dir.path()).value().end_id(), end) << "a folder with one GGUF file";

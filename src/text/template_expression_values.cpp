@@ -281,7 +281,10 @@ TemplateValue TemplateEvaluator::call_function(const std::string& name, Template
     return TemplateValue::list(std::move(items));
   }
   TemplateValue::Dict members;
-  if (!arguments.positional.empty() && arguments.positional[0].is_dict()) members = arguments.positional[0].as_dict();
+  if (!arguments.positional.empty()) {
+    if (arguments.positional.size() > 1 || !arguments.positional[0].is_dict()) throw TemplateProblem{Code::kUnimplemented, name + "() of anything but one dict and names is not supported"};
+    members = arguments.positional[0].as_dict();
+  }
   for (auto& [key, value] : arguments.named) members.emplace_back(key, std::move(value));
   if (name == "dict") return TemplateValue::dict(std::move(members));
   auto names = std::make_shared<TemplateNamespace>();

@@ -7,6 +7,7 @@
 #include "formats/gguf_model.h"
 #include "text/byte_alphabet.h"
 #include "text/characters.h"
+#include "text/end_tokens.h"
 #include "text/gguf_tokenizer.h"
 #include "text/tokenizer_json.h"
 #include "text/tokenizer_model_file.h"
@@ -18,15 +19,21 @@ namespace fs = std::filesystem;
 
 Tokenizer::Tokenizer(std::shared_ptr<TokenizerParts> parts) {
   parts->raw_added.add({.id = kNoToken, .content = std::string(kTokenBreak), .special = true});
+  auto& ends = parts->end_ids;
+  if (parts->end_id != kNoToken && std::ranges::find(ends, parts->end_id) == ends.end()) ends.push_back(parts->end_id);
   parts_ = std::move(parts);
 }
 
 Result<Tokenizer> Tokenizer::load(const fs::path& folder) {
   try {
     if (const auto gguf = formats::find_gguf(folder)) return Tokenizer(read_gguf_tokenizer(formats::read_gguf_header(*gguf)));
+    const auto of_folder = [&](std::shared_ptr<TokenizerParts> parts) {
+      parts->end_ids = end_ids_of_folder(folder);
+      return Tokenizer(std::move(parts));
+    };
     std::error_code failed;
-    if (fs::exists(folder / "tokenizer.json", failed)) return Tokenizer(read_tokenizer_json(folder));
-    if (fs::exists(folder / "tokenizer.model", failed) || fs::exists(folder / "spiece.model", failed)) return Tokenizer(read_tokenizer_model(folder));
+    if (fs::exists(folder / "tokenizer.json", failed)) return of_folder(read_tokenizer_json(folder));
+    if (fs::exists(folder / "tokenizer.model", failed) || fs::exists(folder / "spiece.model", failed)) return of_folder(read_tokenizer_model(folder));
     return error(Code::kNotFound, "{}: expected tokenizer.json or tokenizer.model, found neither", folder.string());
   } catch (const Error& e) {
     return e;
@@ -101,6 +108,7 @@ std::string Tokenizer::guarded(std::string_view text) const {
 int Tokenizer::vocab_size() const { return static_cast<int>(parts_->tokens.size()); }
 int32_t Tokenizer::begin_id() const { return parts_->begin_id; }
 int32_t Tokenizer::end_id() const { return parts_->end_id; }
+std::span<const int32_t> Tokenizer::end_ids() const { return parts_->end_ids; }
 
 bool Tokenizer::is_special(int32_t id) const { return id >= 0 && id < vocab_size() && parts_->tokens[static_cast<size_t>(id)].special; }
 

@@ -58,6 +58,8 @@ class Tokenizer {
   // The tokens that begin and end a text; -1 when the model has none.
   [[nodiscard]] int32_t begin_id() const;
   [[nodiscard]] int32_t end_id() const;
+  // All at which the model ends a text: end_id(), those of generation_config.json or config.json, a GGUF file's ends of turns and messages.
+  [[nodiscard]] std::span<const int32_t> end_ids() const;
   // The id of a token as the files write it, such as "<|im_end|>"; -1 when there is none.
   [[nodiscard]] int32_t id_of(std::string_view token) const;
   [[nodiscard]] bool is_special(int32_t id) const;

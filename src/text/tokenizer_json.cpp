@@ -190,13 +190,12 @@ class TokenizerJsonReader {
     }
   }
 
-  // The id of an added token; it may be one that the vocabulary has for the same text.
+  // The id of an added token. Where the vocabulary has the same text it is the vocabulary's, whatever the file says, as in `tokenizers`.
   int32_t place(const JsonNode& id, const std::string& content) {
     const int64_t number = id.number();
-    if (vocabulary_->has(number)) {
-      const std::string& piece = vocabulary_->piece(static_cast<int32_t>(number));
-      if (piece == content || (parts_->byte_level && bytes_of_symbols(content) == piece)) return static_cast<int32_t>(number);
-    }
+    if (vocabulary_->has(number) && vocabulary_->piece(static_cast<int32_t>(number)) == content) return static_cast<int32_t>(number);
+    const auto piece = parts_->byte_level ? bytes_of_symbols(content) : content;
+    if (const int32_t known = piece ? vocabulary_->find(*piece) : kNoToken; known != kNoToken) return known;
     vocabulary_->add_unmatched(number, content, id.where());
     parts_->tokens.resize(static_cast<size_t>(vocabulary_->size()));
     return static_cast<int32_t>(number);

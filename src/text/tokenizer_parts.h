@@ -46,6 +46,7 @@ struct TokenizerParts {
   std::vector<Token> tokens;           // by id
   StartRule start;
   int32_t begin_id = kNoToken, end_id = kNoToken;
+  std::vector<int32_t> end_ids;  // end_id, and whatever else ends a text
 };
 
 }  // namespace penstock::text

@@ -202,6 +202,15 @@ TEST_F(TokenizerFiles, AreRefusedWhenTheyContradictThemselves) {
               HasSubstr("tokenizer_config.json: eos_token: expected a token of tokenizer.json, found \"<eos>\""));
 }
 
+TEST_F(TokenizerFiles, AddATokenThatTheVocabularyHasUnderTheVocabularysId) {
+  nlohmann::json document = read("tokenizer.json");
+  document["added_tokens"].push_back({{"id", 300}, {"content", "A"}, {"special", false}});
+  write_file_atomic(folder_.path() / "tokenizer.json", document.dump());
+  const Tokenizer tokenizer = Tokenizer::load(folder_.path()).value();
+  EXPECT_THAT(tokenizer.encode("xAx"), ElementsAre('x', 'A', 'x')) << "as Hugging Face's tokenizers has it";
+  EXPECT_EQ(tokenizer.vocab_size(), 257);
+}
+
 TEST_F(TokenizerFiles, MayHaveIdsWithoutTokens) {
   nlohmann::json document = read("tokenizer.json");
   document["added_tokens"][0]["id"] = 300;
@@ -210,6 +219,24 @@ TEST_F(TokenizerFiles, MayHaveIdsWithoutTokens) {
   EXPECT_EQ(tokenizer.vocab_size(), 301);
   EXPECT_EQ(tokenizer.end_id(), 300);
   EXPECT_EQ(tokenizer.bytes_of(256), "");
+}
+
+TEST_F(TokenizerFiles, ComeWithAllTokensThatEndATextWhichTheModelsFilesName) {
+  const Tokenizer plain = Tokenizer::load(folder_.path()).value();
+  EXPECT_THAT(plain.end_ids(), ElementsAre(256));
+  write_file_atomic(folder_.path() / "config.json", R"({"eos_token_id": [7, 256]})");
+  const Tokenizer listed = Tokenizer::load(folder_.path()).value();
+  EXPECT_THAT(listed.end_ids(), ElementsAre(7, 256));
+  write_file_atomic(folder_.path() / "generation_config.json", R"({"eos_token_id": 9})");
+  const Tokenizer generation = Tokenizer::load(folder_.path()).value();
+  EXPECT_THAT(generation.end_ids(), ElementsAre(9, 256)) << "it goes before config.json, and the tokenizer's own stays";
+  for (const char* wrong : {R"({"eos_token_id": "a"})", R"({"eos_token_id": [1, -1]})", R"({"eos_token_id": [1, 1e99]})", R"({"eos_token_id": {}})"}) {
+    write_file_atomic(folder_.path() / "generation_config.json", wrong);
+    const auto refused = Tokenizer::load(folder_.path());
+    ASSERT_FALSE(refused) << wrong;
+    EXPECT_EQ(refused.error().code(), Code::kDataLoss);
+    EXPECT_THAT(refused.error().message(), testing::AllOf(HasSubstr("generation_config.json: eos_token_id"), HasSubstr("the id of a token, or a list of them")));
+  }
 }
 
 TEST_F(TokenizerFiles, AreListedForCopying) {
