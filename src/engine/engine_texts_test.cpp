@@ -312,5 +312,26 @@ TEST_F(EngineTest, TokensThatLeaveNothingToSayAreRefused) {
   });
 }
 
+TEST_F(EngineTextsTest, AModelWhoseOutputIsNotANumberIsAnErrorOfItsRequestsOnly) {
+  std::vector<weights::NamedTensor> tensors;
+  for (auto& p : whole_->parameters()) {
+    if (p.name == "model.norm.weight") p.value.detach().fill_(std::nan(""));
+    for (auto& part : model::stored_parts(p, p.value)) tensors.push_back(part);
+  }
+  weights::write_hf_weights(dir_.path(), tensors, 1 << 30);
+  for (const int stages : {1, 2}) {
+    with_engine(stages, [&](PipelineEngine& engine) {
+      for (int request = 0; request < 2; ++request) {
+        const auto sink = std::make_shared<Collector>();
+        ASSERT_TRUE(engine.submit({.prompt = "x", .prompt_ids = {}, .sampling = {.logprobs = 2}}, sink).ok());
+        const GenerationEvent last = sink->wait();
+        EXPECT_EQ(last.reason, FinishReason::kError) << stages;
+        EXPECT_EQ(last.error.code(), Code::kInternal);
+        EXPECT_THAT(last.error.message(), HasSubstr("the model's output is not a number"));
+      }
+    });
+  }
+}
+
 }  // namespace
 }  // namespace penstock::engine

@@ -274,6 +274,11 @@ void PipelineEngine::hand_out(std::vector<BatchScheduler::Sampled> sampled, doub
       forget(id);
       continue;
     }
+    if (token.id == kNotNumbers) {
+      generation->second->fail(error(Code::kInternal, "the model's output is not a number: its weights or its activations are NaN or infinite; with bf16 or quantized weights, try fp32"));
+      forget(id);
+      continue;
+    }
     generation->second->set_cached_tokens(cached_tokens);
     GenerationEvent event = generation->second->accept(token, at_limit, step_ms);
     const bool finished = event.finished;

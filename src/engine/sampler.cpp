@@ -73,6 +73,13 @@ void keep_nucleus(std::vector<Candidate>& candidates, double top_p) {
   candidates.resize(kept);
 }
 
+// Whether one is NaN or +∞. −∞ is a token that cannot be.
+PENSTOCK_CLONES bool has_no_number(const float* logits, size_t count) {
+  int wrong = 0;
+  for (size_t i = 0; i < count; ++i) wrong |= !(logits[i] < std::numeric_limits<float>::infinity());
+  return wrong != 0;
+}
+
 void change(std::span<float> logits, int32_t id, double by) {
   if (id >= 0 && static_cast<size_t>(id) < logits.size()) logits[static_cast<size_t>(id)] += static_cast<float>(by);
 }
@@ -120,7 +127,7 @@ void adjust(std::span<float> logits, const SamplingChoice& choice, const TokenHi
 int32_t sample(std::span<const float> logits, const SamplingChoice& choice, int64_t position) {
   if (choice.temperature <= 0) return argmax(logits);
   std::vector<Candidate> candidates = candidates_of(logits, choice);
-  if (candidates.empty()) return argmax(logits);  // no logit is a number
+  if (candidates.empty()) return argmax(logits);  // none is possible
   if (choice.top_k > 0) keep_most_likely(candidates, static_cast<size_t>(choice.top_k));
   if (choice.top_p < 1) keep_nucleus(candidates, choice.top_p);
   double left = uniform_at(choice.seed, position) * total(candidates);
@@ -150,6 +157,7 @@ std::vector<RankedToken> log_probabilities(std::span<const float> logits, int32_
 }
 
 SampledToken next_token(std::span<float> logits, const SamplingChoice& choice, const TokenHistory& history, int64_t position) {
+  if (has_no_number(logits.data(), logits.size())) return {kNotNumbers};
   if (choice.logprobs < 0) {
     adjust(logits, choice, history);
     return {sample(logits, choice, position)};

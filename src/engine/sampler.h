@@ -52,12 +52,12 @@ struct RankedToken {
 };
 
 struct SampledToken {
-  int32_t id = 0;     // kNoFittingToken: the constraint leaves none
+  int32_t id = 0;     // or kNoFittingToken: the constraint leaves none; kNotNumbers: a logit is NaN, or the largest is infinite
   std::vector<RankedToken> logprobs = {};  // empty unless asked for: itself, then the most likely ones, by falling probability
   bool completes = false;                 // the constraint lets nothing follow
   std::vector<std::vector<RankedToken>> prompt = {};  // of the step's targets (step_plan.h), each as above
 };
-inline constexpr int32_t kNoFittingToken = -1;
+inline constexpr int32_t kNoFittingToken = -1, kNotNumbers = -2;
 
 // All functions: any thread; pure. Rows of logits are as wide as the vocabulary; ids beyond it are passed over.
 

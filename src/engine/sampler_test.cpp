@@ -100,6 +100,18 @@ TEST(Adjust, EndsAreImpossibleUntilThereAreEnoughTokens) {
   EXPECT_EQ(next_token(logits, choice, history, 2).id, 1);
 }
 
+TEST(NextToken, IsNoneWhereALogitIsNotANumber) {
+  for (const float wrong : {std::nanf(""), std::numeric_limits<float>::infinity()}) {
+    for (const double temperature : {0.0, 1.0}) {
+      std::vector<float> logits(40, 1.0f);
+      logits[33] = wrong;
+      EXPECT_EQ(next_token(logits, {.temperature = temperature, .logprobs = 3}, {}, 0).id, kNotNumbers) << wrong;
+    }
+  }
+  std::vector<float> logits{-std::numeric_limits<float>::infinity(), 1};
+  EXPECT_EQ(next_token(logits, {}, {}, 0).id, 1) << "a token that cannot be";
+}
+
 TEST(LogProbabilities, AreThoseOfTheModelWhateverTheChoice) {
   std::vector<float> logits{std::log(0.5f), std::log(0.3f), std::log(0.2f)};
   const SampledToken token = next_token(logits, {.temperature = 0, .logit_bias = {{2, 100.0f}}, .logprobs = 2}, {}, 0);

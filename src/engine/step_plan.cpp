@@ -90,7 +90,7 @@ SamplingChoice take_choice(Reader& from) {
   return c;
 }
 
-constexpr int32_t kCompletes = kNoFittingToken - 1;  // of a token that completes its text, this minus its id is sent
+constexpr int32_t kCompletes = kNotNumbers - 1;  // of a token that completes its text, this minus its id is sent
 
 size_t ranks_size(int alternatives) { return 2 * (static_cast<size_t>(alternatives) + 1); }
 

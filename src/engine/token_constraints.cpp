@@ -33,11 +33,11 @@ SampledToken next_constrained_token(std::span<float> logits, const SamplingChoic
   try {
     if (!text.restrict(logits, choice.ends, history.completion_tokens() >= choice.min_tokens)) return {kNoFittingToken};
     SampledToken token = next_token(logits, choice, history, position);
-    if (std::find(choice.ends.begin(), choice.ends.end(), token.id) != choice.ends.end()) return token;
+    if (token.id == kNotNumbers || std::find(choice.ends.begin(), choice.ends.end(), token.id) != choice.ends.end()) return token;
     switch (text.add(token.id)) {
       case text::TokenMasks::Next::kGoesOn: return token;
       case text::TokenMasks::Next::kComplete: token.completes = true; return token;
-      case text::TokenMasks::Next::kNotAllowed: break;  // the model's logits are no numbers
+      case text::TokenMasks::Next::kNotAllowed: break;
     }
   } catch (const Error& e) {
     spdlog::warn("a constrained text was given up: {}", e.message());
