@@ -322,8 +322,11 @@ TEST_F(EngineTextsTest, AModelWhoseOutputIsNotANumberIsAnErrorOfItsRequestsOnly)
   for (const int stages : {1, 2}) {
     with_engine(stages, [&](PipelineEngine& engine) {
       for (int request = 0; request < 2; ++request) {
+        text::GenerationRequest asked;
+        asked.prompt = "x";
+        asked.sampling.logprobs = 2;
         const auto sink = std::make_shared<Collector>();
-        ASSERT_TRUE(engine.submit({.prompt = "x", .prompt_ids = {}, .sampling = {.logprobs = 2}}, sink).ok());
+        ASSERT_TRUE(engine.submit(asked, sink).ok());
         const GenerationEvent last = sink->wait();
         EXPECT_EQ(last.reason, FinishReason::kError) << stages;
         EXPECT_EQ(last.error.code(), Code::kInternal);
