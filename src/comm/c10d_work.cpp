@@ -7,9 +7,10 @@
 namespace penstock::comm {
 namespace {
 
-// Zero means "no timeout" to c10d, and a deadline that has passed still allows to collect what is complete.
+// Zero means "no timeout" to c10d, and a deadline that has passed still allows to collect what is complete. Rounded up: a wait that c10d ends before the
+// deadline would be taken for a peer's failure.
 milliseconds c10d_timeout(Deadline deadline) {
-  return std::clamp<milliseconds>(deadline.remaining(), milliseconds(1), std::chrono::hours(24 * 365));
+  return std::clamp<milliseconds>(deadline.remaining(), milliseconds(0), std::chrono::hours(24 * 365)) + milliseconds(1);
 }
 
 class CompleteWork : public Work {

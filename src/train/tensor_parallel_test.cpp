@@ -1,12 +1,8 @@
 // Training with ranks that share layers: what it must have in common with a single process.
 #include <gtest/gtest.h>
 
-#include <fstream>
-
-#include "base/temp_dir.h"
-#include "comm/spawn_ranks.h"
 #include "formats/checkpoint_folder.h"
-#include "train/trainer.h"
+#include "train/train_case_test.h"
 #include "weights/hf_directory.h"
 
 namespace penstock::train {
@@ -14,37 +10,16 @@ namespace {
 
 namespace fs = std::filesystem;
 
-class TensorParallelTest : public testing::Test {
+class TensorParallelTest : public TrainCase {
  protected:
-  TensorParallelTest() {
-    at::set_num_threads(1);
-    std::ofstream text(dir_.path() / "text");
-    for (int i = 0; i < 400; ++i) text << "document " << i * i << " says: the quick brown fox jumps over " << i << " lazy dogs\n%\n";
-  }
-
-  config::TrainConfig config(const std::string& name, config::MeshConfig mesh = {}) const {
-    config::TrainConfig c;
-    c.model = {32, 2, 4, 2, 72, 32, 10000, 1e-5, true, {}, {}};
-    c.data.paths = {(dir_.path() / "text").string()};
+  [[nodiscard]] config::TrainConfig config(const std::string& name, config::MeshConfig mesh = {}) const {
+    config::TrainConfig c = small_run(name);
+    c.model.intermediate_size = 72;
+    c.model.tie_word_embeddings = true;
     c.mesh = mesh;
-    c.batch = {4 / mesh.data, 2, 32};
-    c.optimizer.lr = 3e-3;
-    c.optimizer.warmup_steps = 3;
+    c.batch.microbatches = 4 / mesh.data;
     c.steps = 12;
-    c.precision = config::Precision::kFloat32;
-    c.validation = {0, 1};
-    c.output = (dir_.path() / name).string();
-    c.timeout_seconds = 30;
     return c;
-  }
-
-  static TrainSummary run(const config::TrainConfig& c, bool resume = false) {
-    TrainSummary summary;
-    comm::spawn_ranks(c.world_size(), [&](comm::Communicator& world) {
-      const TrainSummary mine = train(c, world, {.resume = resume, .auto_resume = false, .overwrite = false, .quiet = true, .on_finished = {}, .stop = nullptr});
-      if (world.rank() == 0) summary = mine;
-    });
-    return summary;
   }
 
   static void expect_near(const config::TrainConfig& a, const config::TrainConfig& b) {
@@ -64,8 +39,6 @@ class TensorParallelTest : public testing::Test {
       return e.message();
     }
   }
-
-  TempDir dir_;
 };
 
 TEST_F(TensorParallelTest, EveryMeshFollowsTheSingleProcess) {

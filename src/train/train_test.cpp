@@ -9,10 +9,10 @@
 
 #include "base/chrome_trace.h"
 #include "base/file.h"
-#include "base/temp_dir.h"
 #include "comm/spawn_ranks.h"
 #include "formats/checkpoint_folder.h"
 #include "train/checkpoint_writer.h"
+#include "train/train_case_test.h"
 #include "weights/hf_directory.h"
 
 namespace penstock::train {
@@ -20,46 +20,15 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// A small model on a text with something to learn.
-class TrainTest : public testing::Test {
+class TrainTest : public TrainCase {
  protected:
-  TrainTest() {
-    at::set_num_threads(1);
-    std::ofstream text(dir_.path() / "text");
-    for (int i = 0; i < 400; ++i) text << "document " << i * i << " says: the quick brown fox jumps over " << i << " lazy dogs\n%\n";
-  }
-
-  config::TrainConfig config(const std::string& name) const {
-    config::TrainConfig c;
-    c.model = {32, 2, 4, 2, 64, 32, 10000, 1e-5, false, {}, {}};
-    c.data.paths = {(dir_.path() / "text").string()};
-    c.batch = {2, 2, 32};
-    c.optimizer.lr = 3e-3;
-    c.optimizer.warmup_steps = 3;
-    c.steps = 20;
-    c.precision = config::Precision::kFloat32;
-    c.validation = {0, 1};
-    c.output = (dir_.path() / name).string();
-    c.timeout_seconds = 30;
-    return c;
-  }
-
-  static TrainSummary run(const config::TrainConfig& c, bool resume = false) {
-    TrainSummary summary;
-    comm::spawn_ranks(c.world_size(), [&](comm::Communicator& world) {
-      const TrainSummary mine = train(c, world, {.resume = resume, .auto_resume = false, .overwrite = false, .quiet = true, .on_finished = {}, .stop = nullptr});
-      if (world.rank() == 0) summary = mine;
-    });
-    return summary;
-  }
+  [[nodiscard]] config::TrainConfig config(const std::string& name) const { return small_run(name); }
 
   static void expect_same_model(const config::TrainConfig& a, const config::TrainConfig& b) {
     const auto x = weights::HfDirectory::open(fs::path(a.output) / "model"), y = weights::HfDirectory::open(fs::path(b.output) / "model");
     ASSERT_EQ(x.names(), y.names());
     for (const auto& name : x.names()) EXPECT_TRUE(x.tensor(name).equal(y.tensor(name))) << name;
   }
-
-  TempDir dir_;
 };
 
 TEST_F(TrainTest, TwoReplicasOfTwoStagesFollowTheSingleProcess) {
