@@ -434,13 +434,13 @@ void ServedModel::on_group_ready(int group, std::shared_ptr<WorkerClient> client
   if (context_.metrics) context_.metrics->worker_loaded(worker_name(spec_, group), info.load_time);
   {
     MutexLock lock(mutex_);
-    Slot& slot = slots_.at(group);
-    slot.ready = true;
-    slot.loaded = true;
+    slots_.at(group).ready = true;
     if (!info_) info_ = info;
-    changed_.notify_all();
   }
   announce();
+  MutexLock lock(mutex_);
+  slots_.at(group).loaded = true;  // last: who has waited for it finds the health service told
+  changed_.notify_all();
 }
 
 void ServedModel::on_group_lost(int group, const Error& cause, bool for_good) {
