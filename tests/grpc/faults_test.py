@@ -180,9 +180,13 @@ class ShutdownTest(unittest.TestCase):
         next(call)
         self.server.terminate()
         wait_until(lambda: self.server.client.health("") == 2, 5, "health says NOT_SERVING")
-        with self.assertRaises(grpc.RpcError) as raised:
-            self.server.client.predict(request(prompt="x"))
-        self.assertEqual(raised.exception.code(), Code.UNAVAILABLE)
+
+        def refused():  # soon after health has said so
+            try:
+                self.server.client.predict(request(prompt="x"))
+            except grpc.RpcError as failure:
+                return failure
+        self.assertEqual(wait_until(refused, 5, "new requests are refused").code(), Code.UNAVAILABLE)
         self.assertEqual(json.loads(self.server.client.ping()), {"status": "Unhealthy"})
         connection = http.client.HTTPConnection(self.server.http_address, timeout=10)
         self.addCleanup(connection.close)

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 
 import grpc
@@ -165,17 +166,19 @@ class GenerateLimitsTest(ServerTest):
 
     def test_a_full_queue_is_resource_exhausted_with_a_retry_delay(self):
         generate = stub(self.client)
-        calls = [generate(ask("[hang] x"), timeout=120) for _ in range(3)]
-        for call in calls:
-            self.addCleanup(call.cancel)
-
-        def refused():
-            try:
-                next(generate(ask("x"), timeout=1))
-            except grpc.RpcError as failure:
-                return failure if failure.code() == Code.RESOURCE_EXHAUSTED else None
         found = []
-        wait_until(lambda: found.append(refused()) or found[-1], 15, "one runs, two wait, the next is refused")
+
+        def refused():  # a call that is not waits, and fills the queue
+            call = generate(ask("[hang] x"), timeout=120)
+            self.addCleanup(call.cancel)
+            end = time.monotonic() + 1
+            while not call.done() and time.monotonic() < end:
+                time.sleep(0.02)
+            if call.done():
+                found.append(call)
+            return found
+        wait_until(refused, 15, "one runs, two wait, the next is refused")
+        self.assertEqual(found[-1].code(), Code.RESOURCE_EXHAUSTED)
         self.assertIn("queue is full", found[-1].details())
         self.assertEqual(wire.RetryInfo.FromString(details_of(found[-1])["RetryInfo"]).retry_delay.seconds, 1)
 

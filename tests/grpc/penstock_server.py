@@ -215,11 +215,13 @@ def run_penstock(*arguments, environment=(), timeout=30, cwd=None):
 
 
 def wait_until(condition, seconds=15, what="the condition"):
+    """What the condition gives when it holds."""
     end = time.monotonic() + seconds
-    while not condition():
+    while not (found := condition()):
         if time.monotonic() > end:
             raise AssertionError(f"{what}: not within {seconds} s")
         time.sleep(0.02)
+    return found
 
 
 class ServerTest(unittest.TestCase):
