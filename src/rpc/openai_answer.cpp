@@ -112,9 +112,10 @@ bool OpenAiAnswer::take(size_t index, const frontend::WorkerEvent& event) {
 void OpenAiAnswer::take_logprobs(size_t index, const frontend::WorkerEvent& event) {
   if (!options_.logprobs) return;
   Choice& choice = choices_[index];
+  size_t bytes = 0;
   const auto take = [&](const text::TokenChoices& tokens) {
     if (tokens.empty()) return;
-    for (const text::TokenLogprob& token : tokens) bytes_ += options_.stream ? 0 : 64 + 4 * token.bytes.size();  // about, as JSON
+    for (const text::TokenLogprob& token : tokens) bytes += options_.stream ? 0 : 64 + 4 * token.bytes.size();  // about, as JSON
     choice.logprobs.push_back(tokens);
   };
   for (const text::TokenChoices& tokens : event.prompt_logprobs) take(tokens);
@@ -124,6 +125,7 @@ void OpenAiAnswer::take_logprobs(size_t index, const frontend::WorkerEvent& even
     for (const text::TokenChoices& tokens : event.prompt_logprobs) choice.characters -= tokens.empty() ? 0 : text::characters_of(tokens.front().bytes);
   }
   if (!options_.prompt_only) take(event.logprobs);
+  bytes_ += bytes;
 }
 
 // JSON of those that were not sent yet.
