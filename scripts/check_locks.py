@@ -31,9 +31,9 @@ def has_locks(source: Path) -> bool:
     return bool(LOCK.search(text)) or any(names_locks(SRC / match.group(1)) for match in INCLUDE.finditer(text))
 
 
-def is_torch_free(source: Path) -> bool:
+def is_torch_free(source: Path) -> bool:  # REQUIRES: below ROOT
     folder = source.relative_to(ROOT).parent.as_posix()
-    return source.is_relative_to(ROOT) and folder.removeprefix("src/") in TORCH_FREE
+    return folder.removeprefix("src/") in TORCH_FREE
 
 
 def clang_command(entry: dict) -> list[str]:

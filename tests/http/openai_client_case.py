@@ -37,7 +37,8 @@ def find_openai():
 def install(folder):
     try:
         for command in ([sys.executable, "-m", "venv", str(folder)],
-                        [str(folder / "bin" / "pip"), "install", "--quiet", "--retries", "0", "--timeout", "20", "openai"]):
+                        [str(folder / "bin" / "python"), "-m", "pip", "install",  # the script pip breaks when the folder is moved
+                         "--quiet", "--retries", "0", "--timeout", "20", "openai"]):
             done = subprocess.run(command, capture_output=True, text=True, timeout=150)
             if done.returncode != 0:
                 raise unittest.SkipTest(f"the package openai cannot be had: {' '.join(command)}: {(done.stderr or done.stdout).strip()[-300:]}")

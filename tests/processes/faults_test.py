@@ -54,7 +54,7 @@ class FaultsTest(TrainCase):
         self.train("begun", **{**FOUR_RANKS, "steps": 4})
         kills = [("data", 0, 6), ("forward", 1, 6), ("backward", 2, 6), ("reduction", 3, 6), ("optimizer", 1, 6), ("checkpoint copy", 2, 7), ("checkpoint write", 2, 7),
                  ("checkpoint write", 0, 7), ("validation", 3, 8), ("export", 1, 8)]
-        if os.environ.get("PENSTOCK_KILL_EVERY_RANK"):  # a quarter of an hour
+        if os.environ.get("PENSTOCK_KILL_EVERY_RANK"):  # takes four times as long
             kills = sorted({(phase, victim, step) for phase, _, step in kills for victim in range(4)})
         for phase, victim, step in kills:
             with self.subTest(phase=phase, rank=victim):
