@@ -171,7 +171,7 @@ class TorchServeTest(unittest.TestCase):
         server.wait_started()
         client = Client(server.grpc)
         self.addCleanup(client.close)
-        stream = client.stream(request(prompt="a b", max_tokens=150), timeout=60)
+        stream = client.stream(request(prompt="a b", max_tokens=150, ignore_eos=True), timeout=60)
         next(stream)
         stopping = threading.Thread(target=server.run, args=["--stop", "--foreground"])
         stopping.start()
