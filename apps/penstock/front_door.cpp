@@ -110,7 +110,7 @@ FrontDoor::FrontDoor(FrontDoorOptions options)
       snapshots_(options_.snapshot_folder, config_, registry_),
       management_({registry_, store_, archives_, config_, [this] { save_snapshot(frontend::SnapshotKind::kChange); }}),
       management_calls_("management calls", kManagementCalls, kManagementCallsWaiting),
-      text_calls_("conversations", kTextCalls, kTextCallsWaiting) {
+      text_calls_("requests", kTextCalls, kTextCallsWaiting) {
   warn_of_open_doors(config_, access_keys_ != nullptr);
   if (const int files = cluster::raise_descriptor_limit(); files < kManyFiles) {
     spdlog::warn("at most {} files and connections may be open at once (ulimit -Hn); a busy server takes more than {}", files, kManyFiles);
@@ -169,9 +169,14 @@ void FrontDoor::save_snapshot(frontend::SnapshotKind kind) {
 }
 
 void FrontDoor::run() {
-  start_listeners();
-  start_http();
-  http_metrics_ = observability_.listen(registry_, http_options(config_, nullptr, tls_));
+  try {
+    start_listeners();
+    start_http();
+    http_metrics_ = observability_.listen(registry_, http_options(config_, nullptr, tls_));
+  } catch (...) {
+    close_listeners(Deadline::after(milliseconds(0)));  // one port is taken, and on another somebody may ask already
+    throw;
+  }
   if (access_keys_) access_keys_->publish();
   start_models();
   const auto failure = options_.wait_for_models ? wait_loaded() : std::nullopt;
@@ -223,6 +228,16 @@ void FrontDoor::start_http() {
   options.address = config_.management_address;
   options.address_key = "management_address";
   http_management_ = std::move(rpc::HttpServer::start(options, {"Penstock: management", std::move(management)})).value();
+}
+
+// Nobody calls the routes and services any more when it returns.
+void FrontDoor::close_listeners(Deadline deadline) {
+  for (rpc::GrpcServer* server : {inference_.get(), management_server_.get()}) {
+    if (server) server->shutdown(deadline);
+  }
+  for (rpc::HttpServer* server : {http_inference_.get(), http_management_.get(), http_metrics_.get()}) {
+    if (server) server->shutdown(deadline);
+  }
 }
 
 void FrontDoor::start_models() {
@@ -287,11 +302,7 @@ void FrontDoor::shut_down() {
   const Deadline drained = Deadline::after(hurry ? seconds(0) : kDrainWorkers);
   for (const auto& model : registry_.models()) model->stop(drained);
   const Deadline closed = Deadline::after(hurry ? milliseconds(100) : milliseconds(1000));
-  inference_->shutdown(closed);
-  management_server_->shutdown(closed);
-  http_inference_->shutdown(closed);
-  if (http_management_) http_management_->shutdown(closed);
-  if (http_metrics_) http_metrics_->shutdown(closed);
+  close_listeners(closed);
   health_ = nullptr;
   spdlog::info("stopped");
 }

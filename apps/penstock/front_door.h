@@ -57,6 +57,7 @@ class FrontDoor {
   void save_snapshot(frontend::SnapshotKind kind);
   void start_listeners();
   void start_http();
+  void close_listeners(Deadline deadline);
   void start_models();
   [[nodiscard]] std::optional<Error> wait_loaded() const;
   void print_started() const;
@@ -84,7 +85,7 @@ class FrontDoor {
   std::optional<frontend::Caretaker> caretaker_;
   Mutex health_mutex_;  // two models that change at once: the last word about "" must come from who saw both
   rpc::CallPool management_calls_;
-  rpc::CallPool text_calls_;  // conversations and tokens over HTTP
+  rpc::CallPool text_calls_;  // OpenAI requests over HTTP
   // After the registry: calls that run use it.
   std::unique_ptr<rpc::HttpServer> http_metrics_;  // null: not asked for
   std::unique_ptr<rpc::GrpcServer> inference_;

@@ -83,15 +83,18 @@ void serve_until_stopped(rpc::WorkerService& service, engine::PipelineEngine& en
 }
 
 void serve_first_stage(const ServeRankOptions& options, const cluster::RankInfo& info, const std::atomic<bool>& stop) {
+  std::optional<Place> joined;  // these outlive the service, whose calls use the engine
+  std::optional<engine::StageRunner> loaded;
+  std::optional<engine::PipelineEngine> engine;
   const auto service = rpc::WorkerService::start(options.socket).value();
   try {
     text::Tokenizer tokenizer = text::Tokenizer::load(options.model).value();
-    Place place(options, info);
+    Place& place = joined.emplace(options, info);
     engine::StageOptions stage = stage_options(options, place);
     if (place.samples()) stage.tokenizer = tokenizer;
     LoadProgress progress(options.socket);
     stage.on_progress = [&](double share) { progress.update(share); };
-    engine::StageRunner runner(stage);
+    engine::StageRunner& runner = loaded.emplace(stage);
     if (tokenizer.vocab_size() > runner.config().vocab_size) {
       throw error(Code::kInvalidArgument, "{}: tokenizer.json has {} tokens, config.json a vocab_size of {}", options.model, tokenizer.vocab_size(),
                   runner.config().vocab_size);
@@ -100,10 +103,10 @@ void serve_first_stage(const ServeRankOptions& options, const cluster::RankInfo&
     engine::PipelineEngineOptions engine_options;
     engine_options.max_sequences = options.max_concurrent;
     engine_options.timeout = kStepTimeout;
-    engine::PipelineEngine engine(runner, *place.groups.stages, std::move(tokenizer), engine_options);
-    service->set_engine(engine);
+    engine.emplace(runner, *place.groups.stages, std::move(tokenizer), engine_options);
+    service->set_engine(*engine);
     spdlog::info("serving {} in {} stages of {} ranks", options.model, place.groups.mesh.pipe, place.groups.mesh.tensor);
-    serve_until_stopped(*service, engine, stop);
+    serve_until_stopped(*service, *engine, stop);
   } catch (const Error& e) {
     service->set_failed(e);
     service->shutdown(Deadline::after(seconds(2)));  // WaitReady and running calls get the reason

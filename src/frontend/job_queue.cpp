@@ -143,7 +143,9 @@ void JobQueue::leave_group(int group) {
   std::optional<Error> why;
   {
     MutexLock lock(mutex_);
-    groups_.at(group).leaving = true;
+    const auto found = groups_.find(group);
+    if (found == groups_.end()) return;  // it ended by itself meanwhile
+    found->second.leaving = true;
     sequences_.group_lost(group);
     why = hopeless();
     if (why) lost = waiting_.all();

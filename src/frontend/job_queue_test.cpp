@@ -220,6 +220,12 @@ TEST_F(JobQueueTest, ALeavingGroupFinishesWhatItRunsAndTakesNothingNew) {
   EXPECT_EQ(next.observer->times_done(), 0);
 }
 
+TEST_F(JobQueueTest, AGroupThatEndedByItselfMayStillBeToldToLeave) {
+  queue.remove_group(0, Error(Code::kUnavailable, "it ended"));
+  queue.leave_group(0);
+  queue.leave_group(1);
+}
+
 TEST_F(JobQueueTest, WhatARemovedGroupStillRunsEndsWithTheCause) {
   ready(0);
   Client running = submit();

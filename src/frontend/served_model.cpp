@@ -258,17 +258,17 @@ LoadSample ServedModel::load_sample() const {
   LoadSample load;
   load.waiting = jobs_.num_waiting();
   load.running = jobs_.num_running();
-  std::vector<std::shared_ptr<WorkerGroup>> staying;
+  std::vector<std::pair<std::shared_ptr<WorkerGroup>, bool>> staying;  // and whether it has told us that it has ended
   {
     MutexLock lock(mutex_);
     for (const auto& [number, slot] : slots_) {
-      if (!slot.leaving) staying.push_back(slot.group);
+      if (!slot.leaving) staying.emplace_back(slot.group, slot.ended);
     }
     if (info_) load.places_per_group = info_->max_concurrent;
   }
-  for (const auto& group : staying) {
+  for (const auto& [group, ended] : staying) {
     const GroupState state = group->state();
-    if (state != GroupState::kFailed) load.groups += 1;  // one that is given up serves nobody, and must not keep another from coming
+    if (state != GroupState::kFailed || !ended) load.groups += 1;  // one that is given up serves nobody, and must not keep another from coming
     if (state == GroupState::kStarting || state == GroupState::kBackoff) load.pending += 1;
   }
   return load;

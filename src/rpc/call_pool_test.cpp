@@ -56,6 +56,34 @@ TEST_F(CallPoolTest, OneTooManyIsRefusedAtOnce) {
   EXPECT_THAT(refused_[0].message(), HasSubstr("2 calls of a test wait already"));
 }
 
+TEST(CallPool, CallsThatHoldTooMuchWhileTheyWaitAreRefused) {
+  std::promise<void> begun, go_on;
+  std::vector<Error> refused;
+  std::atomic<int> num_run{0};
+  {
+    CallPool pool("calls of a test", 1, 100, 1000);
+    const auto add = [&](size_t bytes) { pool.run([&] { ++num_run; }, [&](const Error& why) { refused.push_back(why); }, bytes); };
+    pool.run([&] {
+      begun.set_value();
+      go_on.get_future().wait();
+    }, [](const Error& why) { ADD_FAILURE() << why.message(); }, 5000);  // alone, one call may hold any number
+    begun.get_future().wait();
+    add(600);
+    add(600);
+    add(400);
+    ASSERT_EQ(refused.size(), 1u);
+    EXPECT_EQ(refused[0].code(), Code::kResourceExhausted);
+    EXPECT_THAT(refused[0].message(), HasSubstr("calls of a test of 600 bytes wait already"));
+    go_on.set_value();
+    const Deadline deadline = Deadline::after(seconds(20));
+    while (num_run < 2 && !deadline.passed()) std::this_thread::sleep_for(milliseconds(1));
+    add(1000);  // there is room again
+    while (num_run < 3 && !deadline.passed()) std::this_thread::sleep_for(milliseconds(1));
+  }
+  EXPECT_EQ(num_run, 3);
+  EXPECT_EQ(refused.size(), 1u);
+}
+
 TEST_F(CallPoolTest, WhatWaitsIsRefusedAtTheCloseThoughTheThreadIsBusy) {
   run();
   run();

@@ -39,7 +39,7 @@ TEST(HttpForms, ABodyThatIsNoFormIsOnePartOfItsType) {
 }
 
 TEST(HttpForms, EachFieldIsAPartOfItsNameAndType) {
-  const std::string bytes("\0\r\n--\r\n--A\xFF", 13);
+  const std::string bytes("\0\r\n--\r\n--A\xFF", 11);
   const auto parts = parts_of(kForm, field(named("data") + "; filename=\"kitten;1.jpg\"\r\nContent-Type: image/jpeg", bytes) +
                                          field("content-disposition: Form-Data; NAME=note", "text") + field(named("empty"), "") + "--B--\r\nafterwards");
   ASSERT_EQ(parts.size(), 3u);

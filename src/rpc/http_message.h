@@ -49,7 +49,8 @@ class HttpReply {
   [[nodiscard]] virtual bool chunk(std::string text) = 0;
   // An error goes into the stream, as its last chunk: the status line is long gone.
   virtual void end_stream(const std::optional<Error>& failure) = 0;
-  // Called once if the client goes before the answer has ended; at once if it has gone already.
+  // Called once if the client goes before the answer has ended; at once if it has gone already. To be set before anybody may answer, unless on the
+  // connection's own thread: afterwards it would be the next request's.
   virtual void when_gone(std::function<void()> gone) = 0;
 };
 

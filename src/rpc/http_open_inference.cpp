@@ -57,7 +57,7 @@ std::optional<Error> infer_text(const ModelPtr& model, const HttpRequest& reques
 
 // A generation asked for by {"instances": [PROMPT or OBJECT]}.
 std::optional<Error> predict_text(const ModelPtr& model, const HttpRequest& request, const ReplyPtr& reply, size_t limit) {
-  const auto json = text::parse_json(request.body, "the request", Code::kInvalidArgument);
+  const auto json = text::parse_ordered_json(request.body, "the request", Code::kInvalidArgument, text::kRequestDepth + 2);
   if (!json) return json.error();
   const bool listed = json.value().is_object() && json.value().contains("instances") && json.value()["instances"].is_array();
   if (!listed || json.value()["instances"].size() != 1) {

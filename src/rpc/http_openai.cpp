@@ -59,7 +59,7 @@ class OpenAiApi : public std::enable_shared_from_this<OpenAiApi> {
   void detokenize(const HttpRequest& request, const Reply& reply);
 
   // Runs `call` on the pool; what it throws is the answer.
-  void run(const Reply& reply, std::function<void()> call);
+  void run(const HttpRequest& request, const Reply& reply, std::function<void(const HttpRequest&)> call);
 
  private:
   [[nodiscard]] Result<Model> find(const std::string& id) const;
@@ -82,17 +82,17 @@ void refuse(const Reply& reply, const Error& error, std::string_view prompt_fiel
   reply->send(openai_response(text::openai_failure(error, prompt_field)));
 }
 
-void OpenAiApi::run(const Reply& reply, std::function<void()> call) {
-  const auto guarded = [reply, call = std::move(call)] {
+void OpenAiApi::run(const HttpRequest& request, const Reply& reply, std::function<void(const HttpRequest&)> call) {
+  const auto guarded = [request, reply, call = std::move(call)] {
     try {
-      call();
+      call(request);
     } catch (const Error& failure) {
       refuse(reply, failure, "messages");
     } catch (const std::exception& failure) {
       refuse(reply, error(Code::kInternal, "{}", failure.what()));
     }
   };
-  pool_.run(guarded, [reply](const Error& why) { refuse(reply, why); });
+  pool_.run(guarded, [reply](const Error& why) { refuse(reply, why); }, request.body.size());
 }
 
 Result<Model> OpenAiApi::find(const std::string& id) const {
@@ -193,6 +193,7 @@ void OpenAiApi::start(const HttpRequest& http, const Model& model, const text::O
   const size_t num_choices = requests.size() * static_cast<size_t>(call.num_choices);
   text::OpenAiWriter writer(kind, http.id, unix_seconds(), call.model, model->name() + ":" + model->version(), call.include_usage);
   const auto answer = std::make_shared<OpenAiAnswer>(reply, std::move(writer), num_choices, std::move(options));
+  reply->when_gone([answer] { answer->cancel(); });  // before there can be an answer, after which the reply belongs to the connection's next request
   for (size_t i = 0; i < num_choices; ++i) {
     text::GenerationRequest request = requests[i / static_cast<size_t>(call.num_choices)];
     request.cache_salt = call.cache_salt;
@@ -201,7 +202,6 @@ void OpenAiApi::start(const HttpRequest& http, const Model& model, const text::O
     if (!submitted) return answer->fail(submitted.error());
     answer->add_job(model, *submitted);
   }
-  reply->when_gone([answer] { answer->cancel(); });
 }
 
 void OpenAiApi::tokenize(const HttpRequest& request, const Reply& reply) {
@@ -227,7 +227,14 @@ void OpenAiApi::detokenize(const HttpRequest& request, const Reply& reply) {
   const auto& call = std::get<text::DetokenizeCall>(parsed);
   auto model = find(request, call.model);
   if (!model) return refuse(reply, model.error());
-  const std::string prompt = tokenizer(*model).decode(call.tokens, text::SpecialTokens::kAsText);
+  const text::Tokenizer words = tokenizer(*model);
+  size_t bytes = 0;
+  for (const int32_t id : call.tokens) bytes += words.bytes_of(id, text::SpecialTokens::kAsText).size();
+  if (bytes > max_response_bytes_) {
+    return refuse(reply, error(Code::kInvalidArgument, "tokens: {} tokens are {} bytes of text; expected at most {} (max_response_size)", call.tokens.size(), bytes,
+                               max_response_bytes_));
+  }
+  const std::string prompt = words.decode(call.tokens, text::SpecialTokens::kAsText);
   reply->send({200, "application/json", "{\"prompt\":" + text::json_text(prompt) + "}", {}});
 }
 
@@ -249,10 +256,10 @@ std::vector<HttpRoute> openai_routes(const frontend::ModelRegistry& registry, Ca
   const auto api = std::make_shared<OpenAiApi>(registry, pool, max_response_bytes);
   const auto on_pool = [api](void (OpenAiApi::*call)(const HttpRequest&, const Reply&)) {
     return only_post([api, call](const HttpRequest& request, const Reply& reply) {
-      api->run(reply, [api, call, request, reply] { (api.get()->*call)(request, reply); });
+      api->run(request, reply, [api, call, reply](const HttpRequest& kept) { (api.get()->*call)(kept, reply); });
     });
   };
-  const Handler complete = only_post([api](const HttpRequest& request, const Reply& reply) { api->complete(request, reply); });
+  const Handler complete = on_pool(&OpenAiApi::complete);
   const Handler chat = on_pool(&OpenAiApi::chat);
   const Handler list = [api](const HttpRequest&, const Reply& reply) { api->list_models(reply); };
   const Handler describe = [api](const HttpRequest& request, const Reply& reply) { api->describe_model(request.parameters.at("model_name"), reply); };

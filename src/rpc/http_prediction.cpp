@@ -68,13 +68,13 @@ Result<AnswerForm> take_answer_form(std::string& body) {
   const size_t first = body.find_first_not_of(" \t\r\n");
   const bool may_say = body.find("\"stream\"") != std::string::npos || body.find("\"max_new_tokens\"") != std::string::npos;
   if (first == std::string::npos || body[first] != '{' || !may_say) return AnswerForm();
-  auto json = text::parse_json(body, "the request", Code::kInvalidArgument);
+  auto json = text::parse_ordered_json(body, "the request", Code::kInvalidArgument, text::kRequestDepth);  // schemas in it keep their order
   if (!json) return json.error();
   AnswerForm form;
   form.as_json = form.streams = json->contains("max_new_tokens");
   const auto found = json->find("stream");
   if (found == json->end()) return form;
-  if (!found->is_boolean()) return error(Code::kInvalidArgument, "stream: expected true or false, found {}", text::shown(*found));
+  if (!found->is_boolean()) return error(Code::kInvalidArgument, "stream: expected true or false, found {}", text::shown(nlohmann::json(*found)));
   form.streams = *found;
   json->erase(found);
   body = json->dump();

@@ -22,14 +22,16 @@ class LoadStream final : public grpc::ClientReadReactor<v1::GenerateResponse> {
   LoadStream(v1::GenerateRequest request, std::function<void(LoadStream&, LoadResult)> ended) : request_(std::move(request)), ended_(std::move(ended)) {}
 
   void start(v1::Generate::Stub& stub, const std::string& key, Deadline deadline) {
-    if (!key.empty()) context_.AddMetadata("authorization", "Bearer " + key);
-    context_.set_deadline(std::chrono::system_clock::now() + deadline.remaining());
+    if (!key.empty()) context_->AddMetadata("authorization", "Bearer " + key);
+    context_->set_deadline(std::chrono::system_clock::now() + deadline.remaining());
     result_.sent = Clock::now();
-    stub.async()->Generate(&context_, &request_, this);
+    stub.async()->Generate(&*context_, &request_, this);
     StartRead(&message_);
     StartCall();
   }
-  void cancel() { context_.TryCancel(); }
+  void cancel() { context_->TryCancel(); }
+  // After the end. The context holds the channel, whose last owner must be none of gRPC's threads.
+  void leave_channel() { context_.reset(); }
 
   void OnReadDone(bool ok) override {
     if (!ok) return;
@@ -54,7 +56,7 @@ class LoadStream final : public grpc::ClientReadReactor<v1::GenerateResponse> {
  private:
   const v1::GenerateRequest request_;
   const std::function<void(LoadStream&, LoadResult)> ended_;
-  grpc::ClientContext context_;
+  std::optional<grpc::ClientContext> context_{std::in_place};
   v1::GenerateResponse message_;
   LoadResult result_;
   bool finished_ = false;
@@ -84,6 +86,7 @@ class LoadClient::Impl {
     auto* stream = new LoadStream(request_of(prompt), [this, done = std::move(done)](LoadStream& ended, LoadResult result) {
       done(std::move(result));
       MutexLock lock(mutex_);
+      ended.leave_channel();  // here, as once it is out of the set this client and its channels may go
       running_.erase(&ended);
       changed_.notify_all();
     });

@@ -10,6 +10,7 @@
 #include <string>
 #include <utility>
 
+#include "rpc/call_pool.h"
 #include "rpc/status_map.h"
 #include "rpc/worker_stream_reactor.h"
 #include "worker.grpc.pb.h"
@@ -18,6 +19,8 @@ namespace penstock::rpc {
 namespace {
 
 namespace pb = penstock::worker::v1;
+
+constexpr size_t kMaxIntake = size_t{1} << 16;  // requests that no backend has taken yet; the front door sends far fewer
 
 void drain(const Backend& backend) {
   if (backend.engine) backend.engine->drain();
@@ -92,6 +95,7 @@ class WorkerService::Impl final : public pb::Worker::CallbackService {
     }
     for (const auto& stream : streams) stream->finish(grpc::Status(grpc::StatusCode::UNAVAILABLE, "the worker is stopping"));
     if (server_) server_->Shutdown(std::chrono::system_clock::now() + std::min<Clock::duration>(deadline.remaining(), std::chrono::hours(24)));
+    intake_.finish();
   }
 
   grpc::ServerUnaryReactor* WaitReady(grpc::CallbackServerContext*, const pb::WaitReadyRequest*, pb::WorkerInfo* info) override {
@@ -131,13 +135,13 @@ class WorkerService::Impl final : public pb::Worker::CallbackService {
   // A front door's stream.
   class WorkReactor final : public WorkerStream::Reactor {
    public:
-    explicit WorkReactor(Impl& impl) : impl_(impl), stream_(std::make_shared<WorkerStream>(*this)) {
+    explicit WorkReactor(Impl& impl) : impl_(impl), stream_(std::make_shared<WorkerStream>(*this, impl.intake_)) {
       impl_.add(stream_);
       StartRead(&commands_);
     }
     void OnReadDone(bool ok) override {
       if (!ok) return stream_->abort(grpc::Status::CANCELLED);
-      for (const pb::Command& command : commands_.commands()) impl_.carry_out(command, *stream_);
+      for (pb::Command& command : *commands_.mutable_commands()) impl_.carry_out(std::move(command), *stream_);
       StartRead(&commands_);
     }
     void OnWriteDone(bool ok) override { stream_->written(ok); }
@@ -195,7 +199,7 @@ class WorkerService::Impl final : public pb::Worker::CallbackService {
     streams_.erase(stream);
   }
 
-  void carry_out(const pb::Command& command, WorkerStream& stream) EXCLUDES(mutex_) {
+  void carry_out(pb::Command command, WorkerStream& stream) EXCLUDES(mutex_) {
     if (command.what_case() == pb::Command::kCancel) return stream.cancel(command.id());
     Backend backend;
     {
@@ -205,40 +209,54 @@ class WorkerService::Impl final : public pb::Worker::CallbackService {
         ++running_;
       }
     }
-    if (backend.loaded()) return stream.submit(command, backend, RunningRequest([this] { end_request(); }));
+    if (backend.loaded()) return stream.submit(std::move(command), backend, RunningRequest([this] { end_request(); }));
     stream.refuse(command.id(), Error(Code::kUnavailable, "the worker takes no requests: its model is still loading, or it is stopping"));
   }
   void end_request() EXCLUDES(mutex_) {
-    std::set<DrainReactor*> drained;
     {
       MutexLock lock(mutex_);
-      if (--running_ == 0) drained.swap(waiting_for_drain_);
+      --running_;
     }
-    for (DrainReactor* reactor : drained) reactor->Finish(grpc::Status::OK);
+    tell_drained();
   }
 
   void start_draining(DrainReactor& reactor) EXCLUDES(mutex_) {
     Backend backend;
-    bool idle = false;
     {
       MutexLock lock(mutex_);
       draining_ = true;
       backend = backend_;
-      idle = running_ == 0;
-      if (!idle) waiting_for_drain_.insert(&reactor);
+      waiting_for_drain_.insert(&reactor);
     }
-    drain(backend);
-    if (idle) reactor.Finish(grpc::Status::OK);
+    const auto tell = [this, backend]() EXCLUDES(mutex_) {
+      drain(backend);
+      {
+        MutexLock lock(mutex_);
+        backend_drains_ = true;
+      }
+      tell_drained();
+    };
+    intake_.run(tell, [](const Error&) {});  // behind the requests that wait there
+  }
+  void tell_drained() EXCLUDES(mutex_) {
+    std::set<DrainReactor*> drained;
+    {
+      MutexLock lock(mutex_);
+      if (running_ == 0 && backend_drains_) drained.swap(waiting_for_drain_);
+    }
+    for (DrainReactor* reactor : drained) reactor->Finish(grpc::Status::OK);
   }
   bool stop_draining(DrainReactor& reactor) EXCLUDES(mutex_) {
     MutexLock lock(mutex_);
     return waiting_for_drain_.erase(&reactor) > 0;
   }
 
+  CallPool intake_{"requests", 1, kMaxIntake};
   Mutex mutex_;
   Backend backend_ GUARDED_BY(mutex_);
   std::optional<Error> failure_ GUARDED_BY(mutex_);
   bool draining_ GUARDED_BY(mutex_) = false;
+  bool backend_drains_ GUARDED_BY(mutex_) = false;  // it was told to
   int running_ GUARDED_BY(mutex_) = 0;
   std::set<ReadyReactor*> waiting_for_ready_ GUARDED_BY(mutex_);
   std::set<DrainReactor*> waiting_for_drain_ GUARDED_BY(mutex_);

@@ -13,8 +13,9 @@ namespace penstock::rpc {
 // Serves WaitReady, Drain, and Work, whose requests go either to an engine or to a handler. Listens at once; engine or handler
 // come later, when the model is loaded.
 //
-// Threads:  every method from any thread; gRPC's own threads call engine and handler.
-// Lifetime: engine and handler must outlive the service. The destructor is shutdown() with no time left.
+// Threads:  every method from any thread. A thread of the service gives requests to engine or handler, in their
+//           order; gRPC's own threads cancel them.
+// Lifetime: engine and handler must outlive shutdown(). The destructor is shutdown() with no time left.
 // Errors:   one that throws is answered as INTERNAL; nothing leaves a gRPC callback as an exception.
 class WorkerService {
  public:

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <future>
 #include <thread>
 #include <vector>
 
@@ -25,6 +26,10 @@ class ScriptedEngine final : public engine::Engine {
   Result<engine::RequestId> submit(const text::GenerationRequest& request, std::shared_ptr<engine::EventSink> sink) override {
     if (request.prompt == "refuse") return Error(Code::kInvalidArgument, "prompt: refused");
     if (request.prompt == "throw") throw std::runtime_error("tensor trouble");
+    if (request.prompt == "slow") {
+      slow_begun.set_value();
+      go_on.get_future().wait();
+    }
     MutexLock lock(mutex_);
     requests_.push_back(request);
     sinks_.push_back(std::move(sink));
@@ -60,6 +65,7 @@ class ScriptedEngine final : public engine::Engine {
     return requests_.at(i);
   }
   std::atomic<bool> draining{false};
+  std::promise<void> slow_begun, go_on;  // for a request that is slow to take
 
  private:
   Mutex mutex_;
@@ -224,6 +230,27 @@ TEST_F(WorkerServiceTest, CancellingTheCallCancelsInTheEngine) {
   EXPECT_TRUE(engine.wait_cancelled(1));
   EXPECT_FALSE(sink->push(piece("b"))) << "the engine is told to drop it";
   EXPECT_THAT(receiver->wait_done(), HasSubstr("[cancelled"));
+}
+
+TEST_F(WorkerServiceTest, WhileARequestIsTakenOthersAreCancelledAndItsOwnCancelIsKept) {
+  service->set_engine(engine);
+  const auto running = generate("x");
+  const auto sink = engine.sink(0);
+  const auto slow = client->start(words("slow"), std::make_shared<Receiver>());
+  engine.slow_begun.get_future().wait();
+  const auto behind = client->start(words("behind"), std::make_shared<Receiver>());
+  behind->cancel();
+  slow->cancel();
+  running->cancel();
+  EXPECT_TRUE(engine.wait_cancelled(1)) << "and then the two before it were read, too";
+  EXPECT_FALSE(sink->push(piece("b")));
+  auto last_one = std::make_shared<Receiver>();
+  const auto later = client->start(words("later"), last_one);
+  engine.go_on.set_value();
+  EXPECT_TRUE(engine.wait_cancelled(2)) << "the slow one, as soon as the engine has it";
+  EXPECT_TRUE(engine.sink(2)->push(last("c", engine::FinishReason::kLength)));
+  EXPECT_THAT(last_one->wait_done(), HasSubstr("c<length"));
+  EXPECT_EQ(engine.request(2).prompt, "later") << "one that was cancelled before its turn never comes to the engine";
 }
 
 TEST_F(WorkerServiceTest, RefusedThrownAndFailedRequestsEndWithTheirErrors) {

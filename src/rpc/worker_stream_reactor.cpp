@@ -61,12 +61,24 @@ size_t bytes_of(const pb::Event& event) {
 
 }  // namespace
 
-void WorkerStream::submit(const pb::Command& command, const Backend& backend, RunningRequest running) {
+void WorkerStream::submit(pb::Command command, const Backend& backend, RunningRequest running) {
+  const uint64_t id = command.id();
   {
     MutexLock lock(mutex_);
     if (outcome_) return;
-    running_.emplace(command.id(), Entry{std::move(running), nullptr});
+    running_.emplace(id, Entry{std::move(running), nullptr});
     engine_ = backend.engine;
+  }
+  const size_t bytes = command.ByteSizeLong();
+  auto kept = std::make_shared<const pb::Command>(std::move(command));
+  intake_.run([self = shared_from_this(), kept, backend] { self->take(*kept, backend); },
+              [self = shared_from_this(), id](const Error& why) { self->refuse(id, why); }, bytes);
+}
+
+void WorkerStream::take(const pb::Command& command, const Backend& backend) {
+  {
+    MutexLock lock(mutex_);
+    if (!running_.contains(command.id())) return;  // cancelled while it waited
   }
   if (command.has_generate() && backend.engine) hand_over(command.id(), *backend.engine, command);
   else if (command.has_predict() && backend.handler) hand_over(command.id(), *backend.handler, command);

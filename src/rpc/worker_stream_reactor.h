@@ -15,6 +15,7 @@
 
 #include "engine/engine.h"
 #include "handler/handler.h"
+#include "rpc/call_pool.h"
 #include "worker.grpc.pb.h"
 
 namespace penstock::rpc {
@@ -47,10 +48,11 @@ class RunningRequest {
 class WorkerStream final : public std::enable_shared_from_this<WorkerStream> {
  public:
   using Reactor = grpc::ServerBidiReactor<worker::v1::Commands, worker::v1::Events>;
-  explicit WorkerStream(Reactor& reactor) : reactor_(reactor) {}
+  // `intake`: where backends take requests, which may be long work: prompts become tokens, schemas grammars. One thread, so that they keep their order.
+  WorkerStream(Reactor& reactor, CallPool& intake) : reactor_(reactor), intake_(intake) {}
 
-  // Hands a request to the backend. What it refuses or throws becomes the request's end.
-  void submit(const worker::v1::Command& command, const Backend& backend, RunningRequest running) EXCLUDES(mutex_);
+  // Has the backend take a request, unless it is cancelled first. What the backend refuses or throws becomes the request's end.
+  void submit(worker::v1::Command command, const Backend& backend, RunningRequest running) EXCLUDES(mutex_);
   void refuse(uint64_t id, const Error& why) EXCLUDES(mutex_);
   void cancel(uint64_t id) EXCLUDES(mutex_);
 
@@ -71,11 +73,13 @@ class WorkerStream final : public std::enable_shared_from_this<WorkerStream> {
 
   [[nodiscard]] Next advance() REQUIRES(mutex_);
   void act(Next next);
+  void take(const worker::v1::Command& command, const Backend& backend) EXCLUDES(mutex_);
   void taken(uint64_t id, std::function<void()> cancel) EXCLUDES(mutex_);
   template <typename Source>
   void hand_over(uint64_t id, Source& backend, const worker::v1::Command& command) EXCLUDES(mutex_);
 
   Reactor& reactor_;  // touched only when advance() says so, and then the call has not ended
+  CallPool& intake_;
   worker::v1::Events sending_;                                         // changed only while no write is in flight
   std::vector<RunningRequest> sending_ends_;                           // of the requests whose last event is in it
   Mutex mutex_;

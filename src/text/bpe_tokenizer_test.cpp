@@ -174,6 +174,15 @@ TEST(BpeTokenizer, Normalizes) {
   EXPECT_EQ(normalized({{"type", "NFD"}}, "x\xC3\xA9"), "xe\xCC\x81");
   EXPECT_EQ(normalized({{"type", "NFKC"}}, "\xEF\xAC\x81 x\xC2\xB2"), "fi x2");
   EXPECT_EQ(normalized({{"type", "NFKD"}}, "\xEF\xAC\x81\xC3\xA9"), "fie\xCC\x81");
+  EXPECT_EQ(normalized({{"type", "NFC"}}, "\xED\x95\x9C \xE1\x84\x92\xE1\x85\xA1\xE1\x86\xAB"), "\xED\x95\x9C \xED\x95\x9C") << "Hangul";
+  EXPECT_EQ(normalized({{"type", "NFD"}}, "a\xCC\x81\xCC\x96"), "a\xCC\x96\xCC\x81") << "marks by their classes, 220 before 230";
+  EXPECT_EQ(normalized({{"type", "NFC"}}, "a\xCC\x96\xCC\x81"), "\xC3\xA1\xCC\x96");
+  std::string above, below;  // in the square of its length this would take minutes
+  for (int i = 0; i < 100'000; ++i) {
+    above += "\xCC\x81";
+    below += "\xCC\x96";
+  }
+  EXPECT_EQ(normalized({{"type", "NFD"}}, "a" + above + below), "a" + below + above);
   EXPECT_EQ(normalized({{"type", "Lowercase"}}, "A\xC3\x89\xC4\xB0"), "a\xC3\xA9i\xCC\x87");
   EXPECT_EQ(normalized({{"type", "StripAccents"}}, "e\xCC\x81x"), "ex");
   EXPECT_EQ(normalized({{"type", "Strip"}, {"strip_left", true}, {"strip_right", false}}, " \xC2\xA0x "), "x ");

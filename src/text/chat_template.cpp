@@ -29,14 +29,14 @@ std::string date_text(const std::string& format) {
   return {text.data(), std::strftime(text.data(), text.size(), format.c_str(), &local)};
 }
 
-// JSON with its keys in order, checked before by parse_json within its limits. Throws Error kInvalidArgument.
+// JSON with its keys in order. Throws Error kInvalidArgument.
 TemplateValue parse_ordered(std::string_view text, const char* what, bool list) {
   if (text.size() > kMessagesLimit) throw error(Code::kInvalidArgument, "{}: expected at most {} bytes, found {}", what, kMessagesLimit, text.size());
-  const Result<nlohmann::json> checked = parse_json(text, what, Code::kInvalidArgument, {.depth = 32});
-  if (list ? !checked.value().is_array() : !checked.value().is_object()) {
-    throw error(Code::kInvalidArgument, "{}: expected {}, found {}", what, list ? "a list" : "an object", shown(checked.value()));
+  const Result<OrderedJson> json = parse_ordered_json(text, what, Code::kInvalidArgument, 32);
+  if (list ? !json.value().is_array() : !json.value().is_object()) {
+    throw error(Code::kInvalidArgument, "{}: expected {}, found {}", what, list ? "a list" : "an object", json.value().type_name());
   }
-  return TemplateValue::from_json(OrderedJson::parse(text));
+  return TemplateValue::from_json(json.value());
 }
 
 TemplateValue value_of(const std::vector<ChatMessage>& messages) {
@@ -57,7 +57,11 @@ RenderedChat render_value(const std::vector<TemplateStatement>& statements, cons
   variables["documents"] = TemplateValue::none();
   if (!options.variables.empty()) {
     const TemplateValue further = parse_ordered(options.variables, "the template's variables", /*list=*/false);
-    for (const auto& [name, value] : further.as_dict()) variables[name] = value;
+    for (const auto& [name, value] : further.as_dict()) {
+      const bool is_free = !variables.contains(name) || name == "documents" || (name == "tools" && options.tools.empty());
+      if (!is_free) throw error(Code::kInvalidArgument, "the template's variables: '{}' is set by the conversation or the model; expected another name", name);
+      variables[name] = value;
+    }
   }
   TemplateEvaluator evaluator(std::move(variables), {}, date_text);
   evaluator.run(statements);

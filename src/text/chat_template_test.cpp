@@ -166,6 +166,8 @@ TEST(ChatTemplate, ChecksMessagesAndOptions) {
   EXPECT_THAT(render("x", "[").error().message(), HasSubstr("messages: expected JSON"));
   EXPECT_THAT(render("x", kMessages, {.tools = "{}"}).error().message(), HasSubstr("tools: expected a list"));
   EXPECT_THAT(render("x", kMessages, {.variables = "[]"}).error().message(), HasSubstr("variables: expected an object"));
+  EXPECT_THAT(render("x", kMessages, {.variables = R"({"messages": []})"}).error().message(), HasSubstr("'messages' is set by the conversation"));
+  EXPECT_EQ(render("{{ documents[0] }}", kMessages, {.variables = R"({"documents": ["d"]})"}).value().text, "d");
   EXPECT_EQ(render("{{ tools[0] | tojson }}{{ x }}", kMessages, {.tools = R"([{"b": 1, "a": 2}])", .variables = R"({"x": 5})"}).value().text,
             R"({"b": 1, "a": 2}5)");
 }

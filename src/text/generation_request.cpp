@@ -111,7 +111,7 @@ std::optional<Error> read_field(const std::string& key, const Json& value, Gener
 bool is_constraint(std::string_view key) { return std::find(std::begin(kConstraintFields), std::end(kConstraintFields), key) != std::end(kConstraintFields); }
 
 Result<GenerationRequest> parse_object(std::string_view data) {
-  Result<Json> json = parse_json(data, "field 'data'", Code::kInvalidArgument, {.depth = 64});
+  Result<Json> json = parse_json(data, "field 'data'", Code::kInvalidArgument, {.depth = kRequestDepth, .ordered = true});
   if (!json) return json.error();
   GenerationRequest request;
   bool constrains = false;

@@ -44,6 +44,10 @@ void GrammarBuilder::skip(State from, State to) { add(from, {Grammar::EdgeKind::
 
 void GrammarBuilder::call(State from, Rule rule, State to) { add(from, {Grammar::EdgeKind::kCall, 0, 0, rule, to}); }
 
+void GrammarBuilder::count_part() {
+  if (++num_parts_ > kMaxGrammarParts) throw error(Code::kInvalidArgument, "repetitions within each other make it too large; expected fewer or smaller ones");
+}
+
 GrammarBuilder::State GrammarBuilder::literal(State from, std::string_view text) {
   for (const char c : text) {
     const State to = state();

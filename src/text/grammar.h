@@ -12,6 +12,7 @@ namespace penstock::text {
 
 inline constexpr int kMaxGrammarStates = 100'000;
 inline constexpr int kMaxGrammarEdges = 400'000;
+inline constexpr int kMaxGrammarParts = 1'000'000;  // of all patterns, each part as often as it is repeated; parts need not take states
 inline constexpr int kMaxGrammarDepth = 128;  // rules within each other
 
 // A rule is an automaton with one start and one end. An edge goes on by one byte of a range, by nothing, or by a text of a rule.
@@ -74,6 +75,8 @@ class GrammarBuilder {
   void bytes(State from, uint8_t low, uint8_t high, State to);
   void skip(State from, State to);
   void call(State from, Rule rule, State to);
+  // To be called for each part of a pattern that is written.
+  void count_part();
 
   // Those that go on from `from` and answer where they end.
   [[nodiscard]] State literal(State from, std::string_view bytes);
@@ -94,7 +97,7 @@ class GrammarBuilder {
   [[nodiscard]] std::vector<int> depths_needed() const;
   [[nodiscard]] std::vector<State> renumbered() const;
 
-  int num_states_ = 0;
+  int num_states_ = 0, num_parts_ = 0;
   std::vector<Ends> rules_;
   std::vector<OwnedEdge> edges_;
 };

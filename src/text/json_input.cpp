@@ -1,6 +1,7 @@
 #include "text/json_input.h"
 
 #include <set>
+#include <vector>
 
 #include "base/utf8.h"
 
@@ -21,6 +22,24 @@ std::string reason_of(const nlohmann::json::exception& e) {
   return std::string(utf8_prefix(text, kReasonBytes));
 }
 
+// How many keys of the same objects are compared when members keep their order.
+class KeyComparisons {
+ public:
+  void object_started(int depth) {
+    keys_.resize(static_cast<size_t>(depth) + 2);
+    keys_.back() = 0;
+  }
+  // `depth`: that of the object's members.
+  void key(int depth) {
+    total_ += keys_.at(static_cast<size_t>(depth))++;
+    if (total_ > kMaxKeyComparisons) throw Refusal{"too many keys in one object; expected at most 10,000"};
+  }
+
+ private:
+  std::vector<uint64_t> keys_;  // of the objects that are open, by depth
+  uint64_t total_ = 0;
+};
+
 }  // namespace
 
 Result<nlohmann::json> parse_json(std::string_view text, const std::string& what, Code code, JsonLimits limits) {
@@ -29,10 +48,13 @@ Result<nlohmann::json> parse_json(std::string_view text, const std::string& what
   }
   using Event = nlohmann::json::parse_event_t;
   std::set<std::string> top_keys;
+  KeyComparisons comparisons;
   const auto watch = [&](int depth, Event event, nlohmann::json& parsed) {
     if ((event == Event::object_start || event == Event::array_start) && depth >= limits.depth) {
       throw Refusal{fmt::format("nested deeper than {}", limits.depth)};
     }
+    if (limits.ordered && event == Event::object_start) comparisons.object_started(depth);
+    if (limits.ordered && event == Event::key) comparisons.key(depth);
     if (event == Event::key && depth == 1 && !top_keys.insert(parsed.get<std::string>()).second) {
       throw Refusal{fmt::format("key {} is given twice", shown(parsed))};
     }
@@ -45,6 +67,11 @@ Result<nlohmann::json> parse_json(std::string_view text, const std::string& what
   } catch (const nlohmann::json::exception& e) {
     return error(code, "{}: expected JSON: {}", what, reason_of(e));
   }
+}
+
+Result<nlohmann::ordered_json> parse_ordered_json(std::string_view text, const std::string& what, Code code, int depth) {
+  if (const auto checked = parse_json(text, what, code, {.depth = depth, .ordered = true}); !checked) return checked.error();
+  return nlohmann::ordered_json::parse(text);
 }
 
 std::string shown(const nlohmann::json& value) {

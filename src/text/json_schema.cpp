@@ -7,6 +7,7 @@
 #include <string>
 
 #include "base/utf8.h"
+#include "text/disjoint_schemas.h"
 #include "text/json_grammar.h"
 #include "text/json_input.h"
 #include "text/regex_grammar.h"
@@ -106,16 +107,17 @@ class SchemaCompiler {
     for (size_t i = 0; i < branches.size(); ++i) grammar_.call(from, rule_of(branches[i], fmt::format("{}/{}/{}", path, keyword, i)), to);
   }
 
-  void require_disjoint(const SchemaJson& branches, const std::string& path) const {
+  const SchemaJson& resolved(const SchemaJson& schema) const {
+    const SchemaJson* at = &schema;
+    for (int hops = 0; hops < 16 && at->is_object() && at->contains("$ref"); ++hops) at = &referred(at->at("$ref"), "oneOf");
+    return *at;
+  }
+
+  void require_disjoint(const SchemaJson& branches, const std::string& path) {
     if (branches.size() > 64) throw schema_error(path, "oneOf: expected at most 64 schemas, found {}; anyOf takes more", branches.size());
-    const auto resolved = [&](const SchemaJson& schema) -> const SchemaJson& {
-      const SchemaJson* at = &schema;
-      for (int hops = 0; hops < 16 && at->is_object() && at->contains("$ref"); ++hops) at = &referred(at->at("$ref"), path);
-      return *at;
-    };
     for (size_t i = 0; i < branches.size(); ++i) {
       for (size_t k = 0; k < i; ++k) {
-        if (certainly_disjoint(branches[k], branches[i], resolved)) continue;
+        if (disjoint_.certain(branches[k], branches[i])) continue;
         throw schema_error(path, "oneOf: a value might fit both schema {} and schema {}; expected ones that differ in type or in a required constant, or anyOf", k, i);
       }
     }
@@ -260,6 +262,7 @@ class SchemaCompiler {
   const SchemaJson& root_;
   GrammarBuilder grammar_;
   JsonGrammar json_;
+  DisjointSchemas disjoint_{[this](const SchemaJson& schema) -> const SchemaJson& { return resolved(schema); }};
   std::map<const SchemaJson*, Rule> rules_;
   std::deque<Open> open_;
 };
@@ -268,11 +271,10 @@ class SchemaCompiler {
 
 Result<Grammar> schema_grammar(std::string_view schema) {
   if (schema.size() > kMaxSchemaBytes) return error(Code::kInvalidArgument, "expected at most {} bytes, found {}", kMaxSchemaBytes, schema.size());
-  // Once for what parse_json() refuses, once for the order of keys.
-  if (const auto checked = parse_json(schema, "the schema", Code::kInvalidArgument, {.depth = kMaxNesting}); !checked) return checked.error();
-  const SchemaJson root = SchemaJson::parse(schema);
+  const Result<SchemaJson> root = parse_ordered_json(schema, "the schema", Code::kInvalidArgument, kMaxNesting);
+  if (!root) return root.error();
   try {
-    return SchemaCompiler(root).compile();
+    return SchemaCompiler(root.value()).compile();
   } catch (const Error& e) {
     return e;
   }

@@ -200,6 +200,31 @@ TEST(JsonSchema, WhatIsNotSupportedIsNamedWithItsPlace) {
   for (const auto& [schema, message] : rows) EXPECT_THAT(refusal_of(kSchema, schema), HasSubstr(message)) << schema;
 }
 
+// `count` branches that require the same 18 members, of values that `first` and `second` allow by turns.
+std::string one_of_with_shared_members(int count, const std::string& first, const std::string& second) {
+  std::string branches;
+  for (int i = 0; i < count; ++i) {
+    std::string members, required;
+    for (int k = 0; k < 18; ++k) {
+      members += fmt::format(R"("m{}": {{"$ref": "#/$defs/{}"}}, )", k, i % 2 == 0 ? "x" : "y");
+      required += fmt::format("\"m{}\", ", k);
+    }
+    branches += fmt::format(R"({}{{"type": "object", "properties": {{{}"kind": {{"const": {}}}}}, "required": [{}"kind"]}})", i == 0 ? "" : ",", members, i, required);
+  }
+  return fmt::format(R"({{"oneOf": [{}], "$defs": {{"x": {{"enum": [{}]}}, "y": {{"enum": [{}]}}}}}})", branches, first, second);
+}
+
+TEST(JsonSchema, ManyAlternativesWithManySharedValuesAreComparedWithinBounds) {
+  std::string ones = "1", odd, even;
+  for (int i = 0; i < 5'000; ++i) ones += ",1";
+  EXPECT_TRUE(constraint_grammar({kSchema, one_of_with_shared_members(40, ones, ones)})) << "each value counts once";
+  for (int i = 1; i < 2'000; i += 2) {
+    odd += fmt::format("{},", i);
+    even += fmt::format("{},", i + 1);
+  }
+  EXPECT_THAT(refusal_of(kSchema, one_of_with_shared_members(46, odd + "9999", even + "9999")), HasSubstr("oneOf: too many members and values to compare"));
+}
+
 TEST(JsonSchema, WhatExplodesIsRefused) {
   const std::vector<std::string> schemas = {
       R"({"type": "string", "maxLength": 1000000000})",
@@ -208,6 +233,9 @@ TEST(JsonSchema, WhatExplodesIsRefused) {
       R"({"type": "array", "prefixItems": [{"type": "string", "minLength": 60000}, {"type": "string", "minLength": 60001}]})",
   };
   for (const auto& schema : schemas) EXPECT_THAT(refusal_of(kSchema, schema), HasSubstr("expected fewer or smaller repetitions")) << schema;
+  std::string patterns = R"({"anyOf": [{"const": 1})";  // each almost within the limit, and without states
+  for (int i = 0; i < 20; ++i) patterns += R"(, {"type": "string", "pattern": "^((){999}){99}$"})";
+  EXPECT_THAT(refusal_of(kSchema, patterns + "]}"), HasSubstr("repetitions within each other make it too large"));
   std::string deep(200, '[');
   EXPECT_THAT(refusal_of(kSchema, deep), HasSubstr("nested deeper than 64"));
   EXPECT_THAT(refusal_of(kSchema, std::string(100'000, ' ')), HasSubstr("expected at most 65536 bytes"));

@@ -3,7 +3,7 @@
 #include <utf8proc.h>
 
 #include <algorithm>
-#include <cstdlib>
+#include <vector>
 
 #include "text/characters.h"
 
@@ -12,13 +12,46 @@ namespace {
 
 bool is_ascii(char byte) { return static_cast<unsigned char>(byte) < 0x80; }
 
+// The characters of `part`, each decomposed.
+std::vector<utf8proc_int32_t> decomposed(std::string_view part, utf8proc_option_t options) {
+  std::vector<utf8proc_int32_t> result(part.size());  // most take no more characters than bytes
+  size_t size = 0;
+  for (size_t at = 0; at < part.size();) {
+    const auto c = static_cast<utf8proc_int32_t>(next_character(part, at));
+    int boundary = 0;
+    while (true) {
+      const auto room = static_cast<utf8proc_ssize_t>(result.size() - size);
+      const utf8proc_ssize_t count = utf8proc_decompose_char(c, result.data() + size, room, options, &boundary);
+      if (count < 0) throw error(Code::kInternal, "normalizing the character U+{:04X}: {}", static_cast<uint32_t>(c), utf8proc_errmsg(count));
+      if (count <= room) {
+        size += static_cast<size_t>(count);
+        break;
+      }
+      result.resize(2 * result.size() + static_cast<size_t>(count));
+    }
+  }
+  result.resize(size);
+  return result;
+}
+
+// Each run of marks by their combining classes (Unicode 3.11, D108). utf8proc's own sort takes time in the square of a run's length.
+void order_marks(std::vector<utf8proc_int32_t>& characters) {
+  const auto combining = [](utf8proc_int32_t c) { return utf8proc_get_property(c)->combining_class; };
+  for (auto at = characters.begin(); at != characters.end();) {
+    const auto begin = std::find_if(at, characters.end(), [&](utf8proc_int32_t c) { return combining(c) != 0; });
+    at = std::find_if(begin, characters.end(), [&](utf8proc_int32_t c) { return combining(c) == 0; });
+    std::stable_sort(begin, at, [&](utf8proc_int32_t a, utf8proc_int32_t b) { return combining(a) < combining(b); });
+  }
+}
+
 void append_normal(std::string_view part, utf8proc_option_t options, std::string& out) {
-  utf8proc_uint8_t* normal = nullptr;
-  const auto* bytes = reinterpret_cast<const utf8proc_uint8_t*>(part.data());
-  const utf8proc_ssize_t size = utf8proc_map(bytes, static_cast<utf8proc_ssize_t>(part.size()), &normal, options);
-  if (size < 0) throw error(Code::kResourceExhausted, "normalizing {} bytes of text: {}", part.size(), utf8proc_errmsg(size));
-  out.append(reinterpret_cast<const char*>(normal), static_cast<size_t>(size));
-  std::free(normal);  // NOLINT: utf8proc allocates with malloc
+  std::vector<utf8proc_int32_t> characters = decomposed(part, options);
+  order_marks(characters);
+  const auto count = static_cast<utf8proc_ssize_t>(characters.size());
+  characters.push_back(0);  // room for the zero that ends the bytes, which take the place of the characters
+  const utf8proc_ssize_t size = utf8proc_reencode(characters.data(), count, options);
+  if (size < 0) throw error(Code::kInternal, "normalizing {} bytes of text: {}", part.size(), utf8proc_errmsg(size));
+  out.append(reinterpret_cast<const char*>(characters.data()), static_cast<size_t>(size));
 }
 
 utf8proc_option_t options_of(UnicodeForm form) {

@@ -17,7 +17,6 @@ constexpr size_t kPromptLimit = 1 << 20;  // bytes, or ids
 constexpr size_t kMaxChoices = 128;
 constexpr size_t kMaxStops = 4;
 constexpr size_t kMaxStopBytes = 256;
-constexpr int kMaxBodyDepth = 64;  // schemas are deep
 
 bool is_integer(const Json& value, int64_t min, int64_t max) {
   if (!value.is_number_integer()) return false;
@@ -279,7 +278,7 @@ void read_neutral(const NeutralField& field, const Json& value) {
 }  // namespace
 
 Json parse_openai_body(std::string_view body) {
-  auto json = parse_json(body, "the request", Code::kInvalidArgument, {.depth = kMaxBodyDepth});
+  auto json = parse_json(body, "the request", Code::kInvalidArgument, {.depth = kRequestDepth, .ordered = true});
   if (!json) throw OpenAiRefusal{json.error().message(), "", "invalid_json"};
   if (!json->is_object()) throw OpenAiRefusal{fmt::format("the request: expected a JSON object, found {}", shown(*json)), "", "invalid_json"};
   return std::move(*json);

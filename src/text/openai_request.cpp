@@ -115,7 +115,7 @@ OpenAiBody parse_chat_request(std::string_view body) {
 }
 
 std::string model_named_in(std::string_view body) {
-  const auto json = parse_json(body, "the request", Code::kInvalidArgument, {.depth = 64});
+  const auto json = parse_json(body, "the request", Code::kInvalidArgument, {.depth = kRequestDepth});
   if (!json || !json.value().is_object()) return "";
   const auto model = json.value().find("model");
   return model != json.value().end() && model->is_string() ? model->get<std::string>() : "";

@@ -10,8 +10,6 @@ namespace {
 using State = GrammarBuilder::State;
 using Kind = RegexNode::Kind;
 
-constexpr int kMaxWork = 1'000'000;  // parts written, each as often as it is repeated
-
 class RegexWriter {
  public:
   RegexWriter(GrammarBuilder& grammar, RegexMatch match, Spelling spelling) : grammar_(grammar), match_(match), spelling_(spelling) {}
@@ -56,7 +54,7 @@ class RegexWriter {
   }
 
   State add(State from, const RegexNode& node) {
-    if (++work_ > kMaxWork) throw error(Code::kInvalidArgument, "repetitions within each other make it too large; expected fewer or smaller ones");
+    grammar_.count_part();
     switch (node.kind) {
       case Kind::kCharacter: {
         const State to = grammar_.state();
@@ -100,7 +98,6 @@ class RegexWriter {
   GrammarBuilder& grammar_;
   const RegexMatch match_;
   const Spelling spelling_;
-  int work_ = 0;
 };
 
 }  // namespace

@@ -114,32 +114,6 @@ std::optional<int64_t> tighter(std::optional<int64_t> a, std::optional<int64_t> 
   return choose(*a, *b);
 }
 
-// The values of a const or an enum, to be compared whatever the order of their members; nullopt: neither.
-std::optional<std::vector<nlohmann::json>> values_of(const SchemaJson& schema) {
-  if (!schema.is_object()) return std::nullopt;
-  if (const auto found = schema.find("const"); found != schema.end()) return std::vector{nlohmann::json::parse(found->dump())};
-  const auto found = schema.find("enum");
-  if (found == schema.end() || !found->is_array()) return std::nullopt;
-  std::vector<nlohmann::json> values;
-  for (const SchemaJson& value : *found) values.push_back(nlohmann::json::parse(value.dump()));
-  return values;
-}
-
-bool share_a_value(const std::vector<nlohmann::json>& a, const std::vector<nlohmann::json>& b) {
-  return std::any_of(a.begin(), a.end(), [&](const nlohmann::json& value) { return std::find(b.begin(), b.end(), value) != b.end(); });
-}
-
-bool requires_member(const SchemaJson& schema, const std::string& name) {
-  const auto found = schema.find("required");
-  return found != schema.end() && found->is_array() && std::find(found->begin(), found->end(), name) != found->end();
-}
-
-// A type that an integer has, too, counts as one.
-int overlapping_types(const SchemaJson& schema) {
-  const int types = types_of(schema, "#");
-  return types & kNumberType ? types | kIntegerType : types;
-}
-
 }  // namespace
 
 Error unsupported_keyword(const std::string& path, std::string_view keyword, std::string_view hint) {
@@ -213,32 +187,6 @@ std::string_view format_pattern(const SchemaJson& schema, const std::string& pat
     names += fmt::format("{}{}", names.empty() ? "" : ", ", known.name);
   }
   throw schema_error(path, "format: {} is not supported; expected one of {}", utf8_prefix(format.dump(), 64), names);
-}
-
-bool certainly_disjoint(const SchemaJson& first, const SchemaJson& second, const std::function<const SchemaJson&(const SchemaJson&)>& resolved) {
-  const SchemaJson &a = resolved(first), &b = resolved(second);
-  if (a == false || b == false) return true;
-  if (!a.is_object() || !b.is_object()) return false;
-  const auto values_a = values_of(a), values_b = values_of(b);
-  if (values_a && values_b && !share_a_value(*values_a, *values_b)) return true;
-  const auto types_in = [](const SchemaJson& schema, const std::optional<std::vector<nlohmann::json>>& values) {
-    if (!values) return schema.contains("type") ? overlapping_types(schema) : static_cast<int>(kAllTypes | kIntegerType);
-    int types = 0;
-    for (const nlohmann::json& value : *values) types |= type_of(value);
-    return types;
-  };
-  const int types_a = types_in(a, values_a), types_b = types_in(b, values_b);
-  if ((types_a & types_b) == 0) return true;
-  if ((types_a & types_b) != kObjectType) return false;
-  const auto members_a = a.find("properties"), members_b = b.find("properties");
-  if (members_a == a.end() || members_b == b.end() || !members_a->is_object() || !members_b->is_object()) return false;
-  for (const auto& [name, member] : members_a->items()) {
-    const auto other = members_b->find(name);
-    if (other == members_b->end() || !requires_member(a, name) || !requires_member(b, name)) continue;
-    const auto one = values_of(resolved(member)), two = values_of(resolved(*other));
-    if (one && two && !share_a_value(*one, *two)) return true;
-  }
-  return false;
 }
 
 }  // namespace penstock::text

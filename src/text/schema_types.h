@@ -3,7 +3,6 @@
 #include <nlohmann/json.hpp>
 
 #include <cstdint>
-#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -50,8 +49,5 @@ struct IntegerBounds {
 
 // The regular expression of a format. Throws for one that is not supported.
 [[nodiscard]] std::string_view format_pattern(const SchemaJson& schema, const std::string& path);
-
-// No value fits both: they differ in type, or in values of an enum or const, or in those of a member that both require. `resolved` follows references.
-[[nodiscard]] bool certainly_disjoint(const SchemaJson& a, const SchemaJson& b, const std::function<const SchemaJson&(const SchemaJson&)>& resolved);
 
 }  // namespace penstock::text

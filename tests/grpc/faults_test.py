@@ -183,7 +183,7 @@ class ShutdownTest(unittest.TestCase):
 
         def refused():  # soon after health has said so
             try:
-                self.server.client.predict(request(prompt="x"))
+                self.server.client.predict(request(prompt="x", max_tokens=1))
             except grpc.RpcError as failure:
                 return failure
         self.assertEqual(wait_until(refused, 5, "new requests are refused").code(), Code.UNAVAILABLE)
