@@ -12,6 +12,7 @@
 #include "base/temp_dir.h"
 #include "engine/lone_steps.h"
 #include "engine/stage_runner.h"
+#include "kernels/float_product.h"
 #include "kernels/memory_bandwidth.h"
 #include "kernels/parallel.h"
 #include "kernels/quantized_product.h"
@@ -146,7 +147,7 @@ int64_t bytes_of_a_step(const engine::StageRunner& runner) {
 void print(const BenchRankOptions& options, const engine::StageRunner& runner, const Times& times, double bandwidth) {
   const double parameters = static_cast<double>(model::num_parameters(runner.config())), weights = static_cast<double>(runner.weight_bytes());
   fmt::print("{}: {:.3f} B parameters, {}, {} thread(s), {}\n", options.model, parameters * 1e-9, options.precision, at::get_num_threads(),
-             options.precision.starts_with("int") ? kernels::quantized_instruction_set() : "LibTorch and oneDNN");
+             options.precision.starts_with("int") ? kernels::quantized_instruction_set() : kernels::float_instruction_set());
   fmt::print("  weights              {:.3f} GB, {:.3f} bytes per weight\n", weights * 1e-9, weights / parameters);
   const double median = times.at(0.5);
   if (options.work == "prefill") {

@@ -40,7 +40,10 @@ static_assert(kPageTokens == kernels::kPageTokens);
 
 }  // namespace
 
-StageRunner::StageRunner(const StageOptions& options) : options_(options), config_(read_config(options.model)), constraints_(options.tokenizer ? &*options.tokenizer : nullptr) {
+StageRunner::StageRunner(const StageOptions& options)
+    : options_(options),
+      config_(read_config(options.model)),
+      team_(at::get_num_threads()) {
   const auto limit = static_cast<int>(config_.max_sequence());
   max_sequence_tokens_ = options.max_sequence_tokens == 0 ? limit : options.max_sequence_tokens;
   if (max_sequence_tokens_ > limit) {
@@ -57,7 +60,7 @@ StageRunner::StageRunner(const StageOptions& options) : options_(options), confi
   stage_ = std::make_unique<pipeline::Stage>(specs, boundaries, options.stage);
   load_weights();
   if (leads()) followers_.emplace(*options.tensor, options.max_sequences);
-  if (!quantized_.empty()) team_ = std::make_unique<kernels::ThreadTeam>(at::get_num_threads());
+  if (stage_->is_last() && (leads() || options.tensor == nullptr)) sampler_.emplace(options.max_sequences, options.tokenizer ? &*options.tokenizer : nullptr);
 }
 
 // The decoder blocks among the stage's layers: layer 0 is the embedding, the last one the head.
@@ -113,13 +116,12 @@ at::Tensor StageRunner::forward(const StepPlan& plan, const at::Tensor& input) {
   PENSTOCK_CHECK(cache_, "a step before make_cache()");
   if (followers_) followers_->send_step(plan, input);
   slots_->apply(plan);
-  std::optional<kernels::TeamScope> scope;
-  if (team_) scope.emplace(*team_);
+  const kernels::TeamScope scope(team_);
   std::vector<kernels::SequenceRows> rows;
   std::vector<int64_t> answered;
   int64_t end = 0;
   for (const SequenceStep& s : plan.sequences) {
-    rows.push_back({slots_->at(s.slot).pages, s.start, s.count});
+    rows.push_back({slots_->pages(s.slot), s.start, s.count});
     for (size_t i = 0; i < s.targets.size(); ++i) answered.push_back(end + s.first_target + static_cast<int64_t>(i));
     end += s.count;
     if (s.samples) answered.push_back(end - 1);
@@ -137,51 +139,9 @@ void StageRunner::tell(const StepPlan& plan) {
   if (followers_) followers_->send_plan(plan);
 }
 
-std::vector<SampledToken> StageRunner::sample(const StepPlan& plan, at::Tensor logits) {
-  struct Part {
-    const SequenceStep* step;
-    size_t first_row;
-  };
-  std::vector<Part> parts;
-  size_t rows = 0;
-  for (const SequenceStep& s : plan.sequences) {
-    if (s.answers()) parts.push_back({&s, rows});
-    rows += s.targets.size() + (s.samples ? 1 : 0);
-    SlotTable::Slot& slot = slots_->at(s.slot);
-    if (s.samples && slot.choice.constraint && !slot.constrained) slot.constrained = constraints_.begin(slot.choice.constraint, slot.completion);
-  }
-  const auto width = static_cast<size_t>(logits.size(-1));
-  float* first = logits.data_ptr<float>();
-  std::vector<SampledToken> tokens(parts.size());
-  std::optional<kernels::TeamScope> scope;
-  if (team_) scope.emplace(*team_);
-  kernels::parallel_for(0, static_cast<int64_t>(parts.size()), 1, [&](int64_t begin, int64_t end) {
-    for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) tokens[i] = answer(*parts[i].step, first + parts[i].first_row * width, width);
-  });
-  for (size_t i = 0; i < parts.size(); ++i) {
-    if (parts[i].step->samples) slots_->sampled(parts[i].step->slot, tokens[i].id);
-  }
-  return tokens;
-}
-
-// From rows of logits that stand one behind the other at `logits`.
-SampledToken StageRunner::answer(const SequenceStep& step, float* logits, size_t width) {
-  std::vector<std::vector<RankedToken>> prompt;
-  for (const int32_t target : step.targets) {
-    prompt.push_back(log_probabilities({logits, width}, target, step.alternatives));
-    logits += width;
-  }
-  SampledToken token;
-  if (step.samples) {
-    SlotTable::Slot& slot = slots_->at(step.slot);
-    const std::span<float> row{logits, width};
-    const int64_t position = step.start + step.count;
-    if (!slot.choice.constraint) token = next_token(row, slot.choice, slot.history, position);
-    else if (slot.constrained) token = next_constrained_token(row, slot.choice, slot.history, position, *slot.constrained);
-    else token = {kNoFittingToken};
-  }
-  token.prompt = std::move(prompt);
-  return token;
+std::vector<SampledToken> StageRunner::sample(const StepPlan& plan, const at::Tensor& logits) {
+  const kernels::TeamScope scope(team_);
+  return sampler_->sample(plan, logits);
 }
 
 }  // namespace penstock::engine

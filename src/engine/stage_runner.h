@@ -37,7 +37,7 @@ struct StageOptions {
   const model::TensorRanks* tensor = nullptr;
 };
 
-// Threads: owned by one thread. With quantized weights its loops run on a team of as many threads as LibTorch had when it was made.
+// Threads: owned by one thread. Its loops run on a team of as many threads as LibTorch had when it was made.
 class StageRunner {
  public:
   // Builds the stage's layers and reads their weights, and no others, from the mapped files; of shared layers this rank's part. Stages are cut by parameters.
@@ -78,7 +78,7 @@ class StageRunner {
   int max_sequence_tokens_ = 0;
   std::unique_ptr<pipeline::Stage> stage_;
   kernels::QuantizedWeights quantized_;
-  std::unique_ptr<kernels::ThreadTeam> team_;  // null where nothing is quantized
+  kernels::ThreadTeam team_;
   std::unique_ptr<model::KvCache> cache_;
   std::unique_ptr<SlotTable> slots_;
   std::optional<TensorLink> followers_;  // of a leader

@@ -1,9 +1,12 @@
 #include "kernels/linear.h"
 
 #include "base/error.h"
+#include "kernels/float_product.h"
 #include "kernels/matmul.h"
+#include "kernels/parallel.h"
 #include "kernels/quantized_linear.h"
 #include "kernels/weight_grad_queue.h"
+#include "tensor/cpu_features.h"
 
 namespace penstock::kernels {
 namespace {
@@ -32,6 +35,28 @@ Tensor forward_product(const Tensor& x, const Tensor& weight, Compute compute) {
   auto shape = x.sizes().vec();
   shape.back() = weight.size(0);
   return y.view(shape);
+}
+
+// So many rows are rounded to bfloat16 where the processor computes in it: their products take longer than reading the weights.
+constexpr int64_t kManyRows = 64;
+
+// Products of kernels/float_product.h, in which a row depends on itself alone; a weight of bfloat16 is multiplied with float32 activations. But many rows are
+// left to LibTorch where it multiplies rounded ones several times as fast.
+Tensor serving_product(const Tensor& x, const Tensor& weight) {
+  const bool is_bf16 = weight.scalar_type() == at::kBFloat16;
+  const Tensor rows = as_rows(x);
+  if (is_bf16 && rows.size(0) >= kManyRows && tensor::has_bf16()) {
+    const OpenMpScope openmp;
+    return forward_product(x, weight, Compute::kBf16);
+  }
+  PENSTOCK_CHECK(weight.is_contiguous(), "linear: a weight of {} x {} with gaps between its rows", weight.size(0), weight.size(1));
+  auto shape = x.sizes().vec();
+  shape.back() = weight.size(0);
+  Tensor y = at::empty(shape, x.options());
+  const ProductSizes sizes{rows.size(0), weight.size(0), weight.size(1)};
+  if (is_bf16) multiply(static_cast<const Bfloat16*>(weight.data_ptr()), rows.data_ptr<float>(), y.data_ptr<float>(), sizes);
+  else multiply(weight.data_ptr<float>(), rows.data_ptr<float>(), y.data_ptr<float>(), sizes);
+  return y;
 }
 
 struct LinearFunction : torch::autograd::Function<LinearFunction> {
@@ -97,7 +122,10 @@ Tensor linear(const Tensor& x, const Tensor& weight, const LinearOptions& option
     if (const QuantizedWeight* quantized = options.quantized->find(weight)) return quantized_linear(x, *quantized);
   }
   const auto compute = static_cast<int64_t>(options.compute);
-  if (!at::GradMode::is_enabled() || !(x.requires_grad() || weight.requires_grad())) return forward_product(x, weight, options.compute);
+  if (!at::GradMode::is_enabled() || !(x.requires_grad() || weight.requires_grad())) {
+    const bool serves = current_team() != nullptr;  // training computes on OpenMP's threads
+    return serves && x.is_cpu() ? serving_product(x, weight) : forward_product(x, weight, options.compute);
+  }
   if (options.weight_grads != nullptr && x.requires_grad() && weight.requires_grad()) {
     return DeferringLinear::apply(x, Deferred{weight, options.weight_grads}, compute);
   }

@@ -19,6 +19,18 @@ TeamScope::~TeamScope() {
   omp_set_num_threads(openmp_threads_);
 }
 
+OpenMpScope::OpenMpScope() : team_(current) {
+  if (team_ == nullptr) return;
+  current = nullptr;
+  omp_set_num_threads(team_->threads());
+}
+
+OpenMpScope::~OpenMpScope() {
+  if (team_ == nullptr) return;
+  current = team_;
+  omp_set_num_threads(1);
+}
+
 ThreadTeam* current_team() { return current; }
 
 }  // namespace penstock::kernels

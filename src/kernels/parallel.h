@@ -10,7 +10,7 @@
 namespace penstock::kernels {
 
 // While it lives, the loops of the thread that made it run on `team`, and LibTorch's and oneDNN's own loops stay on that thread: OpenMP's threads would
-// otherwise spin for the cores that the team computes on. The team must outlive it.
+// otherwise spin for the cores that the team computes on. Products without gradients are then those of serving (kernels/linear.cpp). The team must outlive it.
 class TeamScope {
  public:
   explicit TeamScope(ThreadTeam& team);
@@ -21,6 +21,19 @@ class TeamScope {
  private:
   ThreadTeam* const before_;
   const int openmp_threads_;
+};
+
+// Within a TeamScope: LibTorch's loops run on as many of OpenMP's threads as the team has, and ours, too. For what only LibTorch has; OpenMP's threads go on
+// spinning for a while. Without a team it does nothing.
+class OpenMpScope {
+ public:
+  OpenMpScope();
+  ~OpenMpScope();
+  OpenMpScope(const OpenMpScope&) = delete;
+  OpenMpScope& operator=(const OpenMpScope&) = delete;
+
+ private:
+  ThreadTeam* const team_;
 };
 
 // Null without one.

@@ -3,6 +3,7 @@
 #include <ATen/Parallel.h>
 
 #include "base/error.h"
+#include "model/whole_parameter.h"
 
 namespace penstock::model {
 namespace {
@@ -10,6 +11,8 @@ namespace {
 using Rows = kernels::QuantizedWeight::Rows;
 
 constexpr int64_t kRowsPerTask = 16;
+// So few stay float32: they stay in the processor's caches from token to token, and rounding them would save nothing.
+constexpr int64_t kFewValues = 64 << 10;
 
 kernels::QuantizedWeight quantized(const at::Tensor& values, const std::vector<Rows>& rows) {
   const int64_t columns = values.size(1);
@@ -39,6 +42,15 @@ void require_whole_blocks(const Parameter& parameter, const StoredRows& part) {
               "{}: this tensor rank has columns {} to {} of {}, which cut a block of {} quantized columns of the file; use another number of tensor ranks, or "
               "handler.quantization: int8, int4 or none",
               parameter.name, first, end - 1, part.cut.whole, kernels::kBlockValues);
+}
+
+// Of the parameter on all ranks that share it: whether it is rounded must not depend on their number.
+int64_t whole_values(const Parameter& parameter) {
+  if (!parameter.is_cut()) return parameter.value.numel();
+  const WholeParameter whole(parameter);
+  int64_t values = 1;
+  for (const int64_t size : whole.shape()) values *= size;
+  return values;
 }
 
 std::vector<Rows> as_stored(const Parameter& parameter, const StoredBlocks& stored) {
@@ -78,7 +90,7 @@ void hold(Parameter& parameter, Quantization quantization, kernels::Compute comp
       throw error(Code::kDataLoss, "{}: holds a value that is not finite; it cannot be quantized", parameter.name);
     }
     into.put(parameter.value, quantized(parameter.value, rows));
-  } else if (compute == kernels::Compute::kBf16 && parameter.use != WeightUse::kOther) {
+  } else if (compute == kernels::Compute::kBf16 && parameter.use != WeightUse::kOther && whole_values(parameter) >= kFewValues) {
     parameter.value.set_data(parameter.value.to(at::kBFloat16));
   }
 }

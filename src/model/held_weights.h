@@ -30,7 +30,8 @@ using StoredBlocks = std::function<std::optional<formats::GgmlType>(const Stored
 [[nodiscard]] std::vector<kernels::QuantizedWeight::Rows> held_rows(const Parameter& parameter, Quantization quantization, const StoredBlocks& stored);
 
 // To be called for one parameter after the other, as soon as its float32 value is loaded: the value's storage is freed before the next is filled, so that
-// loading needs little more memory than the held form. Rounds to blocks into `into`, or to bfloat16 where nothing is quantized and products are computed in it.
+// loading needs little more memory than the held form. Rounds to blocks into `into`, or to bfloat16 where nothing is quantized and products are computed in it,
+// but for matrices of fewer than 65,536 values: those are in the processor's caches, where rounding them saves nothing.
 // Does nothing to parameters of other use. Values that are not finite throw Error kDataLoss naming the parameter, where they are quantized.
 // `stored` may be empty: nothing is stored in blocks.
 void hold(Parameter& parameter, Quantization quantization, kernels::Compute compute, const StoredBlocks& stored, kernels::QuantizedWeights& into);

@@ -113,11 +113,13 @@ TEST(HeldWeights, FreeTheFloatsThatTheyWereMadeOf) {
 }
 
 TEST(HeldWeights, AreBfloat16WhereProductsAre) {
-  Parameter p = product("w", 4, 32), norm = whole("n", new_weight({5}), 0);
+  Parameter p = product("w", 256, 256), small = product("s", 255, 256), norm = whole("n", new_weight({70'000}), 0), part = product("p", 128, 256);
+  part.stored[0].cut = {0, 128, 256};  // of a parameter as large as the first
   kernels::QuantizedWeights into;
-  hold(p, Quantization::kNone, kernels::Compute::kBf16, {}, into);
-  hold(norm, Quantization::kNone, kernels::Compute::kBf16, {}, into);
+  for (Parameter* parameter : {&p, &small, &norm, &part}) hold(*parameter, Quantization::kNone, kernels::Compute::kBf16, {}, into);
   EXPECT_EQ(p.value.scalar_type(), at::kBFloat16);
+  EXPECT_EQ(part.value.scalar_type(), at::kBFloat16);
+  EXPECT_EQ(small.value.scalar_type(), at::kFloat) << "rounding it saves nothing";
   EXPECT_EQ(norm.value.scalar_type(), at::kFloat);
   EXPECT_FALSE(p.value.requires_grad());
   EXPECT_TRUE(into.empty());

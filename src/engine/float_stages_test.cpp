@@ -1,0 +1,84 @@
+// What a stage with floating-point weights computes, bit by bit.
+#include <gtest/gtest.h>
+
+#include "base/file.h"
+#include "base/temp_dir.h"
+#include "engine/lone_steps.h"
+#include "engine/stage_runner.h"
+#include "model/families.h"
+
+namespace penstock::engine {
+namespace {
+
+using kernels::Compute;
+
+constexpr int kSlots = 6, kTokens = 64, kPages = kTokens / kPageTokens;  // of a sequence
+// Tables, gate and up have more than the 65,536 values that are rounded at least, the other matrices fewer.
+constexpr const char* kConfig = R"({"architectures": ["LlamaForCausalLM"], "hidden_size": 128, "intermediate_size": 300, "num_hidden_layers": 3, "num_attention_heads": 4,
+  "num_key_value_heads": 2, "vocab_size": 600, "max_position_embeddings": 64, "initializer_range": 0.2, "tie_word_embeddings": false})";
+
+class FloatStages : public testing::Test {
+ protected:
+  FloatStages() { write_file_atomic(folder_.path() / "config.json", kConfig); }
+
+  // A whole model of random weights, which are bfloat16 numbers where asked for.
+  std::unique_ptr<StageRunner> stage(Compute compute, bool weights_are_bf16) {
+    StageOptions options;
+    options.model = folder_.path();
+    options.max_sequences = kSlots;
+    options.compute = compute;
+    options.weights = [weights_are_bf16](model::Parameter& p) {
+      const at::NoGradGuard no_grad;
+      model::initialize(p, 7);
+      if (weights_are_bf16) p.value.copy_(p.value.to(at::kBFloat16));
+    };
+    auto made = std::make_unique<StageRunner>(options);
+    made->make_cache(kSlots * kPages);
+    return made;
+  }
+  static at::Tensor prompt(int slot) { return at::arange(5 + slot, at::kLong) * 31 + slot; }
+  static at::Tensor feed(StageRunner& stage, int slot, int start, const at::Tensor& ids) {
+    return stage.forward({StepKind::kCompute, {lone_step(slot, start, static_cast<int>(ids.numel()), true, kSlots, kPages)}}, ids);
+  }
+  // The logits [tokens, V] of a prompt's last token and of those that greedy choice lets follow.
+  static at::Tensor greedy(StageRunner& stage, int tokens) {
+    std::vector<at::Tensor> logits{feed(stage, 0, 0, prompt(0))};
+    for (int i = 1; i < tokens; ++i) logits.push_back(feed(stage, 0, static_cast<int>(prompt(0).numel()) + i - 1, logits.back().argmax(-1)));
+    return at::cat(logits);
+  }
+
+ private:
+  TempDir folder_;
+};
+
+TEST_F(FloatStages, Bfloat16GivesTheBitsOfFloat32WhereTheWeightsAreBfloat16Numbers) {
+  const auto fp32 = stage(Compute::kFp32, true), bf16 = stage(Compute::kBf16, true);
+  EXPECT_LT(static_cast<double>(bf16->weight_bytes()), 0.75 * static_cast<double>(fp32->weight_bytes())) << "it holds them in bfloat16";
+  EXPECT_TRUE(greedy(*fp32, 40).equal(greedy(*bf16, 40)));
+}
+
+TEST_F(FloatStages, Bfloat16RoundsOtherWeights) {
+  const at::Tensor exact = greedy(*stage(Compute::kFp32, false), 1), rounded = greedy(*stage(Compute::kBf16, false), 1);
+  EXPECT_FALSE(exact.equal(rounded));
+  EXPECT_LT((exact - rounded).abs().max().item<double>(), 0.05 * exact.abs().max().item<double>());
+}
+
+TEST_F(FloatStages, ATokenDependsOnItsSequenceAlone) {
+  for (const Compute compute : {Compute::kFp32, Compute::kBf16}) {
+    const auto crowd = stage(compute, false), alone = stage(compute, false);
+    StepPlan step{StepKind::kCompute, {}};
+    std::vector<at::Tensor> expected;
+    for (int slot = 0; slot < kSlots; ++slot) {
+      const int length = static_cast<int>(prompt(slot).numel());
+      const at::Tensor next = at::full({1}, 100 + slot, at::kLong);
+      (void)feed(*crowd, slot, 0, prompt(slot));
+      (void)feed(*alone, slot, 0, prompt(slot));
+      expected.push_back(feed(*alone, slot, length, next));
+      step.sequences.push_back(lone_step(slot, length, 1, true, kSlots, kPages));
+    }
+    EXPECT_TRUE(crowd->forward(step, at::arange(100, 100 + kSlots, at::kLong)).equal(at::cat(expected)));
+  }
+}
+
+}  // namespace
+}  // namespace penstock::engine
