@@ -190,12 +190,12 @@ TEST(BatchScheduler, TheYoungestIsPutBackWhenPagesRunOutAndGoesOnWhereItWas) {
 class PageMemory {
  public:
   explicit PageMemory(int num_pages) : content_(static_cast<size_t>(num_pages * kPageTokens)) {}
-  void write(const std::vector<int32_t>& pages, int position, size_t text) { content_[at(pages, position)] = text; }
-  [[nodiscard]] size_t read(const std::vector<int32_t>& pages, int position) const { return content_[at(pages, position)]; }
+  void write(std::span<const int32_t> pages, int position, size_t text) { content_[at(pages, position)] = text; }
+  [[nodiscard]] size_t read(std::span<const int32_t> pages, int position) const { return content_[at(pages, position)]; }
 
  private:
-  static size_t at(const std::vector<int32_t>& pages, int position) {
-    return static_cast<size_t>(pages.at(static_cast<size_t>(position / kPageTokens)) * kPageTokens + position % kPageTokens);
+  static size_t at(std::span<const int32_t> pages, int position) {
+    return static_cast<size_t>(pages[static_cast<size_t>(position / kPageTokens)] * kPageTokens + position % kPageTokens);
   }
   std::vector<size_t> content_;
 };
@@ -246,13 +246,13 @@ TEST(BatchScheduler, ManyRandomSequencesEachReadWhatTheyHaveWritten) {
         for (size_t i = 0; i < step->ids.size(); ++i) {
           const auto& part = step->plan.sequences[i];
           const auto& client = clients.at(step->ids[i]);
-          for (int p = part.start; p < part.start + part.count; ++p) memory.write(slots.at(part.slot).pages, p, text_hash(client.input.salt, client.text, p + 1));
+          for (int p = part.start; p < part.start + part.count; ++p) memory.write(slots.pages(part.slot), p, text_hash(client.input.salt, client.text, p + 1));
         }
         for (size_t i = 0; i < step->ids.size(); ++i) {
           const auto& part = step->plan.sequences[i];
           const auto& client = clients.at(step->ids[i]);
           for (int p = 0; p < part.start + part.count; ++p) {
-            ASSERT_EQ(memory.read(slots.at(part.slot).pages, p), text_hash(client.input.salt, client.text, p + 1)) << "round " << round << ", position " << p;
+            ASSERT_EQ(memory.read(slots.pages(part.slot), p), text_hash(client.input.salt, client.text, p + 1)) << "round " << round << ", position " << p;
           }
           ASSERT_EQ(part.samples, part.start + part.count == static_cast<int>(client.text.size()));
         }

@@ -1,5 +1,8 @@
 #include "engine/stage_loop.h"
 
+#include <optional>
+
+#include "engine/sampling_thread.h"
 #include "engine/stage_link.h"
 
 namespace penstock::engine {
@@ -17,22 +20,28 @@ int make_caches(StageRunner& runner, comm::Communicator* stages, seconds timeout
 
 void run_stage(StageRunner& runner, comm::Communicator& stages, int max_sequences, seconds timeout) {
   (void)make_caches(runner, &stages, timeout);
-  StageLink link(stages, max_sequences, timeout);
+  StageLink link(stages, max_sequences, timeout), answers(stages, max_sequences, timeout);
   const bool last = stages.rank() == stages.size() - 1;
+  std::optional<SamplingThread> sampling;
+  if (last) {
+    sampling.emplace([&](const StepPlan& plan, const at::Tensor& logits) {
+      const std::vector<SampledToken> tokens = runner.sampler().sample(plan, logits);
+      if (plan.answers() > 0) answers.send_samples(plan, tokens);
+    }, timeout);
+  }
   for (;;) {
-    const StepPlan plan = link.recv_plan(Deadline::after(kSilence));
+    StepPlan plan = link.recv_plan(Deadline::after(kSilence));
     if (!last) link.send_plan(plan);
     if (plan.kind != StepKind::kCompute) runner.tell(plan);
     if (plan.kind == StepKind::kStop) break;
     if (plan.kind == StepKind::kIdle) continue;
-    const at::Tensor out = runner.forward(plan, link.recv_hidden(plan.rows(), runner.config().hidden_size));
-    if (!last) {
-      link.send_hidden(out);
-    } else if (plan.answers() > 0) {
-      link.send_samples(plan, runner.sample(plan, out));
-    }
+    at::Tensor out = runner.forward(plan, link.recv_hidden(plan.rows(), runner.config().hidden_size));
+    if (last) sampling->put(std::move(plan), std::move(out));
+    else link.send_hidden(out);
   }
+  if (sampling) sampling->finish();
   link.flush();
+  answers.flush();
 }
 
 void follow_stage(StageRunner& runner, int max_sequences, seconds timeout) {

@@ -19,7 +19,7 @@ inline constexpr seconds kSilence{60};
 int make_caches(StageRunner& runner, comm::Communicator* stages, seconds timeout);
 
 // Makes the cache together with the other stages, then computes. Returns after a kStop plan. Throws Error (kDeadlineExceeded, kUnavailable) naming the stage that it waited for.
-// `timeout`: deadline of a wait within a step.
+// `timeout`: deadline of a wait within a step. The last stage has a SamplingThread.
 void run_stage(StageRunner& runner, comm::Communicator& stages, int max_sequences, seconds timeout);
 
 // The same for a rank that shares its stage's layers with a leader: computes the steps that it is told. REQUIRES: runner.tensor(), with a rank above 0.

@@ -9,8 +9,8 @@
 
 #include "engine/slot_table.h"
 #include "engine/step_plan.h"
+#include "engine/step_sampler.h"
 #include "engine/tensor_link.h"
-#include "engine/token_constraints.h"
 #include "kernels/thread_team.h"
 #include "model/held_weights.h"
 #include "model/kv_cache.h"
@@ -54,8 +54,10 @@ class StageRunner {
   // them end with the same.
   [[nodiscard]] at::Tensor forward(const StepPlan& plan, const at::Tensor& input);
 
-  // Last stage: of each sequence that answers(), from its rows of logits [S, V], which are changed: log probabilities of its targets, and a token by its choice.
-  [[nodiscard]] std::vector<SampledToken> sample(const StepPlan& plan, at::Tensor logits);
+  // Last stage, its leader: what step_sampler.h says of the step that forward() computed, on this stage's threads.
+  [[nodiscard]] std::vector<SampledToken> sample(const StepPlan& plan, const at::Tensor& logits);
+  // The same without them, for a thread of its own, which then is the only one to sample (sampling_thread.h).
+  [[nodiscard]] StepSampler& sampler() { return *sampler_; }
 
   // Leader: passes a kIdle or kStop plan on to the ranks that follow it, where there are any.
   void tell(const StepPlan& plan);
@@ -71,7 +73,6 @@ class StageRunner {
   void load_weights();
   [[nodiscard]] model::KvCache::Shape cache_shape() const;
   [[nodiscard]] bool leads() const { return options_.tensor != nullptr && options_.tensor->rank() == 0; }
-  [[nodiscard]] SampledToken answer(const SequenceStep& step, float* logits, size_t width);
 
   const StageOptions options_;
   model::TransformerConfig config_;
@@ -82,7 +83,7 @@ class StageRunner {
   std::unique_ptr<model::KvCache> cache_;
   std::unique_ptr<SlotTable> slots_;
   std::optional<TensorLink> followers_;  // of a leader
-  TokenConstraints constraints_;
+  std::optional<StepSampler> sampler_;  // of the last stage's leader
 };
 
 }  // namespace penstock::engine
