@@ -63,6 +63,16 @@ TEST_F(FloatStages, Bfloat16RoundsOtherWeights) {
   EXPECT_LT((exact - rounded).abs().max().item<double>(), 0.05 * exact.abs().max().item<double>());
 }
 
+TEST_F(FloatStages, APromptGivesTheSameBitsHoweverItIsCut) {
+  const auto fp32 = stage(Compute::kFp32, false);
+  const at::Tensor ids = at::arange(50, at::kLong) * 11, whole = feed(*fp32, 0, 0, ids);
+  for (const int piece : {1, 7, 16, 33}) {
+    at::Tensor last;
+    for (int start = 0; start < 50; start += piece) last = feed(*fp32, 0, start, ids.narrow(0, start, std::min(piece, 50 - start)));
+    EXPECT_TRUE(last.equal(whole)) << "pieces of " << piece;
+  }
+}
+
 TEST_F(FloatStages, ATokenDependsOnItsSequenceAlone) {
   for (const Compute compute : {Compute::kFp32, Compute::kBf16}) {
     const auto crowd = stage(compute, false), alone = stage(compute, false);

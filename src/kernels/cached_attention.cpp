@@ -6,15 +6,16 @@
 #include "base/error.h"
 #include "kernels/attention.h"
 #include "kernels/attention_rows.h"
-#include "kernels/matmul.h"
+#include "kernels/bfloat16.h"
 #include "kernels/parallel.h"
 #include "kernels/simd.h"
+#include "tensor/cpu_features.h"
 
 namespace penstock::kernels {
 namespace {
 
-// So many rows are computed straight from the pages; for more it pays to gather the pages first and use matrix products.
-constexpr int kFewRows = 8;
+// Rows times heads that are worked on at once, so that keys and values are read once for all of them.
+constexpr int64_t kQueries = 32;
 
 // A register of AVX2. gcc 12 takes vectors of 64 bytes through memory where there is no AVX-512, and was five times slower.
 constexpr int kLane = 8;
@@ -25,10 +26,22 @@ PENSTOCK_INLINE LaneInMemory& lane_at(float* p) { return *reinterpret_cast<LaneI
 constexpr int kColumns = 2 * kLane;
 static_assert(kColumns == kPageTokens, "the scores of a page are summed in one go");
 
+// A lane of values in memory as floats.
+PENSTOCK_INLINE void load(const float* from, Lane& to) { to = lane_at(from); }
+PENSTOCK_INLINE void load(const Bfloat16* from, Lane& to) {
+  using Halves = Bfloat16 __attribute__((vector_size(kLane * sizeof(Bfloat16))));
+  using Bits = uint32_t __attribute__((vector_size(kLane * sizeof(uint32_t))));
+  Halves halves;
+  std::memcpy(&halves, from, sizeof halves);
+  const Bits bits = __builtin_convertvector(halves, Bits) << 16;
+  std::memcpy(&to, &bits, sizeof to);
+}
+
 // Keys and values of one layer: pages [pages, G, K, 16] and [pages, G, 16, K].
+template <typename E>
 struct Cache {
-  float* keys;
-  float* values;
+  E* keys;
+  E* values;
   int64_t head;  // elements of a page's head: 16·K
   int64_t page;  // of a page: G·16·K
 
@@ -50,25 +63,27 @@ std::vector<Place> places_of(std::span<const SequenceRows> sequences) {
 }
 
 // Rotates a row in place (queries scaled too) and stores its keys and values.
-void store_row(float* row, const AttentionShape& shape, const RotaryTable& rotary, const Place& place, const Cache& cache) {
+template <typename E>
+void store_row(float* row, const AttentionShape& shape, const RotaryTable& rotary, const Place& place, const Cache<E>& cache) {
   const int64_t size = shape.head_size, half = size / 2, lane = place.position % kPageTokens;
   const float scale = 1.0f / std::sqrt(static_cast<float>(size));
   float *k = row + shape.heads * size, *v = k + shape.kv_heads * size;
   rotate_heads(row, row, shape.heads, half, rotary.cos(place.position), rotary.sin(place.position), Rotation::kForward, scale);
   rotate_heads(k, k, shape.kv_heads, half, rotary.cos(place.position), rotary.sin(place.position), Rotation::kForward, 1.0f);
   for (int64_t g = 0; g < shape.kv_heads; ++g) {
-    float* keys = cache.keys + cache.at(place.page, g) + lane;
-    for (int64_t i = 0; i < size; ++i) keys[i * kPageTokens] = k[g * size + i];
-    std::copy(v + g * size, v + (g + 1) * size, cache.values + cache.at(place.page, g) + lane * size);
+    E *keys = cache.keys + cache.at(place.page, g) + lane, *values = cache.values + cache.at(place.page, g) + lane * size;
+    for (int64_t i = 0; i < size; ++i) round_to(k[g * size + i], keys[i * kPageTokens]);
+    for (int64_t i = 0; i < size; ++i) round_to(v[g * size + i], values[i]);
   }
 }
 
 // A product of H rows with a matrix, 16 columns of it: to[h][0 … 15] += Σ_i left[h][i] · right[i][0 … 15].
+template <typename E>
 struct Columns {
   const float* left;
   int64_t left_row;
-  const float* right;
-  const float* next;  // the right one of the next call, asked for while this one is used
+  const E* right;
+  const E* next;  // the right one of the next call, asked for while this one is used
   int64_t right_row;
   int64_t count;  // of i
   float* to;
@@ -77,8 +92,8 @@ struct Columns {
   [[nodiscard]] Columns from_row(int64_t h) const { return {left + h * left_row, left_row, right, next, right_row, count, to + h * to_row, to_row}; }
 };
 
-template <int H>
-PENSTOCK_INLINE void add_products(const Columns& c) {
+template <int H, typename E>
+PENSTOCK_INLINE void add_products(const Columns<E>& c) {
   Lane low[H], high[H];
 #pragma GCC unroll 4
   for (int h = 0; h < H; ++h) {
@@ -86,7 +101,9 @@ PENSTOCK_INLINE void add_products(const Columns& c) {
     high[h] = lane_at(c.to + h * c.to_row + kLane);
   }
   for (int64_t i = 0; i < c.count; ++i) {
-    const Lane right_low = lane_at(c.right + i * c.right_row), right_high = lane_at(c.right + i * c.right_row + kLane);
+    Lane right_low, right_high;
+    load(c.right + i * c.right_row, right_low);
+    load(c.right + i * c.right_row + kLane, right_high);
     __builtin_prefetch(c.next + i * c.right_row);
 #pragma GCC unroll 4
     for (int h = 0; h < H; ++h) {
@@ -101,96 +118,164 @@ PENSTOCK_INLINE void add_products(const Columns& c) {
   }
 }
 
-PENSTOCK_INLINE void add_products(const Columns& c, int64_t heads) {
+template <typename E>
+PENSTOCK_INLINE void add_products(const Columns<E>& c, int64_t rows) {
   int64_t h = 0;
-  for (; h + 4 <= heads; h += 4) add_products<4>(c.from_row(h));
-  if (heads - h == 3) add_products<3>(c.from_row(h));
-  if (heads - h == 2) add_products<2>(c.from_row(h));
-  if (heads - h == 1) add_products<1>(c.from_row(h));
+  for (; h + 4 <= rows; h += 4) add_products<4>(c.from_row(h));
+  if (rows - h == 3) add_products<3>(c.from_row(h));
+  if (rows - h == 2) add_products<2>(c.from_row(h));
+  if (rows - h == 1) add_products<1>(c.from_row(h));
 }
 
-// scores[h][p] = q_h · key p of all pages; positions behind the last key get a score, too, which nobody reads.
-PENSTOCK_CLONES void score_pages(const float* q, int64_t heads, std::span<const int32_t> pages, const Cache& cache, int64_t kv_head, int64_t size, float* scores,
-                                 int64_t stride) {
-  std::fill(scores, scores + heads * stride, 0.0f);
-  for (size_t p = 0; p < pages.size(); ++p) {
-    const float *keys = cache.keys + cache.at(pages[p], kv_head), *next = p + 1 < pages.size() ? cache.keys + cache.at(pages[p + 1], kv_head) : keys;
-    add_products({q, size, keys, next, kPageTokens, size, scores + p * kPageTokens, stride}, heads);
+// Queries that share a key head, and what they see.
+template <typename E>
+struct Block {
+  const float* queries;  // [rows, K]
+  int64_t rows;
+  std::span<const int32_t> pages;
+  const Cache<E>& cache;
+  int64_t kv_head;
+  int64_t positions;  // that the last query sees
+  int64_t size;       // K
+  float* scores;      // [rows, 16 · pages]
+  float* mixed;       // [rows, K]
+
+  [[nodiscard]] int64_t width() const { return static_cast<int64_t>(pages.size()) * kPageTokens; }
+  [[nodiscard]] int64_t place(size_t page) const { return cache.at(pages[std::min(page, pages.size() - 1)], kv_head); }
+};
+
+// scores[m][p] = q_m · key p of all pages; positions behind the last key get a score, too, which nobody reads.
+template <typename E>
+PENSTOCK_INLINE void score(const Block<E>& b) {
+  std::fill(b.scores, b.scores + b.rows * b.width(), 0.0f);
+  for (size_t p = 0; p < b.pages.size(); ++p) {
+    const E *keys = b.cache.keys + b.place(p), *next = b.cache.keys + b.place(p + 1);
+    add_products(Columns<E>{b.queries, b.size, keys, next, kPageTokens, b.size, b.scores + p * kPageTokens, b.width()}, b.rows);
   }
 }
 
-// out_h = Σ weight · value over the first `count` positions.
-PENSTOCK_CLONES void mix_pages(const float* weights, int64_t stride, int64_t heads, std::span<const int32_t> pages, const Cache& cache, int64_t kv_head,
-                               int64_t count, int64_t size, float* out) {
-  std::fill(out, out + heads * size, 0.0f);
-  const int64_t whole = size - size % kColumns;
-  for (int64_t first = 0; first < count; first += kPageTokens) {
+// mixed_m = Σ weight · value over the positions; what a query does not see has the weight 0.
+template <typename E>
+PENSTOCK_INLINE void mix(const Block<E>& b) {
+  std::fill(b.mixed, b.mixed + b.rows * b.size, 0.0f);
+  const int64_t whole = b.size - b.size % kColumns;
+  for (int64_t first = 0; first < b.positions; first += kPageTokens) {
     const auto p = static_cast<size_t>(first / kPageTokens);
-    const float *values = cache.values + cache.at(pages[p], kv_head), *next = p + 1 < pages.size() ? cache.values + cache.at(pages[p + 1], kv_head) : values;
-    const int64_t rows = std::min<int64_t>(kPageTokens, count - first);
-    for (int64_t i = 0; i < whole; i += kColumns) add_products({weights + first, stride, values + i, next + i, size, rows, out + i, size}, heads);
-    for (int64_t i = whole; i < size; ++i) {
-      for (int64_t h = 0; h < heads; ++h) {
-        for (int64_t r = 0; r < rows; ++r) out[h * size + i] += weights[h * stride + first + r] * values[r * size + i];
+    const E *values = b.cache.values + b.place(p), *next = b.cache.values + b.place(p + 1);
+    const float* weights = b.scores + first;
+    const int64_t count = std::min<int64_t>(kPageTokens, b.positions - first);
+    for (int64_t i = 0; i < whole; i += kColumns) add_products(Columns<E>{weights, b.width(), values + i, next + i, b.size, count, b.mixed + i, b.size}, b.rows);
+    for (int64_t i = whole; i < b.size; ++i) {
+      for (int64_t m = 0; m < b.rows; ++m) {
+        for (int64_t r = 0; r < count; ++r) b.mixed[m * b.size + i] += weights[m * b.width() + r] * value_of(values[r * b.size + i]);
       }
     }
   }
 }
 
-// The query heads of one key head, a row after the other.
-void attend_few(const float* qkv, float* out, const AttentionShape& shape, const SequenceRows& rows, const Cache& cache, int64_t kv_head, std::vector<float>& scores) {
-  const int64_t size = shape.head_size, group = shape.heads / shape.kv_heads, first_head = kv_head * group * size;
-  for (int r = 0; r < rows.count; ++r) {
-    const int64_t keys = rows.start + r + 1;
-    const auto pages = rows.pages.first(static_cast<size_t>((keys + kPageTokens - 1) / kPageTokens));
-    const auto stride = static_cast<int64_t>(pages.size()) * kPageTokens;
-    scores.resize(static_cast<size_t>(group * stride));
-    score_pages(qkv + r * shape.row() + first_head, group, pages, cache, kv_head, size, scores.data(), stride);
-    for (int64_t h = 0; h < group; ++h) causal_softmax(scores.data() + h * stride, 1, {.keys = keys, .first_visible = keys - 1}, nullptr);
-    mix_pages(scores.data(), stride, group, pages, cache, kv_head, keys, size, out + r * shape.heads * size + first_head);
-  }
-}
-
-// What a thread needs for many rows.
-struct Scratch {
-  std::vector<float> keys;    // [K, keys]
-  std::vector<float> values;  // [keys, K]
-  std::vector<float> scores;  // [rows, keys]
+// Both, with fused products where the processor has them: target_clones cannot ask for AVX2 and FMA together.
+template <typename E>
+struct BlockKernels {
+  void (*score)(const Block<E>& block);
+  void (*mix)(const Block<E>& block);
 };
 
-// The first `count` positions of one key head; of the last page all of the keys.
-void gather(const SequenceRows& rows, const Cache& cache, int64_t kv_head, int64_t count, int64_t size, Scratch& scratch) {
-  const int64_t pages = (count + kPageTokens - 1) / kPageTokens, width = pages * kPageTokens;
-  scratch.keys.resize(static_cast<size_t>(size * width));
-  scratch.values.resize(static_cast<size_t>(count * size));
-  for (int64_t p = 0; p < pages; ++p) {
-    const int64_t at = cache.at(rows.pages[static_cast<size_t>(p)], kv_head), first = p * kPageTokens;
-    for (int64_t i = 0; i < size; ++i) std::memcpy(scratch.keys.data() + i * width + first, cache.keys + at + i * kPageTokens, kPageTokens * sizeof(float));
-    const int64_t positions = std::min<int64_t>(kPageTokens, count - first);
-    std::copy(cache.values + at, cache.values + at + positions * size, scratch.values.data() + first * size);
+template <typename E>
+void score_plain(const Block<E>& block) { score(block); }
+template <typename E>
+void mix_plain(const Block<E>& block) { mix(block); }
+
+#if defined(__x86_64__)
+template <typename E>
+__attribute__((target("avx2,fma"))) void score_avx2(const Block<E>& block) { score(block); }
+template <typename E>
+__attribute__((target("avx2,fma"))) void mix_avx2(const Block<E>& block) { mix(block); }
+
+template <typename E>
+BlockKernels<E> best_kernels() {
+  static const bool has_avx2 = tensor::cpu_features().avx2;
+  return has_avx2 ? BlockKernels<E>{score_avx2<E>, mix_avx2<E>} : BlockKernels<E>{score_plain<E>, mix_plain<E>};
+}
+#else
+template <typename E>
+BlockKernels<E> best_kernels() { return {score_plain<E>, mix_plain<E>}; }
+#endif
+
+// Some consecutive rows of a sequence, and the query heads of one key head.
+struct Task {
+  const SequenceRows& sequence;
+  int64_t step_row;  // the first of these rows in the step
+  int position;      // and in the sequence
+  int count;
+  int64_t kv_head;
+};
+
+std::vector<Task> tasks_of(std::span<const SequenceRows> sequences, const AttentionShape& shape) {
+  const auto rows_at_once = static_cast<int>(std::max<int64_t>(1, kQueries / (shape.heads / shape.kv_heads)));
+  std::vector<Task> tasks;
+  int64_t step_row = 0;
+  for (const SequenceRows& sequence : sequences) {
+    for (int first = 0; first < sequence.count; first += rows_at_once) {
+      const int count = std::min(rows_at_once, sequence.count - first);
+      for (int64_t g = 0; g < shape.kv_heads; ++g) tasks.push_back({sequence, step_row + first, sequence.start + first, count, g});
+    }
+    step_row += sequence.count;
   }
+  return tasks;
 }
 
-// One query head of many rows.
-void attend_many(const float* qkv, float* out, const AttentionShape& shape, const SequenceRows& rows, const Cache& cache, int64_t head, Scratch& scratch) {
-  const int64_t size = shape.head_size, out_row = shape.heads * size, all = rows.start + rows.count;
-  gather(rows, cache, head / (shape.heads / shape.kv_heads), all, size, scratch);
-  const int64_t width = static_cast<int64_t>(scratch.keys.size()) / size;
-  for (int64_t first = 0; first < rows.count; first += kQueryChunk) {
-    const int64_t count = std::min<int64_t>(kQueryChunk, rows.count - first), keys = rows.start + first + count;
-    scratch.scores.resize(static_cast<size_t>(count * keys));
-    sgemm(Transpose::kNo, Transpose::kNo, count, keys, size, qkv + first * shape.row() + head * size, shape.row(), scratch.keys.data(), width, 0.0f,
-          scratch.scores.data(), keys);
-    causal_softmax(scratch.scores.data(), count, {.keys = keys, .first_visible = rows.start + first}, nullptr);
-    sgemm(Transpose::kNo, Transpose::kNo, count, size, keys, scratch.scores.data(), keys, scratch.values.data(), size, 0.0f, out + first * out_row + head * size,
-          out_row);
+// What a thread needs for a task.
+struct Scratch {
+  std::vector<float> queries, scores, mixed;
+};
+
+// qkv and out begin at the task's first row. What a query gets depends on itself, and on what it sees, alone: the rows beside it only add products with zero.
+template <typename E>
+void attend_task(const Task& task, const float* qkv, float* out, const AttentionShape& shape, const Cache<E>& cache, Scratch& scratch) {
+  const int64_t size = shape.head_size, group = shape.heads / shape.kv_heads, of_row = group * size, first_head = task.kv_head * of_row;
+  const int64_t rows = task.count * group, positions = task.position + task.count, num_pages = (positions + kPageTokens - 1) / kPageTokens;
+  scratch.queries.resize(static_cast<size_t>(rows * size));
+  scratch.mixed.resize(static_cast<size_t>(rows * size));
+  scratch.scores.resize(static_cast<size_t>(rows * num_pages * kPageTokens));
+  for (int64_t r = 0; r < task.count; ++r) std::copy_n(qkv + r * shape.row() + first_head, of_row, scratch.queries.data() + r * of_row);
+  const Block<E> block{scratch.queries.data(), rows, task.sequence.pages.first(static_cast<size_t>(num_pages)), cache, task.kv_head, positions, size,
+                       scratch.scores.data(), scratch.mixed.data()};
+  const BlockKernels<E> kernels = best_kernels<E>();
+  kernels.score(block);
+  for (int64_t m = 0; m < rows; ++m) {
+    float* scores = block.scores + m * block.width();
+    const int64_t keys = task.position + m / group + 1;
+    causal_softmax(scores, 1, {.keys = keys, .first_visible = keys - 1}, nullptr);
+    std::fill(scores + keys, scores + block.width(), 0.0f);
   }
+  kernels.mix(block);
+  for (int64_t r = 0; r < task.count; ++r) std::copy_n(scratch.mixed.data() + r * of_row, of_row, out + r * shape.heads * size + first_head);
+}
+
+template <typename E>
+void attend_all(const Tensor& qkv, Tensor& out, const AttentionShape& shape, const RotaryTable& rotary, std::span<const SequenceRows> sequences, const Cache<E>& cache) {
+  float *in = qkv.data_ptr<float>(), *to = out.data_ptr<float>();
+  const std::vector<Place> places = places_of(sequences);
+  // All are stored before any is read: a sequence may share a page that another one fills in this very step.
+  parallel_for(0, qkv.size(0), 16, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) store_row(in + r * shape.row(), shape, rotary, places[static_cast<size_t>(r)], cache);
+  });
+  const std::vector<Task> tasks = tasks_of(sequences, shape);
+  parallel_for(0, static_cast<int64_t>(tasks.size()), 1, [&](int64_t begin, int64_t end) {
+    Scratch scratch;
+    for (int64_t i = begin; i < end; ++i) {
+      const Task& task = tasks[static_cast<size_t>(i)];
+      attend_task(task, in + task.step_row * shape.row(), to + task.step_row * out.size(1), shape, cache, scratch);
+    }
+  });
 }
 
 void check(const Tensor& qkv, const AttentionShape& shape, std::span<const SequenceRows> sequences, const Tensor& k_cache, const Tensor& v_cache) {
   PENSTOCK_CHECK(qkv.dim() == 2 && qkv.size(-1) == shape.row() && qkv.is_contiguous(), "attention: rows of {} elements, expected {}", qkv.size(-1), shape.row());
   PENSTOCK_CHECK(k_cache.size(1) == shape.kv_heads && k_cache.size(2) == shape.head_size && k_cache.size(3) == kPageTokens && v_cache.numel() == k_cache.numel(),
                  "attention: pages of {} heads of {} elements, expected {} of {}", k_cache.size(1), k_cache.size(2), shape.kv_heads, shape.head_size);
+  PENSTOCK_CHECK(k_cache.scalar_type() == v_cache.scalar_type() && (k_cache.scalar_type() == at::kFloat || k_cache.scalar_type() == at::kBFloat16),
+                 "attention: pages of {} and {}, expected both of float32 or of bfloat16", c10::toString(k_cache.scalar_type()), c10::toString(v_cache.scalar_type()));
   int64_t rows = 0;
   for (const SequenceRows& s : sequences) {
     PENSTOCK_CHECK(s.start >= 0 && s.count > 0 && static_cast<size_t>(s.start + s.count) <= s.pages.size() * kPageTokens,
@@ -206,35 +291,14 @@ void check(const Tensor& qkv, const AttentionShape& shape, std::span<const Seque
 Tensor cached_attention(const Tensor& qkv, const AttentionShape& shape, const RotaryTable& rotary, std::span<const SequenceRows> sequences,
                         Tensor& k_cache, Tensor& v_cache) {
   check(qkv, shape, sequences, k_cache, v_cache);
-  const int64_t head = shape.head_size * kPageTokens, out_row = shape.heads * shape.head_size;
-  const Cache cache{k_cache.data_ptr<float>(), v_cache.data_ptr<float>(), head, shape.kv_heads * head};
-  Tensor out = at::empty({qkv.size(0), out_row}, qkv.options());
-  float *in = qkv.data_ptr<float>(), *to = out.data_ptr<float>();
-  const std::vector<Place> places = places_of(sequences);
-  // All are stored before any is read: a sequence may share a page that another one fills in this very step.
-  parallel_for(0, qkv.size(0), 16, [&](int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; ++r) store_row(in + r * shape.row(), shape, rotary, places[static_cast<size_t>(r)], cache);
-  });
-  std::vector<std::pair<const SequenceRows*, int64_t>> few;  // and their first rows
-  int64_t row = 0;
-  for (const SequenceRows& rows : sequences) {
-    if (rows.count <= kFewRows) {
-      few.emplace_back(&rows, row);
-    } else {
-      parallel_for(0, shape.heads, 1, [&](int64_t begin, int64_t end) {
-        Scratch scratch;
-        for (int64_t h = begin; h < end; ++h) attend_many(in + row * shape.row(), to + row * out_row, shape, rows, cache, h, scratch);
-      });
-    }
-    row += rows.count;
+  const int64_t head = shape.head_size * kPageTokens, page = shape.kv_heads * head;
+  Tensor out = at::empty({qkv.size(0), shape.heads * shape.head_size}, qkv.options());
+  if (k_cache.scalar_type() == at::kFloat) {
+    attend_all(qkv, out, shape, rotary, sequences, Cache<float>{k_cache.data_ptr<float>(), v_cache.data_ptr<float>(), head, page});
+  } else {
+    const Cache<Bfloat16> cache{static_cast<Bfloat16*>(k_cache.data_ptr()), static_cast<Bfloat16*>(v_cache.data_ptr()), head, page};
+    attend_all(qkv, out, shape, rotary, sequences, cache);
   }
-  parallel_for(0, static_cast<int64_t>(few.size()) * shape.kv_heads, 1, [&](int64_t begin, int64_t end) {
-    std::vector<float> scores;
-    for (int64_t task = begin; task < end; ++task) {
-      const auto& [rows, first] = few[static_cast<size_t>(task / shape.kv_heads)];
-      attend_few(in + first * shape.row(), to + first * out_row, shape, *rows, cache, task % shape.kv_heads, scores);
-    }
-  });
   return out;
 }
 

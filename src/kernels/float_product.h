@@ -10,7 +10,7 @@
 
 namespace penstock::kernels {
 
-using Bfloat16 = uint16_t;  // the upper half of a float
+using Bfloat16 = uint16_t;  // kernels/bfloat16.h
 
 struct FloatKernels;
 

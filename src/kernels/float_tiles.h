@@ -1,8 +1,8 @@
 #pragma once
 // Inner products of some rows of activations with some rows of a floating-point weight, by instruction set. Private to src/kernels; torch-free.
-#include <bit>
 #include <cstdint>
 
+#include "kernels/bfloat16.h"
 #include "kernels/float_product.h"
 
 namespace penstock::kernels {
@@ -32,9 +32,6 @@ struct FloatKernels {
   void (*add_fp32)(const FloatTile<float>& tile, int rows, int weights);
   void (*add_bf16)(const FloatTile<Bfloat16>& tile, int rows, int weights);
 };
-
-inline float value_of(float weight) { return weight; }
-inline float value_of(Bfloat16 weight) { return std::bit_cast<float>(static_cast<uint32_t>(weight) << 16); }
 
 [[nodiscard]] const FloatKernels& plain_float_kernels();   // any processor; the others' reference
 [[nodiscard]] const FloatKernels& avx2_float_kernels();    // AVX2, FMA
