@@ -34,7 +34,8 @@ inline constexpr int64_t kBucketAlignment = 64;  // a cache line, and the widest
 // `sizes_bytes` lists the parameters in the order in which their gradients become ready: the reverse of the forward order.
 // Each parameter lies wholly in one bucket, in that order. A bucket holds at most `bucket_bytes`, the last at most `last_bucket_bytes`;
 // only a parameter that alone is larger exceeds that, and then has its bucket for itself. Buckets fill from the front.
+// `alone`: for each parameter whether it gets a bucket of its own; empty: none does.
 // REQUIRES: sizes > 0, limits > 0.
-[[nodiscard]] BucketPlan plan_buckets(std::span<const int64_t> sizes_bytes, const BucketLimits& limits);
+[[nodiscard]] BucketPlan plan_buckets(std::span<const int64_t> sizes_bytes, const BucketLimits& limits, const std::vector<bool>& alone = {});
 
 }  // namespace penstock::plan

@@ -36,6 +36,13 @@ TEST(BucketPlan, GivesAnOversizedParameterItsOwnBucket) {
   EXPECT_EQ(drawn(plan_buckets(std::vector<int64_t>{64, 64, 1000}, {128, 64})), "0@0 1@64 | 2@0 ");
 }
 
+TEST(BucketPlan, GivesAParameterItsOwnBucketWhereThatIsAskedFor) {
+  const std::vector<int64_t> sizes = {64, 64, 64, 64, 64};
+  EXPECT_EQ(drawn(plan_buckets(sizes, {1024, 128}, {false, true, false, false, false})), "0@0 | 1@0 | 2@0 | 3@0 4@64 ");
+  EXPECT_EQ(drawn(plan_buckets(sizes, {1024, 1024}, {true, true, false, false, true})), "0@0 | 1@0 | 2@0 3@64 | 4@0 ");
+  EXPECT_EQ(drawn(plan_buckets(sizes, {1024, 1024}, std::vector<bool>(5))), "0@0 1@64 2@128 3@192 4@256 ");
+}
+
 TEST(BucketPlan, HoldsEveryParameterOnceWithinTheLimits) {
   std::mt19937 random(1);
   for (int round = 0; round < 500; ++round) {

@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "base/error.h"
+#include "comm/flat_parts.h"
 #include "comm/recorded_communicator.h"
 
 namespace penstock::train {
@@ -14,8 +15,9 @@ namespace penstock::train {
 struct DataParallelReducer::Bucket {
   enum class State { kAdding, kWaitsForHooks, kWaitsForCalls };
 
-  at::Tensor flat;      // float32
-  at::Tensor residual;  // as large; undefined while nothing is rounded
+  at::Tensor flat;            // float32
+  int64_t begin = 0;          // elements, in the memory of all
+  std::vector<int64_t> parts;  // replica r's is [parts[r], parts[r + 1])
   int num_parameters = 0;
   int missing = 0;  // gradients that have not come since arm()
   State state = State::kAdding;
@@ -23,32 +25,21 @@ struct DataParallelReducer::Bucket {
   ReductionRecord record;
 };
 
-namespace {
-
-plan::BucketPlan plan_for(const std::vector<int64_t>& sizes, const std::vector<int>& order, const plan::BucketLimits& limits) {
-  std::vector<int64_t> ordered;
-  for (const int position : order) ordered.push_back(sizes[static_cast<size_t>(position)]);
-  return plan::plan_buckets(ordered, limits);
-}
-
-}  // namespace
-
-DataParallelReducer::DataParallelReducer(const std::vector<std::vector<at::Tensor>>& stages, comm::Communicator* replicas,
-                                         const plan::BucketLimits& limits, Deadline deadline)
-    : replicas_(replicas), limits_(limits), order_(replicas != nullptr ? Order::kObserving : Order::kFixed) {
+DataParallelReducer::DataParallelReducer(const std::vector<std::vector<at::Tensor>>& stages, comm::Communicator* replicas, const plan::BucketLimits& limits,
+                                         Deadline deadline, Sums sums, const std::vector<at::Tensor>& alone)
+    : replicas_(replicas), limits_(limits), sums_(sums), order_(replicas != nullptr ? Order::kObserving : Order::kFixed) {
   int64_t total_bytes = 0;
   for (size_t s = 0; s < stages.size(); ++s) {
     Stage& stage = stages_.emplace_back();
     stage.first_parameter = parameters_.size();
-    std::vector<int64_t> sizes;
     for (const at::Tensor& value : stages[s]) {
-      parameters_.push_back({value, s, static_cast<int>(sizes.size()), 0, false});
-      sizes.push_back(static_cast<int64_t>(value.nbytes()));
+      const bool is_alone = std::ranges::any_of(alone, [&](const at::Tensor& other) { return other.is_same(value); });
+      parameters_.push_back({.value = value, .stage = s, .position = static_cast<int>(parameters_.size() - stage.first_parameter), .alone = is_alone});
     }
     // Backward runs through the layers from the last to the first.
-    stage.order.resize(sizes.size());
+    stage.order.resize(stages[s].size());
     std::iota(stage.order.rbegin(), stage.order.rend(), 0);
-    for (const plan::Bucket& bucket : plan_for(sizes, stage.order, limits).buckets) total_bytes += bucket.size_bytes;  // whatever the order
+    for (const plan::Bucket& bucket : plan_of(stage).buckets) total_bytes += bucket.size_bytes;  // whatever the order
   }
   // Also without replicas the gradients are one piece of memory.
   memory_ = replicas != nullptr ? replicas->reduction_buffer(total_bytes, deadline) : at::zeros({total_bytes}, at::kByte);
@@ -69,21 +60,34 @@ void DataParallelReducer::watch(size_t index) {
   accumulators_.push_back(std::make_shared<decltype(accumulator)>(std::move(accumulator)));  // a shared_ptr, or LibTorch 2.15's intrusive_ptr
 }
 
+plan::BucketPlan DataParallelReducer::plan_of(const Stage& stage) const {
+  std::vector<int64_t> sizes;
+  std::vector<bool> alone;
+  for (const int position : stage.order) {
+    const Parameter& parameter = parameters_[stage.first_parameter + static_cast<size_t>(position)];
+    sizes.push_back(static_cast<int64_t>(parameter.value.nbytes()));
+    alone.push_back(parameter.alone);
+  }
+  return plan::plan_buckets(sizes, limits_, alone);
+}
+
 void DataParallelReducer::lay_out() {
+  std::vector<at::Tensor> remembered;
+  for (const Parameter& parameter : parameters_) remembered.push_back(rounds_ ? residual(parameter.value) : at::Tensor());
   buckets_.clear();
   int64_t offset = 0;
   for (Stage& stage : stages_) lay_out(stage, offset);
-  if (rounds_) round_to_bf16();
+  if (rounds_) move_residuals(remembered);
 }
 
 void DataParallelReducer::lay_out(Stage& stage, int64_t& offset) {
-  std::vector<int64_t> sizes;
-  for (size_t i = 0; i < stage.order.size(); ++i) sizes.push_back(static_cast<int64_t>(parameters_[stage.first_parameter + i].value.nbytes()));
-  const plan::BucketPlan plan = plan_for(sizes, stage.order, limits_);
+  const plan::BucketPlan plan = plan_of(stage);
   stage.first_bucket = buckets_.size();
   for (const plan::Bucket& b : plan.buckets) {
     buckets_.push_back(std::make_unique<Bucket>());
     buckets_.back()->flat = memory_.narrow(0, offset, b.size_bytes).view(at::kFloat);
+    buckets_.back()->begin = offset / 4;
+    buckets_.back()->parts = comm::even_parts(b.size_bytes / 4, replicas_ != nullptr ? replicas_->size() : 1);
     buckets_.back()->num_parameters = static_cast<int>(b.parameters.size());
     offset += b.size_bytes;
   }
@@ -92,7 +96,8 @@ void DataParallelReducer::lay_out(Stage& stage, int64_t& offset) {
     Parameter& parameter = parameters_[stage.first_parameter + static_cast<size_t>(stage.order[i])];
     const plan::BucketSlot& slot = plan.slots[i];
     parameter.bucket = stage.first_bucket + static_cast<size_t>(slot.bucket);
-    parameter.value.mutable_grad() = buckets_[parameter.bucket]->flat.narrow(0, slot.offset_bytes / 4, slot.size_bytes / 4).view(parameter.value.sizes());
+    parameter.begin = slot.offset_bytes / 4;
+    parameter.value.mutable_grad() = buckets_[parameter.bucket]->flat.narrow(0, parameter.begin, slot.size_bytes / 4).view(parameter.value.sizes());
   }
 }
 
@@ -100,7 +105,59 @@ DataParallelReducer::~DataParallelReducer() = default;
 
 void DataParallelReducer::round_to_bf16() {
   rounds_ = true;
-  for (auto& b : buckets_) b->residual = at::zeros_like(b->flat);
+  residual_ = at::zeros({num_elements()}, at::kFloat);
+}
+
+at::Tensor DataParallelReducer::residual(const at::Tensor& value) const {
+  const Place where = place(value);
+  return residual_.narrow(0, where.bucket + where.begin, value.numel());
+}
+
+// `before`: by parameter, in the old memory.
+void DataParallelReducer::move_residuals(const std::vector<at::Tensor>& before) {
+  residual_ = at::zeros({num_elements()}, at::kFloat);
+  for (size_t i = 0; i < parameters_.size(); ++i) residual(parameters_[i].value).copy_(before[i]);
+}
+
+const DataParallelReducer::Parameter& DataParallelReducer::known(const at::Tensor& value) const {
+  const auto found = index_of_.find(value.unsafeGetTensorImpl());
+  PENSTOCK_CHECK(found != index_of_.end(), "a parameter of {} elements is in no bucket", value.numel());
+  return parameters_[found->second];
+}
+
+DataParallelReducer::Place DataParallelReducer::place(const at::Tensor& value) const {
+  const Parameter& parameter = known(value);
+  Place where = place_of_bucket(static_cast<int>(parameter.bucket));
+  where.begin = parameter.begin;
+  return where;
+}
+
+DataParallelReducer::Place DataParallelReducer::place_of_bucket(int bucket) const {
+  const Bucket& b = *buckets_.at(static_cast<size_t>(bucket));
+  return {b.begin, 0, b.parts};
+}
+
+std::vector<int64_t> DataParallelReducer::orders() const {
+  std::vector<int64_t> all;
+  for (const Stage& stage : stages_) all.insert(all.end(), stage.order.begin(), stage.order.end());
+  return all;
+}
+
+bool DataParallelReducer::set_orders(std::span<const int64_t> orders) {
+  if (orders.size() != parameters_.size()) return false;
+  std::vector<std::vector<int>> found;
+  for (const Stage& stage : stages_) {
+    std::vector<int>& order = found.emplace_back();
+    for (const int64_t position : orders.subspan(stage.first_parameter, stage.order.size())) {
+      if (position < 0 || position >= static_cast<int64_t>(stage.order.size())) return false;
+      order.push_back(static_cast<int>(position));
+    }
+    if (!std::ranges::is_permutation(order, stage.order)) return false;
+  }
+  for (size_t s = 0; s < stages_.size(); ++s) stages_[s].order = found[s];
+  lay_out();
+  order_ = Order::kFixed;
+  return true;
 }
 
 void DataParallelReducer::begin_step() {
@@ -162,10 +219,18 @@ void DataParallelReducer::launch_ready(bool force) {
     b.record = {static_cast<int>(launched_), static_cast<int64_t>(b.flat.nbytes()), now_us(), 0};
     if (replicas_ != nullptr) {
       comm::next_is_bucket(*replicas_, static_cast<int>(launched_));
-      b.work = rounds_ ? replicas_->all_reduce_rounded(b.flat, b.residual) : replicas_->all_reduce(b.flat, comm::Reduce::kSum);
+      b.work = reduce(b);
     }
     ++launched_;
   }
+}
+
+comm::WorkPtr DataParallelReducer::reduce(Bucket& b) {
+  if (rounds_) {
+    at::Tensor residual = residual_.narrow(0, b.begin, b.flat.numel());
+    return replicas_->all_reduce_rounded(b.flat, residual);
+  }
+  return sums_ == Sums::kOwnPart ? replicas_->reduce_scatter(b.flat, b.parts) : replicas_->all_reduce(b.flat, comm::Reduce::kSum);
 }
 
 void DataParallelReducer::note_finished() {

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -28,21 +29,31 @@ struct ReductionRecord {
 // they really come; from the second on every replica has its buckets in the order that the first replica saw.
 // Accumulation: a stage's buckets are reduced between its arm() and finish() only; micro-batches before arm() just add up.
 // Unused parameters: a bucket that waits for a gradient that never comes is reduced by finish(), with zeros in its place.
+// Parts: each bucket is cut into a part for each replica. With Sums::kOwnPart a replica gets the sums of its part only, in half the traffic.
 // Threads:  one thread for all methods; hooks run on it too (LibTorch runs a CPU backward pass on its caller's thread). They only post reductions:
 //           the communicator's own threads carry them out.
 // Lifetime: the parameters outlive it, and keep grad() as set here (zero by begin_step(), never by resetting it).
 class DataParallelReducer {
  public:
+  enum class Sums {
+    kAll,      // every replica gets all (all-reduce)
+    kOwnPart,  // each gets its part of each bucket (reduce-scatter); the rest of the gradients is scratch then
+  };
   // `stages`: the parameters that each stage completes, stages in the order of completion, parameters in forward order; each once.
   // `replicas` may be null: gradients are then only collected. Collective over them: they share the memory of the buckets where they can.
-  DataParallelReducer(const std::vector<std::vector<at::Tensor>>& stages, comm::Communicator* replicas, const plan::BucketLimits& limits, Deadline deadline);
+  // `alone`: parameters that get buckets of their own, so that they are cut alike wherever else they are.
+  DataParallelReducer(const std::vector<std::vector<at::Tensor>>& stages, comm::Communicator* replicas, const plan::BucketLimits& limits, Deadline deadline,
+                      Sums sums = Sums::kAll, const std::vector<at::Tensor>& alone = {});
   ~DataParallelReducer();
   DataParallelReducer(const DataParallelReducer&) = delete;
   DataParallelReducer& operator=(const DataParallelReducer&) = delete;
 
-  // From now on gradients travel as bfloat16 (Communicator::all_reduce_rounded). What rounding takes is remembered here, 4 bytes a gradient, and is not
-  // part of checkpoints: a resumed run begins with nothing remembered, as does the second step where buckets change; at most one step's rounding is lost.
+  // From now on gradients travel as bfloat16 (Communicator::all_reduce_rounded), and every replica gets all sums. What rounding takes is remembered here,
+  // 4 bytes a gradient.
   void round_to_bf16();
+  [[nodiscard]] bool rounds() const { return rounds_; }
+  // What is remembered of a parameter: float32, flat, where it lives. REQUIRES: rounds().
+  [[nodiscard]] at::Tensor residual(const at::Tensor& parameter) const;
   // Zeroes the gradients. REQUIRES: no reduction under way.
   void begin_step();
   // The next additions complete the gradients of a stage (its position in `stages`). `pending`: the parameters that complete() will tell; all
@@ -58,6 +69,23 @@ class DataParallelReducer {
   [[nodiscard]] bool has_gradient(const at::Tensor& parameter) const;
   // The parameters of a stage, as positions in forward order, in the order in which their gradients are taken to become ready.
   [[nodiscard]] const std::vector<int>& order(size_t stage) const { return stages_.at(stage).order; }
+  // Of all stages, one after the other ...
+  [[nodiscard]] std::vector<int64_t> orders() const;
+  // ... and back: buckets are laid out in these orders at once, instead of after a first step. The same on every replica; between steps. False, and
+  // nothing changes, when they are not orders of these parameters.
+  [[nodiscard]] bool set_orders(std::span<const int64_t> orders);
+  // The next begin_step() lays the buckets out anew: places change.
+  [[nodiscard]] bool changes_places() const { return order_ == Order::kChanged; }
+
+  // Where gradients lie, in elements of the memory of all buckets, [0, num_elements()).
+  struct Place {
+    int64_t bucket = 0;              // where the parameter's bucket begins
+    int64_t begin = 0;               // where the parameter does, in the bucket
+    std::span<const int64_t> parts;  // of the bucket, from 0: replica r has [parts[r], parts[r + 1])
+  };
+  [[nodiscard]] Place place(const at::Tensor& parameter) const;
+  [[nodiscard]] Place place_of_bucket(int bucket) const;
+  [[nodiscard]] int64_t num_elements() const { return memory_.numel() / 4; }
 
  private:
   struct Bucket;
@@ -65,7 +93,9 @@ class DataParallelReducer {
     at::Tensor value;
     size_t stage = 0;
     int position = 0;  // within the stage, in forward order
+    bool alone = false;
     size_t bucket = 0;
+    int64_t begin = 0;  // elements, in the bucket
     bool has_gradient = false;
   };
   struct Stage {
@@ -74,17 +104,23 @@ class DataParallelReducer {
     size_t first_bucket = 0, last_bucket = 0;  // [first, last)
   };
   void watch(size_t parameter);
+  [[nodiscard]] plan::BucketPlan plan_of(const Stage& stage) const;
   void lay_out();
   void lay_out(Stage& stage, int64_t& offset);
   void agree_on_order(Deadline deadline);
+  void move_residuals(const std::vector<at::Tensor>& before);
   [[nodiscard]] Parameter* find(const at::Tensor& parameter);
+  [[nodiscard]] const Parameter& known(const at::Tensor& parameter) const;
   void gradient_came(const Parameter& parameter);
   void launch_ready(bool force);
+  [[nodiscard]] comm::WorkPtr reduce(Bucket& bucket);
   void note_finished();
 
   comm::Communicator* replicas_;
   const plan::BucketLimits limits_;
-  at::Tensor memory_;  // uint8: all buckets
+  const Sums sums_;
+  at::Tensor memory_;    // uint8: all buckets
+  at::Tensor residual_;  // float32, as large; undefined while nothing is rounded
   std::vector<Parameter> parameters_;
   std::vector<Stage> stages_;
   std::map<const void*, size_t> index_of_;           // of a parameter

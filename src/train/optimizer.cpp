@@ -151,6 +151,18 @@ void Optimizer::set_moments(size_t i, const std::vector<at::Tensor>& moments) {
   for (size_t k = 0; k < moments.size(); ++k) part.moments[k].copy_(moments[k].reshape({-1}).narrow(0, own.begin, own.count));
 }
 
+void Optimizer::cut_anew(const std::function<void()>& change, Deadline deadline) {
+  std::vector<std::vector<int64_t>> before;
+  for (size_t i = 0; i < parts_.size(); ++i) before.push_back(shards_.cuts(i));
+  change();
+  for (size_t i = 0; i < parts_.size(); ++i) {
+    if (shards_.cuts(i) == before[i]) continue;
+    const ParameterShards::Range own = shards_.own(i);
+    for (at::Tensor& moment : parts_[i].moments) moment = shards_.whole(i, moment, before[i], deadline).view({-1}).narrow(0, own.begin, own.count).clone();
+    parts_[i].count = own.count;
+  }
+}
+
 int64_t Optimizer::state_bytes() const {
   int64_t bytes = 0;
   for (const Part& part : parts_) {

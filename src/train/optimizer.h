@@ -1,6 +1,7 @@
 #pragma once
 // AdamW, SGD with momentum, LAMB and LARS on the parameters of this rank's stages.
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
 #include <vector>
@@ -35,6 +36,10 @@ class Optimizer {
   // Those of parameter i, shaped as its value. The first is collective over the replicas that share the shards.
   [[nodiscard]] std::vector<at::Tensor> moments(size_t i, Deadline deadline) const;
   void set_moments(size_t i, const std::vector<at::Tensor>& moments);
+
+  // Calls `change`, which cuts parameters in another way, and passes moments on to the replicas that then update those elements, one parameter at a time.
+  // Collective over the replicas.
+  void cut_anew(const std::function<void()>& change, Deadline deadline);
 
   // Of moments on this rank.
   [[nodiscard]] int64_t state_bytes() const;

@@ -44,8 +44,11 @@ class ParameterShards {
   // Shaped as the parameter; may be the parameter itself. Collective.
   [[nodiscard]] virtual at::Tensor whole_value(size_t i, Deadline deadline) const;
   virtual void set_value(size_t i, const at::Tensor& whole);
-  // From every replica's tensor over its own(i), such as an optimizer's moment. Collective.
-  [[nodiscard]] at::Tensor whole(size_t i, const at::Tensor& own_part, Deadline deadline) const;
+  // Where parameter i is cut: replica r has [cuts[r], cuts[r + 1]).
+  [[nodiscard]] std::vector<int64_t> cuts(size_t i) const;
+  // From every replica's tensor over its own(i), such as an optimizer's moment; or over what own(i) was when cuts(i) were `cuts`. Collective.
+  [[nodiscard]] at::Tensor whole(size_t i, const at::Tensor& own_part, Deadline deadline) const { return whole(i, own_part, cuts(i), deadline); }
+  [[nodiscard]] at::Tensor whole(size_t i, const at::Tensor& own_part, const std::vector<int64_t>& cuts, Deadline deadline) const;
 
   [[nodiscard]] comm::Communicator* replicas() const { return replicas_; }
 
@@ -54,23 +57,16 @@ class ParameterShards {
   comm::Communicator* const replicas_;
 };
 
-// Every replica has all values and all gradients in grad(). Without replicas it updates everything; with them a part of about equal size (ZeRO stage 1,
-// Rajbhandari et al. 2020): the values, moved into one flat tensor, are cut into as many runs as there are replicas.
-class FlatShards final : public ParameterShards {
+// One replica that keeps and updates everything, or several that each do. All values and all gradients, in grad(), are here.
+class WholeParameters final : public ParameterShards {
  public:
-  FlatShards(std::vector<model::Parameter>& parameters, comm::Communicator* replicas);
-  [[nodiscard]] Range range(size_t i, int replica) const override;
-  [[nodiscard]] at::Tensor values(size_t i) const override;
-  [[nodiscard]] at::Tensor gradients(size_t i) const override;
-  [[nodiscard]] at::Tensor summed_gradient(size_t i) const override;
+  explicit WholeParameters(std::vector<model::Parameter>& parameters) : ParameterShards(parameters, nullptr) {}
+  [[nodiscard]] Range range(size_t i, int /*replica*/) const override { return {0, parameters_[i].value.numel()}; }
+  [[nodiscard]] at::Tensor values(size_t i) const override { return parameters_[i].value.detach().view({-1}); }
+  [[nodiscard]] at::Tensor gradients(size_t i) const override { return parameters_[i].value.grad().view({-1}); }
+  [[nodiscard]] at::Tensor summed_gradient(size_t i) const override { return gradients(i); }
   [[nodiscard]] bool gradients_are_whole() const override { return true; }
-  void share_updated(Deadline deadline) override;
-
- private:
-  [[nodiscard]] Range run(int replica) const;  // of the flat values
-
-  at::Tensor flat_;
-  std::vector<int64_t> offsets_;  // of each parameter in it
+  void share_updated(Deadline /*deadline*/) override {}
 };
 
 }  // namespace penstock::train

@@ -134,8 +134,7 @@ PipelineTrainer::PipelineTrainer(comm::Communicator& world, std::vector<model::L
   if (groups_.data && options.sharding >= config::Sharding::kGradients) {
     build_layer_shards();
   } else {
-    shards_ = std::make_unique<FlatShards>(parameters_, options.sharding == config::Sharding::kOptimizer ? groups_.data.get() : nullptr);
-    build_reducer();
+    build_reducer(groups_.data && options.sharding == config::Sharding::kOptimizer);
   }
   shards_->initialize([&](model::Parameter& p) { options_.initialize ? options_.initialize(p) : model::initialize(p, options_.seed); });
   optimizer_.emplace(parameters_, options.optimizer, *shards_);
@@ -204,7 +203,7 @@ void PipelineTrainer::check_tied(const std::vector<model::LayerSpec>& layers, co
 }
 
 // Stages in the order in which the schedule completes their gradients. A parameter of several stages is complete with the last of them.
-void PipelineTrainer::build_reducer() {
+void PipelineTrainer::build_reducer(bool shards_optimizer) {
   std::vector<int> order;
   const auto& actions = train_schedule_.ranks[static_cast<size_t>(pipe_rank())];
   for (const plan::Action& a : actions) {
@@ -224,8 +223,29 @@ void PipelineTrainer::build_reducer() {
       taken.push_back(p.value);
     }
   }
-  reducer_.emplace(parameters, groups_.data.get(), bucket_limits(options_.bucket_mib), deadline());
+  std::vector<at::Tensor> alone;
+  for (const size_t i : tied_parameters()) {
+    if (shards_optimizer) alone.push_back(parameters_[i].value);
+  }
+  const auto sums = shards_optimizer ? DataParallelReducer::Sums::kOwnPart : DataParallelReducer::Sums::kAll;
+  reducer_.emplace(parameters, groups_.data.get(), bucket_limits(options_.bucket_mib), deadline(), sums, alone);
   if (options_.reduce_dtype == config::ReduceDtype::kBfloat16) reducer_->round_to_bf16();
+  if (!shards_optimizer) {
+    shards_ = std::make_unique<WholeParameters>(parameters_);
+    return;
+  }
+  auto shards = std::make_unique<BucketShards>(parameters_, *groups_.data, *reducer_);
+  bucket_shards_ = shards.get();
+  shards_ = std::move(shards);
+}
+
+// Positions of those that other pipe ranks have too: they are cut alike there.
+std::vector<size_t> PipelineTrainer::tied_parameters() const {
+  std::vector<size_t> tied;
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    if (std::ranges::find(groups_.tied, parameters_[i].name, &TiedParameter::name) != groups_.tied.end()) tied.push_back(i);
+  }
+  return tied;
 }
 
 void PipelineTrainer::build_layer_shards() {
@@ -233,11 +253,7 @@ void PipelineTrainer::build_layer_shards() {
   for (const auto& stage : stages_) {
     for (int i = 0; i < stage->num_layers(); ++i) layers.push_back({stage->first_layer() + i, stage->values_of(stage->first_layer() + i)});
   }
-  std::vector<size_t> tied;
-  for (size_t i = 0; i < parameters_.size(); ++i) {
-    if (std::ranges::find(groups_.tied, parameters_[i].name, &TiedParameter::name) != groups_.tied.end()) tied.push_back(i);
-  }
-  auto shards = std::make_unique<LayerShards>(parameters_, layers, *groups_.data, options_.sharding == config::Sharding::kParameters, tied);
+  auto shards = std::make_unique<LayerShards>(parameters_, layers, *groups_.data, options_.sharding == config::Sharding::kParameters, tied_parameters());
   layer_shards_ = shards.get();
   shards_ = std::move(shards);
   train_uses_ = plan::layer_uses(train_schedule_, pipe_rank(), boundaries_, options_.checkpoint_layers);
@@ -286,7 +302,7 @@ PipelineTrainer::Gradients PipelineTrainer::reduced_gradients(std::span<const pi
   };
   request.weight_grad_complete = [this](const at::Tensor& parameter) { reducer_->complete(parameter); };
 
-  reducer_->begin_step();
+  change_places([this] { reducer_->begin_step(); });
   if (!microbatches.empty()) {
     gradients.step = executor_->run(request);
   } else {
@@ -295,6 +311,15 @@ PipelineTrainer::Gradients PipelineTrainer::reduced_gradients(std::span<const pi
   }
   gradients.reductions = reducer_->finish(deadline());
   return gradients;
+}
+
+void PipelineTrainer::change_places(const std::function<void()>& change) {
+  if (bucket_shards_ == nullptr || !reducer_->changes_places()) return change();
+  const auto change_all = [&] {
+    change();
+    bucket_shards_->follow();
+  };
+  optimizer_->cut_anew(change_all, deadline());
 }
 
 void PipelineTrainer::refuse_unused_parameters(bool has_microbatches) {

@@ -15,6 +15,7 @@
 #include "plan/partition.h"
 #include "plan/topology.h"
 #include "plan/layer_uses.h"
+#include "train/bucket_shards.h"
 #include "train/data_parallel_reducer.h"
 #include "train/layer_shards.h"
 #include "train/mesh_groups.h"
@@ -38,7 +39,7 @@ struct TrainerOptions {
   int checkpoint_layers = 0;         // > 0: keep activations of every so many layers only, and compute the rest again
   kernels::Compute compute = kernels::Compute::kFp32;
   config::OptimizerConfig optimizer;
-  // What each replica keeps a part of only, as parameter_shards.h and layer_shards.h say. With several micro-batches kGradients and kParameters add up in another
+  // What each replica keeps a part of only, as bucket_shards.h and layer_shards.h say. With several micro-batches kGradients and kParameters add up in another
   // order than the others do: results then differ from theirs by rounding.
   config::Sharding sharding = config::Sharding::kNone;
   double bucket_mib = 1;             // gradients that are reduced in one go
@@ -133,9 +134,12 @@ class PipelineTrainer {
  private:
   void choose_schedule();
   void build_stages(const std::vector<model::LayerSpec>& layers);
-  void build_reducer();
+  void build_reducer(bool shards_optimizer);
   void build_layer_shards();
+  [[nodiscard]] std::vector<size_t> tied_parameters() const;
   [[nodiscard]] Gradients reduced_gradients(std::span<const pipeline::Microbatch> microbatches, const pipeline::LossFunction& loss, double loss_scale);
+  // `change` may lay the reducer's buckets out anew; parts follow.
+  void change_places(const std::function<void()>& change);
   void refuse_unused_parameters(bool has_microbatches);
   void check_tied(const std::vector<model::LayerSpec>& layers, const model::SharedWeights& shared) const;
   struct Batch {
@@ -156,6 +160,7 @@ class PipelineTrainer {
   std::optional<DataParallelReducer> reducer_;   // or, sharding gradients or parameters:
   std::vector<plan::LayerUse> train_uses_, eval_uses_;
   LayerShards* layer_shards_ = nullptr;          // shards_
+  BucketShards* bucket_shards_ = nullptr;        // shards_, sharding the optimizer's state
   std::unique_ptr<ParameterShards> shards_;
   std::optional<Optimizer> optimizer_;
   std::optional<pipeline::Executor> executor_;

@@ -325,7 +325,7 @@ TEST_F(TrainTest, ACheckpointThatCannotBeWrittenEndsTheRun) {
   try {
     comm::spawn_ranks(1, [&](comm::Communicator& world) {
       std::vector<model::Parameter> none;
-      FlatShards shards(none, nullptr);
+      WholeParameters shards(none);
       Optimizer optimizer(none, {}, shards);
       writer.start(world, {&none, &shards, &optimizer, {}}, "", std::nullopt, Deadline::after(seconds(5)));
       writer.finish();
