@@ -115,7 +115,11 @@ std::string exported_dtype(const fs::path& config) {
   throw error(Code::kDataLoss, "{}: {}: expected float32, bfloat16 or float16, found {}", config.string(), key, name.dump());
 }
 
-bool is_moment(const std::string& name, const std::set<std::string>& all) {
+// What only training needs.
+bool is_beside_weights(const std::string& name, const std::set<std::string>& all) {
+  if (name.starts_with(kBucketOrder)) return true;
+  const size_t mark = name.find(kRoundingMark);
+  if (mark != std::string::npos) return all.contains(name.substr(0, mark));
   return (name.ends_with(".m") || name.ends_with(".v")) && all.contains(name.substr(0, name.size() - 2));
 }
 
@@ -227,7 +231,7 @@ void export_checkpoint(const fs::path& checkpoint, const fs::path& output, const
     }
   }
   std::vector<TensorEntry> entries;
-  const auto wanted = [&](const std::string& file, const TensorEntry& entry) { return by_name.at(entry.name).first == file && !is_moment(entry.name, names); };
+  const auto wanted = [&](const std::string& file, const TensorEntry& entry) { return by_name.at(entry.name).first == file && !is_beside_weights(entry.name, names); };
   for (const auto& [file, unused] : manifest.files) {
     const MappedFile map = MappedFile::open(checkpoint / file).value();
     for (const TensorEntry& entry : parse_safetensors_header(map.bytes(), file).tensors) {

@@ -3,7 +3,8 @@
 //
 // A checkpoint is a folder step-00000050 of stage files (safetensors), manifest.json and hugging_face/ (config.json and the tokenizer's files).
 // Tensors have the names and shapes of the Hugging Face checkpoint, the optimizer's moments with ".m" and ".v" behind: nothing in it depends on how
-// the model was cut. It is written as step-00000050.writing and renamed when all is there: a torn one never has the final name.
+// the model was cut. With gradients that travel rounded (train/rounding_errors.h) there are also NAME.rounding-PIPE-REPLICA, what that replica of that pipe
+// rank still has to give back of a tensor's gradients, and bucket_order-PIPE-of-PIPES. It is written as step-00000050.writing and renamed when all is there: a torn one never has the final name.
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -33,6 +34,7 @@ struct CheckpointManifest {
 };
 
 inline constexpr const char* kModelDescription = "hugging_face";  // the folder inside
+inline constexpr const char *kRoundingMark = ".rounding-", *kBucketOrder = "bucket_order-";  // in names of tensors
 
 [[nodiscard]] std::filesystem::path checkpoint_path(const std::filesystem::path& folder, int64_t step);
 // Where it is written before it is complete.

@@ -5,6 +5,7 @@
 #include "base/crc32.h"
 #include "base/error.h"
 #include "model/parameter_io.h"
+#include "train/rounding_errors.h"
 #include "weights/safetensors.h"
 
 namespace penstock::train {
@@ -43,6 +44,9 @@ void read_checkpoint(const fs::path& checkpoint, TrainState& state) {
       return tensor;
     };
   };
+  std::vector<std::string> names;
+  for (const auto& [name, unused] : file_of) names.push_back(name);
+  if (state.trainer != nullptr) restore_bucket_order(*state.trainer, names, lookup_with(""));
   for (size_t i = 0; i < state.parameters->size(); ++i) {
     model::Parameter& p = (*state.parameters)[i];
     at::Tensor value = at::empty(p.value.sizes(), at::kFloat);
@@ -52,6 +56,7 @@ void read_checkpoint(const fs::path& checkpoint, TrainState& state) {
     for (const char* name : state.optimizer->moment_names()) model::load_parameter(p, moments.emplace_back(at::empty_like(value)), lookup_with(name));
     state.optimizer->set_moments(i, moments);
   }
+  if (state.trainer != nullptr) restore_rounding_errors(*state.trainer, names, lookup_with(""));
   state.position = {manifest.step, manifest.elapsed_seconds, manifest.tokens};
   state.guard = {manifest.recent_losses, manifest.skipped_steps, manifest.skipped_in_a_row};
 }

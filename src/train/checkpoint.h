@@ -7,8 +7,8 @@
 
 namespace penstock::train {
 
-// Fills parameters, moments and position; reads and checks the bytes of this rank's tensors only. Throws Error kDataLoss naming file, tensor,
-// expected and found.
+// Fills parameters, moments, rounding errors and position; reads and checks the bytes of this rank's tensors only. Collective over the replicas where
+// state.trainer rounds. Throws Error kDataLoss naming file, tensor, expected and found.
 void read_checkpoint(const std::filesystem::path& checkpoint, TrainState& state);
 
 }  // namespace penstock::train

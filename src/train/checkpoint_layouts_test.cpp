@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
 
 #include "base/file.h"
@@ -167,6 +168,97 @@ TEST(CheckpointLayouts, EveryReplicaWritesItsShareOfTheBytes) {
   }
   EXPECT_THAT(names, testing::ElementsAre("stage-00000-replica-00001.safetensors", "stage-00000-replica-00002.safetensors", "stage-00000.safetensors",
                                           "stage-00001-replica-00001.safetensors", "stage-00001-replica-00002.safetensors", "stage-00001.safetensors"));
+}
+
+// A run whose gradients travel as bfloat16.
+struct Rounded {
+  std::vector<double> losses;
+  std::map<std::string, at::Tensor> weights;
+  std::map<std::string, at::Tensor> remembered;  // of each parameter, over all ranks: at the checkpoint that was written or read
+};
+
+// Steps `first` to `last`, of which the third is followed by a checkpoint into `folder`, if there is one. `forgets`: what was remembered is not read.
+Rounded train_rounded(const Layout& layout, int first, int last, const fs::path& from, const fs::path& folder, bool forgets = false) {
+  Rounded run;
+  Mutex mutex;
+  comm::spawn_ranks(layout.pipe * layout.data, [&](comm::Communicator& world) {
+    TrainerOptions options;
+    options.mesh = {layout.pipe, layout.data, 1};
+    options.microbatches = 2;
+    options.sharding = layout.sharding;
+    options.schedule = layout.schedule;
+    options.reduce_dtype = config::ReduceDtype::kBfloat16;
+    options.bucket_mib = 0.001;  // several buckets a stage
+    PipelineTrainer trainer(world, layers(), options);
+    TrainState state{&trainer.parameters(), &trainer.shards(), &trainer.optimizer(), {}};
+    if (!forgets) state.trainer = &trainer;
+    const auto remember = [&] {
+      for (const model::Parameter& p : trainer.parameters()) {
+        if (!trainer.reducer()->rounds()) continue;
+        const at::Tensor mine = trainer.reducer()->residual(p.value).clone();
+        MutexLock lock(mutex);
+        const auto [sum, is_first] = run.remembered.emplace(p.name, mine);
+        if (!is_first) sum->second.add_(mine);
+      }
+    };
+    if (!from.empty()) {
+      read_checkpoint(from, state);
+      remember();
+    }
+    CheckpointWriter::Options writing;
+    writing.place = {folder, trainer.pipe_rank(), layout.pipe, trainer.replica(), layout.data};
+    CheckpointWriter writer(writing);
+    for (int step = first; step < last; ++step) {
+      const at::Tensor x = at::randn({4, kWidth}, at::detail::createCPUGenerator(static_cast<uint64_t>(10 * step + trainer.replica())));
+      const StepOutcome outcome = trainer.train_batch({x}, {x.abs()}, squared_error, 1e-2);
+      ++state.position.step;
+      if (world.rank() == 0) run.losses.push_back(outcome.loss);
+      if (folder.empty() || step != 2) continue;
+      remember();
+      writer.start(world, state, "", std::nullopt, trainer.deadline());
+    }
+    writer.finish();
+    world.barrier()->wait(trainer.deadline());
+    for (size_t i = 0; i < trainer.parameters().size(); ++i) {
+      const at::Tensor value = trainer.shards().whole_value(i, trainer.deadline()).clone();
+      MutexLock lock(mutex);
+      run.weights[trainer.parameters()[i].name] = value;
+    }
+  });
+  return run;
+}
+
+bool same_weights(const Rounded& a, const Rounded& b) {
+  return std::ranges::all_of(a.weights, [&](const auto& entry) { return entry.second.equal(b.weights.at(entry.first)); });
+}
+
+TEST(CheckpointLayouts, ARunWithRoundedGradientsResumesBitwise) {
+  for (const Layout& layout : {Layout{1, 2, Sharding::kNone}, {2, 2, Sharding::kNone}, {1, 3, Sharding::kOptimizer}, {2, 2, Sharding::kOptimizer, "zb-v"}}) {
+    SCOPED_TRACE(fmt::format("pipe {}, data {}, sharding {}", layout.pipe, layout.data, static_cast<int>(layout.sharding)));
+    const TempDir dir;
+    const Rounded whole = train_rounded(layout, 0, 7, {}, dir.path());
+    const fs::path from = formats::newest_checkpoint(dir.path()).value();
+    const Rounded rest = train_rounded(layout, 3, 7, from, {}), forgetful = train_rounded(layout, 3, 7, from, {}, true);
+    EXPECT_EQ(rest.losses, std::vector<double>(whole.losses.begin() + 3, whole.losses.end()));
+    EXPECT_TRUE(same_weights(rest, whole));
+    EXPECT_FALSE(same_weights(forgetful, whole)) << "nothing was rounded";
+  }
+}
+
+TEST(CheckpointLayouts, OtherLayoutsTakeOverAllThatRoundingHasTaken) {
+  const TempDir dir;
+  const Rounded written = train_rounded({2, 2, Sharding::kNone}, 0, 3, {}, dir.path());
+  const fs::path from = formats::newest_checkpoint(dir.path()).value();
+  for (const Layout& layout : {Layout{2, 2, Sharding::kNone}, {1, 3, Sharding::kNone}, {3, 2, Sharding::kOptimizer}, {1, 4, Sharding::kOptimizer}, {2, 3, Sharding::kNone, "zb-v"}}) {
+    SCOPED_TRACE(fmt::format("pipe {}, data {}", layout.pipe, layout.data));
+    const Rounded read = train_rounded(layout, 3, 3, from, {});
+    ASSERT_EQ(read.remembered.size(), written.remembered.size());
+    for (const auto& [name, sum] : written.remembered) {
+      EXPECT_GT(sum.abs().max().item<double>(), 0) << name;
+      EXPECT_TRUE(at::allclose(read.remembered.at(name), sum, 1e-6, 1e-9)) << name;
+    }
+  }
+  EXPECT_TRUE(train_rounded({2, 1, Sharding::kNone}, 3, 3, from, {}).remembered.empty()) << "one replica rounds nothing";
 }
 
 }  // namespace

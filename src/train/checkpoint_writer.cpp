@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "comm/recorded_communicator.h"
 #include "model/parameter_io.h"
+#include "train/rounding_errors.h"
 #include "train/whole_over_ranks.h"
 
 namespace penstock::train {
@@ -56,6 +57,8 @@ std::vector<weights::NamedTensor> copies_of(const TrainState& state, const Check
     add(value, "");
     for (size_t k = 0; k < moments.size(); ++k) add(moments[k], state.optimizer->moment_names()[k]);
   }
+  if (state.trainer == nullptr) return tensors;
+  for (auto& remembered : rounding_errors(*state.trainer, state.tensor, place.writes, deadline)) tensors.push_back(std::move(remembered));
   return tensors;
 }
 

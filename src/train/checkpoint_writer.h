@@ -31,7 +31,7 @@ struct CheckpointPlace {
 // thread waits for all notes, writes the manifest and renames the folder (formats/checkpoint_folder.h): a torn checkpoint never has the final name.
 //
 // Threads:  one calls all methods. The destructor gives up a write that is not done.
-// Memory:   the copy: three times this rank's weights (with LAMB, AdamW) divided by the number of replicas, kept until the file is written.
+// Memory:   the copy: three times this rank's weights (with LAMB, AdamW) divided by the number of replicas, and once its weights with reduce_dtype bf16, kept until the file is written.
 // Errors:   what the thread failed with (a full disk) is thrown by the next call, naming the file.
 class CheckpointWriter {
  public:

@@ -229,7 +229,7 @@ void PipelineTrainer::build_reducer(bool shards_optimizer) {
   }
   const auto sums = shards_optimizer ? DataParallelReducer::Sums::kOwnPart : DataParallelReducer::Sums::kAll;
   reducer_.emplace(parameters, groups_.data.get(), bucket_limits(options_.bucket_mib), deadline(), sums, alone);
-  if (options_.reduce_dtype == config::ReduceDtype::kBfloat16) reducer_->round_to_bf16();
+  if (groups_.data && options_.reduce_dtype == config::ReduceDtype::kBfloat16) reducer_->round_to_bf16();
   if (!shards_optimizer) {
     shards_ = std::make_unique<WholeParameters>(parameters_);
     return;
@@ -263,10 +263,12 @@ void PipelineTrainer::build_layer_shards() {
   }
 }
 
-bool PipelineTrainer::owns(const std::string& parameter) const {
+std::vector<int> PipelineTrainer::holders(const std::string& parameter) const {
   const auto tied = std::ranges::find(groups_.tied, parameter, &TiedParameter::name);
-  return tied == groups_.tied.end() || tied->pipe_ranks.front() == pipe_rank();
+  return tied == groups_.tied.end() ? std::vector<int>{pipe_rank()} : tied->pipe_ranks;
 }
+
+bool PipelineTrainer::owns(const std::string& parameter) const { return holders(parameter).front() == pipe_rank(); }
 
 PipelineTrainer::Gradients PipelineTrainer::compute_gradients(std::span<const pipeline::Microbatch> microbatches, const pipeline::LossFunction& loss,
                                                               double loss_scale) {
@@ -302,7 +304,8 @@ PipelineTrainer::Gradients PipelineTrainer::reduced_gradients(std::span<const pi
   };
   request.weight_grad_complete = [this](const at::Tensor& parameter) { reducer_->complete(parameter); };
 
-  change_places([this] { reducer_->begin_step(); });
+  if (reducer_->changes_places()) change_places([this] { reducer_->begin_step(); });
+  else reducer_->begin_step();
   if (!microbatches.empty()) {
     gradients.step = executor_->run(request);
   } else {
@@ -314,7 +317,7 @@ PipelineTrainer::Gradients PipelineTrainer::reduced_gradients(std::span<const pi
 }
 
 void PipelineTrainer::change_places(const std::function<void()>& change) {
-  if (bucket_shards_ == nullptr || !reducer_->changes_places()) return change();
+  if (bucket_shards_ == nullptr) return change();
   const auto change_all = [&] {
     change();
     bucket_shards_->follow();

@@ -128,7 +128,13 @@ class PipelineTrainer {
   [[nodiscard]] ParameterShards& shards() { return *shards_; }
   // False for a copy of a tied parameter that an earlier pipe rank has too: that one is counted and written.
   [[nodiscard]] bool owns(const std::string& parameter) const;
+  // The pipe ranks that have it, rising.
+  [[nodiscard]] std::vector<int> holders(const std::string& parameter) const;
   [[nodiscard]] Optimizer& optimizer() { return *optimizer_; }
+  // Null with sharding of gradients or parameters.
+  [[nodiscard]] DataParallelReducer* reducer() { return reducer_ ? &*reducer_ : nullptr; }
+  // Between steps: `change` lays the reducer's buckets out anew; what depends on their places follows. Collective over the replicas.
+  void change_places(const std::function<void()>& change);
   [[nodiscard]] Deadline deadline() const { return Deadline::after(options_.timeout); }
 
  private:
@@ -138,8 +144,6 @@ class PipelineTrainer {
   void build_layer_shards();
   [[nodiscard]] std::vector<size_t> tied_parameters() const;
   [[nodiscard]] Gradients reduced_gradients(std::span<const pipeline::Microbatch> microbatches, const pipeline::LossFunction& loss, double loss_scale);
-  // `change` may lay the reducer's buckets out anew; parts follow.
-  void change_places(const std::function<void()>& change);
   void refuse_unused_parameters(bool has_microbatches);
   void check_tied(const std::vector<model::LayerSpec>& layers, const model::SharedWeights& shared) const;
   struct Batch {

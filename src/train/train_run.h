@@ -40,7 +40,7 @@ class TrainRun {
   // Nats per byte over `batches` micro-batches per replica, spread evenly over the held-out text (0 = all of it). Collective.
   [[nodiscard]] double validate(int batches);
 
-  [[nodiscard]] TrainState state() { return {&trainer_->parameters(), &trainer_->shards(), &trainer_->optimizer(), position_, guard_.state(), tensor_group()}; }
+  [[nodiscard]] TrainState state() { return {&trainer_->parameters(), &trainer_->shards(), &trainer_->optimizer(), position_, guard_.state(), tensor_group(), &*trainer_}; }
   void resume_from(const std::filesystem::path& checkpoint);
   [[nodiscard]] CheckpointPlace checkpoint_place() const;
 

@@ -17,6 +17,8 @@ struct RunPosition {
   int64_t tokens = 0;          // trained on
 };
 
+class PipelineTrainer;
+
 struct TrainState {
   std::vector<model::Parameter>* parameters = nullptr;
   ParameterShards* shards = nullptr;
@@ -24,6 +26,7 @@ struct TrainState {
   RunPosition position;
   StepGuard::State guard = {};
   comm::Communicator* tensor = nullptr;  // the ranks that share these parameters; null: none
+  PipelineTrainer* trainer = nullptr;    // whose rounding errors belong to it (rounding_errors.h); null: nobody's
 };
 
 }  // namespace penstock::train
