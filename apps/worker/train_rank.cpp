@@ -24,7 +24,6 @@ namespace {
 
 constexpr seconds kCauseWait{8};     // until a silent death is known
 constexpr seconds kGoodbyeWait{20};  // for the others to finish
-constexpr seconds kSettingsWait{60};  // for every rank's settings
 constexpr milliseconds kReportWait{1000};  // for the others' flight recorders, before leaving
 
 cluster::FlightWatchOptions flight_options(const config::TrainConfig& config, const cluster::RankInfo& info) {
@@ -113,7 +112,10 @@ void print_summary(const config::TrainConfig& config, const train::TrainSummary&
 void train_connected(const config::TrainConfig& config, const cluster::RankInfo& info, train::TrainOptions options) {
   FlightRecorder recorder;
   install_test_fault(recorder, info.rank);
-  const auto connected = comm::connect_c10d(info, {.operation_timeout = std::chrono::duration_cast<milliseconds>(std::chrono::hours(1)), .interface = config.network.interface, .hostname = config.network.hostname});
+  const auto connect_timeout = milliseconds(static_cast<int64_t>(1000 * config.network.connect_timeout_seconds));
+  const auto connected = comm::connect_c10d(info, {.connect_timeout = connect_timeout, .connect_timeout_key = "network.connect_timeout_seconds",
+                                                   .operation_timeout = std::chrono::duration_cast<milliseconds>(std::chrono::hours(1)), .interface = config.network.interface,
+                                                   .hostname = config.network.hostname});
   const auto world = comm::make_recorded(*connected, recorder);
   cluster::FlightWatch flight(recorder, flight_options(config, info));
   comm::Liveness liveness(info, leave_when_a_peer_dies(info.rank, flight));
@@ -128,7 +130,7 @@ void train_connected(const config::TrainConfig& config, const cluster::RankInfo&
     _exit(0);
   };
   try {
-    comm::require_same_settings(*world, settings_of(config), Deadline::after(kSettingsWait));
+    comm::require_same_settings(*world, settings_of(config), Deadline::after(connect_timeout));
     (void)train::train(config, *world, options);
   } catch (const Error& e) {
     leave(liveness, flight, e, info.rank);

@@ -22,13 +22,14 @@ struct Membership {
   HostLayout hosts;
 };
 
-Membership join_group(const std::shared_ptr<const Network>& network, const std::string& prefix, const std::string& name, int rank, int size, Deadline deadline) {
+Membership join_group(const std::shared_ptr<const Network>& network, const std::string& prefix, const std::string& name, int rank, int size, Deadline deadline,
+                      const std::string& limit = "in time") {
   if (size == 1) return {std::make_shared<C10dGroup>(name, rank, size, network, compat::StorePtr()), HostLayout::of({this_host()})};
   const compat::StorePtr store = compat::make_prefix_store(prefix, network->store);
   try {
     const std::string host = network->options.host.empty() ? this_host() : network->options.host;
     const auto hosts = exchange_texts({.store = *store, .key = "here", .group = name, .store_address = network->store_address, .rank = rank, .size = size, .deadline = deadline,
-                                        .speaks = rank == 0, .given_up = {}}, host);
+                                        .limit = limit, .speaks = rank == 0, .given_up = {}}, host);
     return {std::make_shared<C10dGroup>(name, rank, size, network, store), HostLayout::of(hosts)};
   } catch (const Error&) {
     throw;
@@ -175,7 +176,7 @@ class C10dCommunicator : public Communicator {
   std::vector<std::string> share(const std::string& mine) {
     try {
       return exchange_texts({.store = group_->store(), .key = fmt::format("share/{}", num_shared_++), .group = name(), .store_address = network_->store_address, .rank = rank(),
-                             .size = size(), .deadline = operation_deadline(), .speaks = false, .given_up = [this](int awaited) { return group_->given_up(awaited); }}, mine);
+                             .size = size(), .deadline = operation_deadline(), .limit = "in time", .speaks = false, .given_up = [this](int awaited) { return group_->given_up(awaited); }}, mine);
     } catch (const Error&) {
       throw;
     } catch (const std::exception&) {
@@ -233,7 +234,7 @@ std::unique_ptr<Communicator> connect_c10d(const cluster::RankInfo& info, const 
   PENSTOCK_CHECK(0 <= info.rank && info.rank < info.world_size, "rank {} of {}", info.rank, info.world_size);
   const Deadline deadline = Deadline::after(options.connect_timeout);
   const auto network = open_network(info, options, name, deadline);
-  auto membership = join_group(network, name, name, info.rank, info.world_size, deadline);
+  auto membership = join_group(network, name, name, info.rank, info.world_size, deadline, network->connect_limit());
   return std::make_unique<C10dCommunicator>(network, std::move(membership), name);
 }
 

@@ -11,6 +11,7 @@ namespace penstock::comm {
 
 struct C10dOptions {
   milliseconds connect_timeout = seconds(120);  // for all ranks to appear
+  std::string connect_timeout_key = {};         // what the user sets it by, for messages; empty = he cannot
   // Ends a collective that no wait() with a deadline of its own has ended; longer than the longest step or checkpoint.
   milliseconds operation_timeout = std::chrono::minutes(30);
   // Where this rank listens for its peers: an interface ("eth1"), or else a name or address of this machine. Both empty: the address that

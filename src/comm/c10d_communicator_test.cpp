@@ -23,10 +23,12 @@ Error failure_of(const cluster::RankInfo& info, const C10dOptions& options) {
 TEST(C10dCommunicator, RanksThatDoNotComeAreNamed) {
   C10dOptions options;
   options.connect_timeout = milliseconds(300);
+  options.connect_timeout_key = "network.some_key";
   const Error failed = failure_of({0, 4, 0, 4, "127.0.0.1", find_free_port()}, options);
   EXPECT_EQ(failed.code(), Code::kUnavailable);
   EXPECT_NE(failed.message().find("3 of 4 ranks"), std::string::npos) << failed.message();
   EXPECT_NE(failed.message().find("rank 1, 2, 3"), std::string::npos) << failed.message();
+  EXPECT_NE(failed.message().find("within 0.3 s (network.some_key)"), std::string::npos) << failed.message();
 }
 
 TEST(C10dCommunicator, ARank0ThatDoesNotComeIsNamedWithItsAddress) {
@@ -34,7 +36,7 @@ TEST(C10dCommunicator, ARank0ThatDoesNotComeIsNamedWithItsAddress) {
   options.connect_timeout = milliseconds(300);
   const int port = find_free_port();
   const Error failed = failure_of({1, 2, 1, 2, "127.0.0.1", port}, options);
-  EXPECT_NE(failed.message().find("rank 0's store at 127.0.0.1:" + std::to_string(port)), std::string::npos) << failed.message();
+  EXPECT_NE(failed.message().find("rank 0's store at 127.0.0.1:" + std::to_string(port) + " within 0.3 s:"), std::string::npos) << failed.message();
 }
 
 TEST(C10dCommunicator, APortThatIsTakenIsNamed) {

@@ -40,14 +40,15 @@ compat::DevicePtr open_device(const cluster::RankInfo& info, const C10dOptions& 
   }
 }
 
-compat::StorePtr open_store(const cluster::RankInfo& info, const std::string& store_address, milliseconds timeout, Deadline deadline) {
+compat::StorePtr open_store(const cluster::RankInfo& info, const Network& network, Deadline deadline) {
+  const std::string& store_address = network.store_address;
   // TCPStore's own retries come a second apart, each with a warning.
   while (info.rank != 0 && probe_listener(info.master_addr, info.master_port, deadline) != Listener::kPresent) {
     if (deadline.passed()) {
       throw error(Code::kUnavailable,
-                  "rank {} could not reach rank 0's store at {} within {} s: is rank 0 running (see its log), is that its host (MASTER_ADDR) and port "
+                  "rank {} could not reach rank 0's store at {} {}: is rank 0 running (see its log), is that its host (MASTER_ADDR) and port "
                   "(network.master_port or MASTER_PORT), and does no firewall stand between?",
-                  info.rank, store_address, std::chrono::duration_cast<seconds>(timeout).count());
+                  info.rank, store_address, network.connect_limit());
     }
     std::this_thread::sleep_for(kPollInterval);
   }
@@ -69,12 +70,17 @@ std::string describe_job(const std::string& name, int world_size) {
 }
 
 // Rank 0 says whose store it is; the others compare, and each rank's place can be taken once.
-void check_job(::c10d::Store& store, const cluster::RankInfo& info, const std::string& world, const std::string& store_address, Deadline deadline) {
+void check_job(const Network& network, const cluster::RankInfo& info, const std::string& world, Deadline deadline) {
+  ::c10d::Store& store = *network.store;
+  const std::string& store_address = network.store_address;
   const std::string own = describe_job(info.job, info.world_size), key = "job of " + world;
   if (info.rank == 0) compat::store_set(store, key, own);
   std::optional<std::string> theirs;
   while (!(theirs = compat::store_try_get(store, key))) {
-    if (deadline.passed()) throw error(Code::kUnavailable, "rank {}: the store at {} is not that of a Penstock job, or its rank 0 is stuck", info.rank, store_address);
+    if (deadline.passed()) {
+      throw error(Code::kUnavailable, "rank {}: the store at {} is not that of a Penstock job, or its rank 0 is stuck: it did not say whose it is {}", info.rank, store_address,
+                  network.connect_limit());
+    }
     std::this_thread::sleep_for(kPollInterval);
   }
   const char* advice = "give each job a port of its own (network.master_port or MASTER_PORT)";
@@ -94,14 +100,18 @@ std::string missing_ranks(const Meeting& meeting, std::vector<int>& missing) {
 
 }  // namespace
 
+std::string Network::connect_limit() const {
+  return fmt::format("within {:g} s{}", to_seconds(options.connect_timeout), options.connect_timeout_key.empty() ? "" : " (" + options.connect_timeout_key + ")");
+}
+
 std::shared_ptr<const Network> open_network(const cluster::RankInfo& info, const C10dOptions& options, const std::string& world, Deadline deadline) {
   auto network = std::make_shared<Network>(
       Network{.store = {}, .device = {}, .options = options, .store_address = fmt::format("{}:{}", info.master_addr, info.master_port)});
   if (info.world_size > 1) {
     network->device = open_device(info, options);
-    network->store = open_store(info, network->store_address, options.connect_timeout, deadline);
+    network->store = open_store(info, *network, deadline);
     try {
-      check_job(*network->store, info, world, network->store_address, deadline);
+      check_job(*network, info, world, deadline);
     } catch (const Error&) {
       throw;
     } catch (const std::exception&) {
@@ -127,8 +137,8 @@ std::vector<std::string> exchange_texts(const Meeting& meeting, const std::strin
     if (meeting.deadline.passed()) {
       const std::string ranks = missing_ranks(meeting, missing);
       if (missing.empty()) break;
-      throw error(Code::kUnavailable, "{} of {} ranks of group '{}' did not come to the store at {} in time: rank {}; see their logs", missing.size(),
-                  meeting.size, meeting.group, meeting.store_address, ranks);
+      throw error(Code::kUnavailable, "{} of {} ranks of group '{}' did not come to the store at {} {}: rank {}; see their logs", missing.size(),
+                  meeting.size, meeting.group, meeting.store_address, meeting.limit, ranks);
     }
     if (meeting.speaks && Clock::now() >= say_next) {
       const std::string ranks = missing_ranks(meeting, missing);

@@ -16,6 +16,9 @@ struct Network {
   compat::DevicePtr device;
   C10dOptions options;
   std::string store_address;  // for messages
+
+  // "within 120 s (network.connect_timeout_seconds)"
+  [[nodiscard]] std::string connect_limit() const;
 };
 
 // Opens what connect_c10d() needs, and refuses ranks of another job, by the jobs' names and sizes; throws its Errors. `world`: the name of that group.
@@ -30,6 +33,7 @@ struct Meeting {
   int rank = 0;
   int size = 1;
   Deadline deadline = Deadline::never();
+  std::string limit = "in time";  // the deadline, for messages
   bool speaks = false;  // logs every ten seconds for whom it waits
   std::function<bool(int rank)> given_up;  // asked while it waits for a rank: true ends the wait; may be empty
 };

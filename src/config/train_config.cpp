@@ -107,6 +107,7 @@ std::vector<Field> fields_of(TrainConfig& c) {
       text_field("network.interface", c.network.interface, "on which each rank listens for its peers, e.g. eth1; empty = the one that leads to rank 0"),
       text_field("network.hostname", c.network.hostname, "name or address by which the peers reach this machine; empty = found out"),
       integer_field("network.master_port", c.network.master_port, {0, 65535}, "where rank 0 is met; 0 = MASTER_PORT of the launcher, or a free one"),
+      real_field("network.connect_timeout_seconds", c.network.connect_timeout_seconds, {.min = 0.1, .max = 1e7}, "how long ranks wait for each other at the start"),
       text_field("output", c.output, "the run folder"),
       real_field("timeout_seconds", c.timeout_seconds, {.min = 0.1, .max = 1e7}, "deadline of every wait between ranks"),
       real_field("stuck_step_seconds", c.stuck_step_seconds, {.min = 0, .max = 1e7},

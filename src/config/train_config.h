@@ -135,6 +135,7 @@ struct NetworkConfig {
   std::string interface;  // on which each rank listens; empty = the one that leads to rank 0
   std::string hostname;   // this machine's name or address for the others; empty = found out
   int master_port = 0;    // of rank 0's store; 0 = as the launcher says, or a free one
+  double connect_timeout_seconds = 120;  // for all ranks to be there
 };
 
 struct TrainConfig {

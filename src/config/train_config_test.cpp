@@ -78,7 +78,7 @@ bucket_mib: 2.5
 sharding: optimizer
 unused_parameters: error
 reduce_dtype: bf16
-network: {interface: eth7, master_port: 4711}
+network: {interface: eth7, master_port: 4711, connect_timeout_seconds: 300}
 output: run/a
 timeout_seconds: 7.5
 stuck_step_seconds: 3.5
@@ -128,6 +128,7 @@ TEST(TrainConfig, TakesAnInterfaceOrAHostnameButNotBoth) {
   EXPECT_EQ(parse_train_config(kSmallest, "t", {"network.hostname=node1"}).value().network.hostname, "node1");
   EXPECT_THAT(refusal(kSmallest, {"network.hostname=node1", "network.interface=eth0"}), HasSubstr("network.hostname"));
   EXPECT_THAT(refusal(kSmallest, {"network.master_port=65536"}), HasSubstr("network.master_port"));
+  EXPECT_THAT(refusal(kSmallest, {"network.connect_timeout_seconds=0"}), HasSubstr("network.connect_timeout_seconds"));
   EXPECT_THAT(refusal(kSmallest, {"reduce_dtype=bf16", "sharding=gradients"}), HasSubstr("reduce_dtype"));
   EXPECT_THAT(refusal(kSmallest, {"reduce_dtype=bf16", "sharding=gradients", "model.path=/m"}), HasSubstr("reduce_dtype")) << "also of a model that is there";
   EXPECT_THAT(refusal(kSmallest, {"reduce_dtype=fp16"}), HasSubstr("reduce_dtype"));

@@ -319,7 +319,7 @@ class TrainLoop {
 }  // namespace
 
 TrainSummary train(const config::TrainConfig& config, comm::Communicator& world, const TrainOptions& options) {
-  open_run_folder(config, world, options, Deadline::after(seconds(60)));
+  open_run_folder(config, world, options, Deadline::after(milliseconds(static_cast<int64_t>(1000 * config.network.connect_timeout_seconds))));
   return TrainLoop(config, world, options)();
 }
 

@@ -33,6 +33,15 @@ class NetworkTest(TrainCase):
             port = taken.getsockname()[1]
             self.assertIn(f"127.0.0.1:{port}", self.failure(**{"network.master_port": port}))
 
+    def test_a_rank_waits_for_the_others_as_long_as_it_is_told(self):
+        place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+        for rank, waits_for in ((0, r"1 of 2 ranks of group 'world' .* within 1.5 s \(network.connect_timeout_seconds\): rank 1"),
+                                (1, r"rank 1 could not reach rank 0's store at 127.0.0.1:\d+ within 1.5 s \(network.connect_timeout_seconds\)")):
+            command = self.command("alone", **SETTINGS, **{"network.connect_timeout_seconds": 1.5, "mesh.pipe": 1})
+            done = subprocess.run(command, env={**os.environ, **place, "RANK": str(rank)}, capture_output=True, text=True, timeout=60)
+            self.assertEqual(done.returncode, 1, done.stderr)
+            self.assertRegex(done.stderr, waits_for)
+
     def run_on_two_machines(self, name, **settings):
         """As a launcher would start them, one rank on each of what they take for two machines."""
         port = free_port()
