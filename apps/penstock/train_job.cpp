@@ -76,6 +76,7 @@ void check_cores(int num_ranks, int threads_per_rank, bool oversubscribe) {
 
 Job::Job(const config::TrainConfig& config, const TrainOptions& options, cluster::RankGroupOptions ranks) {
   ranks.process.argv = worker_command(options);
+  ranks.process.argv.emplace_back("--shared-log");
   ranks.process.hold_stop_signals = true;  // one that comes before a rank listens is not lost, and does not end it
   ranks.process.env = {fmt::format("OMP_NUM_THREADS={}", config.omp_threads)};
   ranks.cores_per_rank = config.omp_threads;

@@ -23,6 +23,7 @@ int main(int argc, char** argv) {
   train_command->add_flag("--auto-resume", train.auto_resume, "the same where there is one, else begin");
   train_command->add_flag("--overwrite", train.overwrite, "start anew in a run folder that holds checkpoints");
   train_command->add_flag("--quiet", train.quiet, "no progress line");
+  train_command->add_flag("--shared-log", train.shared_log, "what the ranks of this machine print comes together in one place: what all would say, one says");
   train_command->callback([&] { exit_code = run_train_rank(train); });
 
   OverlapRankOptions overlap;

@@ -1,7 +1,9 @@
 #include <ATen/Parallel.h>
 #include <unistd.h>
 
+#include <charconv>
 #include <iostream>
+#include <thread>
 
 #include "apps/worker/rank_setup.h"
 #include "apps/worker/test_fault.h"
@@ -25,6 +27,8 @@ namespace {
 constexpr seconds kCauseWait{8};     // until a silent death is known
 constexpr seconds kGoodbyeWait{20};  // for the others to finish
 constexpr milliseconds kReportWait{1000};  // for the others' flight recorders, before leaving
+constexpr seconds kVerdictWait{3};   // until it is known which of the ranks that fail was the first
+constexpr seconds kSpeakerTime{1};   // for that one to say why, before a launcher ends it because this one has left
 
 cluster::FlightWatchOptions flight_options(const config::TrainConfig& config, const cluster::RankInfo& info) {
   cluster::FlightWatchOptions options;
@@ -36,19 +40,47 @@ cluster::FlightWatchOptions flight_options(const config::TrainConfig& config, co
   return options;
 }
 
+// What a rank has said before it left, in the words of Liveness: "rank 2 (pid 4711 on node1) failed: TEXT".
+struct LastWords {
+  int rank = 0;
+  std::string text;
+};
+std::optional<LastWords> last_words_in(const std::string& verdict) {
+  constexpr std::string_view kRank = "rank ", kFailed = " failed: ";
+  const size_t failed = verdict.find(kFailed);
+  LastWords words;
+  if (failed == std::string::npos || !verdict.starts_with(kRank)) return std::nullopt;
+  std::from_chars(verdict.data() + kRank.size(), verdict.data() + failed, words.rank);
+  words.text = verdict.substr(failed + kFailed.size());
+  return words;
+}
+
+// This rank, and with whom it shares what it prints to.
+struct Speaker {
+  cluster::RankInfo info;
+  bool shared_log = false;  // with the ranks of its machine
+
+  [[nodiscard]] bool is_heard_with(int other) const { return shared_log && other / info.local_world_size == info.rank / info.local_world_size; }
+  // A verdict without what another rank has said there already.
+  [[nodiscard]] std::string in_short(const std::string& verdict) const {
+    const auto words = last_words_in(verdict);
+    return words && is_heard_with(words->rank) ? fmt::format("rank {} failed", words->rank) : verdict;
+  }
+};
+
 // Of the ranks that leave: rank 0, or rank 1 when that is the one that was lost. A rank that could say why it failed needs no search for the cause.
 bool has_to_report(int rank, const std::string& verdict) {
-  if (verdict.find(" failed: ") != std::string::npos) return false;
+  if (last_words_in(verdict)) return false;
   return rank == (verdict.starts_with("rank 0 ") || verdict.starts_with("rank 0,") ? 1 : 0);
 }
 
-comm::LivenessOptions leave_when_a_peer_dies(int rank, cluster::FlightWatch& flight) {
+comm::LivenessOptions leave_when_a_peer_dies(const Speaker& self, cluster::FlightWatch& flight) {
   comm::LivenessOptions options;
-  options.on_failure = [rank, &flight](const std::string& text) {
+  options.on_failure = [self, &flight](const std::string& text) {
     // The main thread may be inside a wait that nothing ends, so the process ends here.
     flight.last_words(text);
-    if (has_to_report(rank, text)) flight.report(Deadline::after(kReportWait));
-    std::cerr << fmt::format("\ntrain rank {}: leaving, because {}\n", rank, text) << std::flush;
+    if (has_to_report(self.info.rank, text)) flight.report(Deadline::after(kReportWait));
+    std::cerr << fmt::format("\ntrain rank {}: leaving, because {}\n", self.info.rank, self.in_short(text)) << std::flush;
     _exit(kPeerFailed);
   };
   options.on_alarm = [&flight](const std::string& text) { flight.alarm(text); };
@@ -92,24 +124,37 @@ void print_summary(const config::TrainConfig& config, const train::TrainSummary&
       100 * s.planned_bubble, 100 * s.exposed_share, troubles(s), whereabouts(s), config.output, config.output, config.output, config.output);
 }
 
+// A mistake that all ranks see is told once in a log.
+bool is_said_by_another(comm::Liveness& liveness, const Speaker& self, const std::string& text) {
+  if (!self.shared_log) return false;
+  const auto first = liveness.first_failure(Deadline::after(kVerdictWait));
+  const auto words = first ? last_words_in(*first) : std::nullopt;
+  return words && words->rank != self.info.rank && words->text == text && self.is_heard_with(words->rank);
+}
+
 // A communication that failed is a symptom; Liveness knows the cause, and ends this process from its own thread when there is one.
-[[noreturn]] void leave(comm::Liveness& liveness, cluster::FlightWatch& flight, const Error& e, int rank) {
+[[noreturn]] void leave(comm::Liveness& liveness, cluster::FlightWatch& flight, const Error& e, const Speaker& self) {
   const bool symptom = e.code() == Code::kUnavailable || e.code() == Code::kDeadlineExceeded;
   // Whoever let a deadline pass may still be where it is stuck.
   if (e.code() == Code::kDeadlineExceeded) liveness.raise_alarm(e.message());
   else flight.last_words(e.message());
   if (symptom) {
     if (const auto cause = liveness.first_failure(Deadline::after(kCauseWait))) {
-      std::cerr << fmt::format("train rank {}: leaving, because {} (seen here as: {})\n", rank, *cause, e.message()) << std::flush;
+      std::cerr << fmt::format("train rank {}: leaving, because {} (seen here as: {})\n", self.info.rank, self.in_short(*cause), e.message()) << std::flush;
       _exit(kPeerFailed);
     }
   }
-  spdlog::critical("{}", e.message());
   liveness.post_failure(e.message(), Deadline::after(seconds(5)));
+  if (is_said_by_another(liveness, self, e.message())) {
+    std::this_thread::sleep_for(kSpeakerTime);
+  } else {
+    spdlog::critical("{}", e.message());
+  }
   _exit(exit_code_of(e));  // threads of the communicator may be stuck in the network: nothing is torn down
 }
 
-void train_connected(const config::TrainConfig& config, const cluster::RankInfo& info, train::TrainOptions options) {
+void train_connected(const config::TrainConfig& config, const Speaker& self, train::TrainOptions options) {
+  const cluster::RankInfo& info = self.info;
   FlightRecorder recorder;
   install_test_fault(recorder, info.rank);
   const auto connect_timeout = milliseconds(static_cast<int64_t>(1000 * config.network.connect_timeout_seconds));
@@ -118,7 +163,7 @@ void train_connected(const config::TrainConfig& config, const cluster::RankInfo&
                                                    .hostname = config.network.hostname});
   const auto world = comm::make_recorded(*connected, recorder);
   cluster::FlightWatch flight(recorder, flight_options(config, info));
-  comm::Liveness liveness(info, leave_when_a_peer_dies(info.rank, flight));
+  comm::Liveness liveness(info, leave_when_a_peer_dies(self, flight));
   flight.start([&liveness](const std::string& reason) { liveness.raise_alarm(reason); });
   // Note [Leaving]
   // A rank that has finished ends without tearing its groups down, while peers do the same: a heap corruption was seen once at the end of a run,
@@ -133,9 +178,9 @@ void train_connected(const config::TrainConfig& config, const cluster::RankInfo&
     comm::require_same_settings(*world, settings_of(config), Deadline::after(connect_timeout));
     (void)train::train(config, *world, options);
   } catch (const Error& e) {
-    leave(liveness, flight, e, info.rank);
+    leave(liveness, flight, e, self);
   } catch (const std::exception& e) {
-    leave(liveness, flight, error(Code::kInternal, "{}", e.what()), info.rank);
+    leave(liveness, flight, error(Code::kInternal, "{}", e.what()), self);
   }
 }
 
@@ -155,7 +200,7 @@ int run_train_rank(const TrainRankOptions& options) {
     tensor::keep_freed_memory();
     at::set_num_threads(config.omp_threads);
     log_blas(info.rank);
-    train_connected(config, info, {options.resume, options.auto_resume, options.overwrite, options.quiet, {}, &stop});
+    train_connected(config, {info, options.shared_log}, {options.resume, options.auto_resume, options.overwrite, options.quiet, {}, &stop});
     return 0;
   } catch (const Error& e) {
     std::cerr << fmt::format("penstock-worker train: {}\n", e.message());

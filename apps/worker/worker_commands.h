@@ -15,6 +15,7 @@ struct TrainRankOptions {
   bool auto_resume = false;
   bool overwrite = false;
   bool quiet = false;
+  bool shared_log = false;  // what the ranks of this machine print comes together in one place
 };
 
 // Returns the exit code. Prints what went wrong on stderr.

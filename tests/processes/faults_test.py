@@ -124,6 +124,13 @@ class FaultsTest(TrainCase):
         self.assertEqual(done.returncode, 2, done.stderr)
         self.assertIn("output: cannot make the run folder /proc/penstock", done.stderr)
 
+    def test_a_mistake_that_every_rank_sees_is_said_once(self):
+        for settings, code, said in (({"data.path": "/nonexistent/text"}, 2, "/nonexistent/text"), ({"memory_limit_gib": 0.00001}, 2, "memory")):
+            with self.subTest(**settings):
+                done = subprocess.run(self.command("mistaken", **{**FOUR_RANKS, **settings}), capture_output=True, text=True, timeout=60)
+                self.assertEqual(done.returncode, code, done.stderr)
+                self.assertEqual(len([line for line in done.stderr.splitlines() if said in line]), 1, done.stderr)
+
     def test_a_flipped_byte_stops_a_resume_and_names_the_tensor(self):
         self.train("flipped", **{"steps": 8, "checkpoint.every_steps": 4})
         file = self.folder / "flipped" / "checkpoints" / "step-00000008" / "stage-00000.safetensors"
