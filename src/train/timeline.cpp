@@ -7,6 +7,7 @@ namespace {
 
 enum Row : int { kCompute = 0, kMessages = 1, kReductions = 2 };
 enum Tag : int { kSizeTag = 11, kBytesTag = 12 };
+constexpr int64_t kMaxTextBytes = int64_t{1} << 30;  // of one rank's steps
 
 const char* category(plan::ActionKind kind) {
   switch (kind) {
@@ -34,7 +35,9 @@ void send_text(comm::Communicator& world, const std::string& text, Deadline dead
 std::string recv_text(comm::Communicator& world, int from, Deadline deadline) {
   at::Tensor size = at::empty({1}, at::kLong);
   world.recv(size, from, kSizeTag)->wait(deadline);
-  at::Tensor bytes = at::empty({*size.data_ptr<int64_t>()}, at::kByte);
+  const int64_t count = *size.data_ptr<int64_t>();
+  if (count < 0 || count > kMaxTextBytes) throw error(Code::kInternal, "rank {} announces a timeline of {} bytes, expected at most {}", from, count, kMaxTextBytes);
+  at::Tensor bytes = at::empty({count}, at::kByte);
   world.recv(bytes, from, kBytesTag)->wait(deadline);
   return {bytes.data_ptr<uint8_t>(), bytes.data_ptr<uint8_t>() + bytes.numel()};
 }

@@ -2,48 +2,20 @@
 
 PENSTOCK_OPENAI_VENV   a virtual environment that has it already, or where it is to be made
 """
-import fcntl
 import json
-import os
 import pathlib
-import subprocess
 import sys
-import unittest
 
 from http_case import HttpServerTest
 from http_openai_test import write_tokenizer
-from penstock_server import BIN
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "support"))
+from pypi import packages  # noqa: E402
 
 
 def find_openai():
     """The module; SkipTest where it cannot be had."""
-    try:
-        import openai
-        return openai
-    except ImportError:
-        pass
-    folder = pathlib.Path(os.environ.get("PENSTOCK_OPENAI_VENV", BIN.parent / "openai-venv"))
-    packages = folder / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with open(folder.parent / (folder.name + ".lock"), "w") as lock:  # tests run side by side
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (packages / "openai").exists():
-            install(folder)
-    sys.path.insert(0, str(packages))  # before what Debian has of the same things
-    import openai
-    return openai
-
-
-def install(folder):
-    try:
-        for command in ([sys.executable, "-m", "venv", str(folder)],
-                        [str(folder / "bin" / "python"), "-m", "pip", "install",  # the script pip breaks when the folder is moved
-                         "--quiet", "--retries", "0", "--timeout", "20", "openai"]):
-            done = subprocess.run(command, capture_output=True, text=True, timeout=150)
-            if done.returncode != 0:
-                raise unittest.SkipTest(f"the package openai cannot be had: {' '.join(command)}: {(done.stderr or done.stdout).strip()[-300:]}")
-    except (OSError, subprocess.TimeoutExpired) as failed:
-        raise unittest.SkipTest(f"the package openai cannot be had: {failed}")
+    return packages("openai-venv", "PENSTOCK_OPENAI_VENV", "openai")[0]
 
 
 class OpenAiClientServerTestCase(HttpServerTest):

@@ -1,4 +1,4 @@
-"""The 2 x 2 model under every launcher: the same losses and the same weights, bit by bit, as the ranks that `penstock train` starts itself.
+"""The 2 x 2 model of ./quickstart under every launcher: the same losses and the same weights, bit by bit, as the ranks that `penstock train` starts itself.
 Also after a rank was killed and the launcher, or its file of deploy/, has started the job again."""
 import os
 import pathlib
@@ -10,7 +10,7 @@ import unittest
 from slurm_cluster import NoSlurm, SlurmCluster, free_port
 from train_case import BIN, LIMIT, TrainCase
 
-SETTINGS = {"mesh.data": 2, "mesh.pipe": 2, "steps": 20, "validation.every_steps": 1, "validation.batches": 1, "batch.microbatch_size": 1}
+SETTINGS = {"max_seconds": 0, "steps": 20, "validation.every_steps": 1, "validation.batches": 1}
 RESUMED = {**SETTINGS, "checkpoint.every_steps": 5}
 DEPLOY = pathlib.Path(__file__).resolve().parent.parent.parent / "deploy"
 # Starts --nproc_per_node ranks with torchrun's variables, and all of them again when one fails.
@@ -39,6 +39,7 @@ def clean_environment():
 
 
 class LauncherCase(TrainCase):
+    configuration = DEPLOY.parent / "examples" / "quickstart.yaml"
     spawned = None  # losses and weights of the ranks that `penstock train` starts, once for all tests
 
     def setUp(self):
@@ -207,6 +208,18 @@ class SlurmTest(LauncherCase):
         self.assertRegex(log, r"job \d+ queues itself again, number 1")
         self.assertIn("resuming from", log)
         self.expect_same_as_spawned("batch")
+        self.run_an_agent(environment)
+
+    def run_an_agent(self, environment):
+        """One of the one node that there is: it starts the ranks, and starts them again when one is killed."""
+        sbatch = ["sbatch", "--wait", f"--output={self.folder}/agent.log", "--nodes=1"]
+        job = self.start_launcher([*sbatch, DEPLOY / "slurm" / "elastic.sbatch", *self.arguments("agent", **RESUMED)], environment)
+        self.kill_a_rank("agent", job)
+        self.expect_end(job)
+        log = (self.folder / "agent.log").read_text()
+        self.assertIn("restart 1 of 10", log)
+        self.assertIn("resuming from", log)
+        self.expect_same_as_spawned("agent")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@ LIMIT = 300
 
 
 class TrainCase(unittest.TestCase):
+    configuration = HERE / "tiny.yaml"
+
     def setUp(self):
         self.temporary = tempfile.TemporaryDirectory(prefix="penstock-train-")
         self.folder = pathlib.Path(self.temporary.name)
@@ -28,7 +30,7 @@ class TrainCase(unittest.TestCase):
     def command(self, name, *arguments, **settings):
         settings = {"data.path": self.folder / "text", "data.separator": "'%'", "output": self.folder / name, **settings}
         sets = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
-        return [str(w) for w in [BIN / "penstock", "train", HERE / "tiny.yaml", "--quiet", *sets, *arguments]]
+        return [str(w) for w in [BIN / "penstock", "train", self.configuration, "--quiet", *sets, *arguments]]
 
     def train(self, name, *arguments, **settings):
         done = subprocess.run(self.command(name, *arguments, **settings), capture_output=True, text=True, timeout=LIMIT)
