@@ -87,12 +87,12 @@ comm::LivenessOptions leave_when_a_peer_dies(const Speaker& self, cluster::Fligh
   return options;
 }
 
-// What must be alike on all ranks. A run folder may be spelled differently, machines may have more cores or fewer, and of --resume and its like those of rank 0
-// count.
+// What must be alike on all ranks. A run folder may be spelled differently, machines have names and interfaces of their own and more cores or fewer, and of
+// --resume and its like those of rank 0 count.
 comm::Settings settings_of(const config::TrainConfig& config) {
   comm::Settings settings = {{"the program", fmt::format("{} (build {})", PENSTOCK_VERSION, cluster::program_build_id())}};
   for (const auto& [key, value] : config::key_values(config)) {
-    if (key != "output" && key != "omp_threads") settings.emplace_back(key, value);
+    if (key != "output" && key != "omp_threads" && !key.starts_with("network.")) settings.emplace_back(key, value);
   }
   return settings;
 }

@@ -96,8 +96,8 @@ class PipelineTrainer {
   // between train_batch() calls.
   [[nodiscard]] model::Tensors eval_batch(const model::Tensors& inputs);
 
-  // The parts of train_batch(), for callers that make micro-batches of their own: gradients summed over the replicas and over tied copies. No
-  // micro-batches, on every rank of a replica: it adds zeros. With unused_parameters kError: kFailedPrecondition, on every rank the same, naming the first
+  // The parts of train_batch(), for callers that make micro-batches of their own: gradients summed over the replicas and over tied copies, of which
+  // shards() has this rank's part where anything is sharded. No micro-batches, on every rank of a replica: it adds zeros. With unused_parameters kError: kFailedPrecondition, on every rank the same, naming the first
   // parameter that got no gradient and its rank, when a replica with micro-batches has one ...
   struct Gradients {
     pipeline::StepResult step;

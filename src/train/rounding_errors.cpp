@@ -4,6 +4,7 @@
 #include <charconv>
 #include <map>
 
+#include "base/error.h"
 #include "formats/checkpoint_folder.h"
 #include "train/whole_over_ranks.h"
 

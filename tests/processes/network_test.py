@@ -42,11 +42,11 @@ class NetworkTest(TrainCase):
             self.assertEqual(done.returncode, 1, done.stderr)
             self.assertRegex(done.stderr, waits_for)
 
-    def run_on_two_machines(self, name, **settings):
+    def run_on_two_machines(self, name, of_rank=({}, {}), **settings):
         """As a launcher would start them, one rank on each of what they take for two machines."""
         port = free_port()
         place = {"WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        ranks = [subprocess.Popen(self.command(name, **{**SETTINGS, "steps": 10}, **settings, **{"mesh.pipe": 1, "network.interface": "lo"}), stdout=subprocess.PIPE,
+        ranks = [subprocess.Popen(self.command(name, **{**SETTINGS, "steps": 10}, **settings, **{"mesh.pipe": 1, **of_rank[rank]}), stdout=subprocess.PIPE,
                                   stderr=subprocess.STDOUT, text=True, env={**os.environ, **place, "RANK": str(rank), "PENSTOCK_HOST_ID": f"machine-{rank}"})
                  for rank in range(2)]
         for rank in ranks:
@@ -55,8 +55,12 @@ class NetworkTest(TrainCase):
         self.assertEqual([rank.returncode for rank in ranks], [0, 0], texts)
         return self.losses(name)
 
+    def test_machines_may_have_names_and_interfaces_of_their_own(self):
+        self.assertTrue(self.run_on_two_machines("named", ({"network.hostname": "127.0.0.1"}, {"network.interface": "lo"})))
+
     def test_gradients_that_travel_as_bfloat16_between_machines(self):
-        plain, rounded = self.run_on_two_machines("plain"), self.run_on_two_machines("rounded", reduce_dtype="bf16")
+        on_loopback = {"network.interface": "lo"}
+        plain, rounded = self.run_on_two_machines("plain", **on_loopback), self.run_on_two_machines("rounded", reduce_dtype="bf16", **on_loopback)
         self.assertNotEqual(rounded, plain, "nothing was rounded")
         for a, b in zip(rounded, plain):
             self.assertAlmostEqual(a, b, delta=0.01)
