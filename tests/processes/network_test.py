@@ -1,11 +1,14 @@
 """The network keys of a training configuration: what they choose, and what they cannot."""
+import json
 import os
+import shutil
 import socket
+import struct
 import subprocess
 import unittest
 
 from slurm_cluster import free_port
-from train_case import TrainCase
+from train_case import BIN, TrainCase
 
 SETTINGS = {"mesh.data": 2, "steps": 2, "validation.batches": 1}
 
@@ -42,11 +45,11 @@ class NetworkTest(TrainCase):
             self.assertEqual(done.returncode, 1, done.stderr)
             self.assertRegex(done.stderr, waits_for)
 
-    def run_on_two_machines(self, name, of_rank=({}, {}), **settings):
+    def run_on_two_machines(self, name, *arguments, of_rank=({}, {}), **settings):
         """As a launcher would start them, one rank on each of what they take for two machines."""
         port = free_port()
         place = {"WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        ranks = [subprocess.Popen(self.command(name, **{**SETTINGS, "steps": 10}, **settings, **{"mesh.pipe": 1, **of_rank[rank]}), stdout=subprocess.PIPE,
+        ranks = [subprocess.Popen(self.command(name, *arguments, **{**SETTINGS, "steps": 10}, **settings, **{"mesh.pipe": 1, **of_rank[rank]}), stdout=subprocess.PIPE,
                                   stderr=subprocess.STDOUT, text=True, env={**os.environ, **place, "RANK": str(rank), "PENSTOCK_HOST_ID": f"machine-{rank}"})
                  for rank in range(2)]
         for rank in ranks:
@@ -56,7 +59,7 @@ class NetworkTest(TrainCase):
         return self.losses(name)
 
     def test_machines_may_have_names_and_interfaces_of_their_own(self):
-        self.assertTrue(self.run_on_two_machines("named", ({"network.hostname": "127.0.0.1"}, {"network.interface": "lo"})))
+        self.assertTrue(self.run_on_two_machines("named", of_rank=({"network.hostname": "127.0.0.1"}, {"network.interface": "lo"})))
 
     def test_gradients_that_travel_as_bfloat16_between_machines(self):
         on_loopback = {"network.interface": "lo"}
@@ -64,6 +67,22 @@ class NetworkTest(TrainCase):
         self.assertNotEqual(rounded, plain, "nothing was rounded")
         for a, b in zip(rounded, plain):
             self.assertAlmostEqual(a, b, delta=0.01)
+
+    def test_a_run_with_rounded_gradients_resumes_bit_for_bit(self):
+        settings = {"reduce_dtype": "bf16", "sharding": "optimizer", "network.interface": "lo", "checkpoint.every_steps": 5}
+        self.run_on_two_machines("whole", **settings)
+        shutil.copytree(self.folder / "whole", self.folder / "again")
+        shutil.rmtree(self.folder / "again" / "checkpoints" / "step-00000010")
+        self.run_on_two_machines("again", "--resume", **settings)
+        model = (self.folder / "whole" / "model" / "model.safetensors").read_bytes()
+        self.assertEqual((self.folder / "again" / "model" / "model.safetensors").read_bytes(), model)
+        done = subprocess.run([BIN / "penstock", "checkpoint", "export", self.folder / "whole", "--output", self.folder / "exported"], capture_output=True, text=True, timeout=60)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(self.names_in(self.folder / "exported" / "model.safetensors"), self.names_in(self.folder / "whole" / "model" / "model.safetensors"))
+
+    def names_in(self, file):
+        content = file.read_bytes()
+        return set(json.loads(content[8:8 + struct.unpack_from("<Q", content)[0]])) - {"__metadata__"}
 
 
 if __name__ == "__main__":
