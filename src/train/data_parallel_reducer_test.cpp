@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include <algorithm>
+
 #include "comm/spawn_ranks.h"
 
 namespace penstock::train {
@@ -119,6 +121,49 @@ TEST(DataParallelReducer, GradientsStayWhereTheyAreBetweenTheFirstStepAndTheNext
     for (size_t i = 1; i < 4; ++i) {  // one piece of memory, in the new order
       EXPECT_EQ(static_cast<char*>(chain.parameters[i].grad().data_ptr()) - static_cast<char*>(chain.parameters[i - 1].grad().data_ptr()), 64);
     }
+  });
+}
+
+TEST(DataParallelReducer, EachReplicaGetsTheSumsOfItsPartOfEveryBucket) {
+  comm::spawn_ranks(2, [&](comm::Communicator& replicas) {
+    std::vector<at::Tensor> parameters;
+    for (int i = 0; i < 3; ++i) parameters.push_back(at::zeros({32}).requires_grad_(true));
+    DataParallelReducer reducer({parameters}, &replicas, {1 << 20, 1 << 20}, soon(), DataParallelReducer::Sums::kOwnPart, parameters);
+    for (int step = 0; step < 3; ++step) {
+      reducer.begin_step();
+      reducer.arm(0, nullptr);
+      torch::autograd::backward({(parameters[step % 3] + 2 * parameters[(step + 1) % 3] + 4 * parameters[(step + 2) % 3]).sum()}, {});
+      EXPECT_EQ(reducer.finish(soon()).size(), 3u) << "each has one for itself";
+      for (size_t i = 0; i < 3; ++i) {
+        const auto place = reducer.place(parameters[i]);
+        const auto own = static_cast<size_t>(replicas.rank());
+        const int64_t begin = std::clamp(place.parts[own] - place.begin, int64_t{0}, int64_t{32}), end = std::clamp(place.parts[own + 1] - place.begin, int64_t{0}, int64_t{32});
+        EXPECT_EQ(end - begin, 16) << "half of a bucket of its own";
+        const float factors[] = {1, 2, 4};
+        EXPECT_TRUE(parameters[i].grad().narrow(0, begin, end - begin).eq(2 * factors[(i + 3 - static_cast<size_t>(step)) % 3]).all().item<bool>()) << i << " in step " << step;
+      }
+    }
+  });
+}
+
+TEST(DataParallelReducer, TakesOrdersOfAnEarlierRunAndOnlyThoseThatFit) {
+  comm::spawn_ranks(2, [&](comm::Communicator& replicas) {
+    Chain chain;
+    DataParallelReducer reducer({chain.parameters}, &replicas, {1 << 20, 1 << 20}, soon());
+    reducer.round_to_bf16();
+    reducer.residual(chain.parameters[1]).fill_(0.5);
+    for (const std::vector<int64_t>& wrong : {std::vector<int64_t>{}, {0, 1, 2}, {0, 1, 2, 2}, {0, 1, 2, 4}, {-1, 0, 1, 2}}) EXPECT_FALSE(reducer.set_orders(wrong));
+    EXPECT_EQ(reducer.orders(), (std::vector<int64_t>{3, 2, 1, 0}));
+    ASSERT_TRUE(reducer.set_orders(std::vector<int64_t>{1, 3, 0, 2}));
+    EXPECT_EQ(reducer.orders(), (std::vector<int64_t>{1, 3, 0, 2}));
+    EXPECT_EQ(reducer.place(chain.parameters[1]).begin, 0);
+    EXPECT_TRUE(reducer.residual(chain.parameters[1]).eq(0.5).all().item<bool>()) << "moves with its parameter";
+    EXPECT_EQ(reducer.residual(chain.parameters[3]).abs().sum().item<float>(), 0);
+    reducer.begin_step();
+    reducer.arm(0, nullptr);
+    chain.backward({0, 1, 2, 3});
+    (void)reducer.finish(soon());
+    EXPECT_FALSE(reducer.changes_places()) << "the order is known, whatever is seen";
   });
 }
 

@@ -6,6 +6,7 @@
 
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "base/chrome_trace.h"
 #include "base/file.h"
@@ -335,6 +336,31 @@ TEST_F(TrainTest, ACheckpointThatCannotBeWrittenEndsTheRun) {
   }
   EXPECT_THAT(message, testing::AllOf(testing::HasSubstr("checkpoint of step-00000000"), testing::HasSubstr("pipe rank 1 of replica 0 has not written")));
   EXPECT_TRUE(formats::finished_checkpoints(options.place.folder).empty());
+}
+
+// Two machines whose views of one file system differ for a while: the second does not see the newest checkpoint yet.
+TEST_F(TrainTest, EveryRankGoesOnFromTheCheckpointThatRank0Sees) {
+  auto c = config("first");
+  c.mesh = {2, 1};
+  c.steps = 8;
+  c.checkpoint = {4, 5, 0};
+  run(c);
+  c.steps = 10;
+  c.checkpoint.every_steps = 0;
+  auto late = c;
+  late.output = config("second").output;
+  const fs::path newest = fs::path("checkpoints") / "step-00000008", hidden = dir_.path() / "hidden";
+  fs::copy(c.output, late.output, fs::copy_options::recursive);
+  fs::rename(fs::path(late.output) / newest, hidden);
+  std::thread shows([&] {
+    std::this_thread::sleep_for(milliseconds(300));
+    fs::rename(hidden, fs::path(late.output) / newest);
+  });
+  comm::spawn_ranks(2, [&](comm::Communicator& world) {
+    const auto summary = train(world.rank() == 0 ? c : late, world, {.resume = true, .auto_resume = false, .overwrite = false, .quiet = true, .on_finished = {}, .stop = nullptr});
+    EXPECT_EQ(summary.losses.size(), 2u);
+  });
+  shows.join();
 }
 
 TEST_F(TrainTest, RefusesToContinueWithAnotherModel) {

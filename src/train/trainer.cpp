@@ -8,6 +8,7 @@
 #include <fstream>
 #include <iostream>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "base/file.h"
 #include "base/log.h"
@@ -27,6 +28,7 @@ namespace fs = std::filesystem;
 
 constexpr double kReportInterval = 0.5;     // seconds between reports, at least
 constexpr double kPeakMeasurement = 0.25;   // seconds
+constexpr milliseconds kLookAgain{20};      // for a checkpoint that is not to be seen yet
 
 // The lines of steps up to this one. A killed run may have left half a line.
 std::string metrics_until(const fs::path& file, int64_t step) {
@@ -146,7 +148,7 @@ class TrainLoop {
       : config_(config), world_(world), options_(options), run_(config, world), stragglers_(run_.mesh()), averages_(run_.mesh().size(), run_.batch().tokens_per_step()), checkpoints_(checkpoint_options()) {}
 
   TrainSummary operator()() {
-    if (goes_on()) resume();
+    if (const auto checkpoint = checkpoint_to_continue()) resume(*checkpoint);
     peak_ = measure_peak(run_.compute(), world_, run_.deadline());
     if (world_.rank() == 0 && !options_.quiet) spdlog::info("{}", describe(run_, peak_));
     Reporter reporter(config_, world_.rank() == 0, run_.position().step, options_.quiet);
@@ -158,20 +160,35 @@ class TrainLoop {
   }
 
  private:
-  // Rank 0 decides for all: where each machine starts its own ranks, their flags may differ.
-  bool goes_on() {
-    at::Tensor decision = at::zeros({1}, at::kLong);
-    const bool found = options_.auto_resume && formats::newest_checkpoint(run_.checkpoint_place().folder);
-    if (world_.rank() == 0 && (options_.resume || found)) decision.fill_(1);
-    world_.broadcast(decision, 0)->wait(run_.deadline());
-    return decision.item<int64_t>() != 0;
+  // Rank 0 decides for all: where each machine starts its own ranks, their flags may differ, and for some seconds so may what they see of a network file system.
+  std::optional<fs::path> checkpoint_to_continue() {
+    constexpr int64_t kNone = -1, kMissing = -2;
+    const fs::path folder = run_.checkpoint_place().folder;
+    at::Tensor step = at::full({1}, kNone, at::kLong);
+    if (world_.rank() == 0 && (options_.resume || options_.auto_resume)) {
+      const auto newest = formats::newest_checkpoint(folder);
+      step.fill_(newest ? formats::read_manifest(*newest).value().step : options_.resume ? kMissing : kNone);
+    }
+    world_.broadcast(step, 0)->wait(run_.deadline());
+    const int64_t chosen = step.item<int64_t>();
+    if (chosen == kMissing) throw error(Code::kNotFound, "--resume: no complete checkpoint in {}", folder.string());
+    return chosen == kNone ? std::nullopt : std::optional(seen(formats::checkpoint_path(folder, chosen)));
   }
 
-  void resume() {
-    const auto checkpoint = formats::newest_checkpoint(run_.checkpoint_place().folder);
-    if (!checkpoint) throw error(Code::kNotFound, "--resume: no complete checkpoint in {}", run_.checkpoint_place().folder.string());
-    run_.resume_from(*checkpoint);
-    if (world_.rank() == 0) spdlog::info("resuming from {} at step {}", checkpoint->string(), run_.position().step);
+  // Waits until this rank sees it, too.
+  [[nodiscard]] fs::path seen(const fs::path& checkpoint) const {
+    const Deadline deadline = run_.deadline();
+    while (true) {
+      const auto manifest = formats::read_manifest(checkpoint);
+      if (manifest.ok()) return checkpoint;
+      if (deadline.passed()) throw error(manifest.error().code(), "{}; rank 0 goes on from this checkpoint: do all ranks see its folder?", manifest.error().message());
+      std::this_thread::sleep_for(kLookAgain);
+    }
+  }
+
+  void resume(const fs::path& checkpoint) {
+    run_.resume_from(checkpoint);
+    if (world_.rank() == 0) spdlog::info("resuming from {} at step {}", checkpoint.string(), run_.position().step);
   }
 
   void one_step(Reporter& reporter) {
