@@ -188,6 +188,7 @@ Rounded train_rounded(const Layout& layout, int first, int last, const fs::path&
     options.sharding = layout.sharding;
     options.schedule = layout.schedule;
     options.reduce_dtype = config::ReduceDtype::kBfloat16;
+    options.optimizer.name = config::OptimizerName::kSgd;  // AdamW's steps depend on their number, which train_batch() counts anew
     options.bucket_mib = 0.001;  // several buckets a stage
     PipelineTrainer trainer(world, layers(), options);
     TrainState state{&trainer.parameters(), &trainer.shards(), &trainer.optimizer(), {}};

@@ -16,7 +16,7 @@ namespace {
 using config::Sharding;
 using model::Tensors;
 
-constexpr int64_t kWidth = 64;
+constexpr int64_t kWidth = 96;  // tensors of 16 KiB at most are sent otherwise
 constexpr int kLayers = 16;
 
 class Dense : public model::Layer {
