@@ -28,7 +28,7 @@ constexpr seconds kCauseWait{8};     // until a silent death is known
 constexpr seconds kGoodbyeWait{20};  // for the others to finish
 constexpr milliseconds kReportWait{1000};  // for the others' flight recorders, before leaving
 constexpr seconds kVerdictWait{3};   // until it is known which of the ranks that fail was the first
-constexpr seconds kSpeakerTime{1};   // for that one to say why, before a launcher ends it because this one has left
+constexpr seconds kSpeakerTime{2};   // for that one to say why before the others leave; and for them to read who it is before rank 0 leaves, which holds the store
 
 cluster::FlightWatchOptions flight_options(const config::TrainConfig& config, const cluster::RankInfo& info) {
   cluster::FlightWatchOptions options;
@@ -145,11 +145,9 @@ bool is_said_by_another(comm::Liveness& liveness, const Speaker& self, const std
     }
   }
   liveness.post_failure(e.message(), Deadline::after(seconds(5)));
-  if (is_said_by_another(liveness, self, e.message())) {
-    std::this_thread::sleep_for(kSpeakerTime);
-  } else {
-    spdlog::critical("{}", e.message());
-  }
+  const bool said = is_said_by_another(liveness, self, e.message());
+  if (!said) spdlog::critical("{}", e.message());
+  if (said || (self.shared_log && self.info.rank == 0 && self.info.world_size > 1)) std::this_thread::sleep_for(kSpeakerTime);
   _exit(exit_code_of(e));  // threads of the communicator may be stuck in the network: nothing is torn down
 }
 

@@ -10,7 +10,7 @@ import unittest
 from slurm_cluster import free_port
 from train_case import BIN, TrainCase
 
-SETTINGS = {"mesh.data": 2, "steps": 2, "validation.batches": 1}
+SETTINGS = {"mesh.data": 2, "steps": 2, "validation.every_steps": 1, "validation.batches": 1}  # so that every step is reported
 
 
 class NetworkTest(TrainCase):
