@@ -237,11 +237,8 @@ class ServerTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.server = Server(cls.config, cls.models, cls.arguments, cls.environment, stages=cls.stages, store=cls.store)
+        cls.addClassCleanup(cls.server.close)  # also when what follows fails
         cls.client = cls.server.client
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.server.close()
 
     def assert_fails(self, code, call, *words):
         """The call must end with this status, and its message must contain the words."""
@@ -262,11 +259,7 @@ class ManagementServerTest(ServerTest):
     def setUpClass(cls):
         super().setUpClass()
         cls.manager = Client(cls.server.management_address)
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.manager.close()
-        super().tearDownClass()
+        cls.addClassCleanup(cls.manager.close)
 
     def manage(self, method, message, **options):
         return self.manager.manage(method, message, **options)

@@ -21,17 +21,14 @@ class GrpcScriptTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.server = TorchServe()
+        cls.addClassCleanup(cls.server.close)
         cls.server.start("--ts-config", str(cls.server.config), "--ncs", "--disable-token-auth", "--enable-model-api")
         cls.server.wait_started()
         cls.inference, cls.management = Client(cls.server.grpc), Client(cls.server.grpc_management)
+        cls.addClassCleanup(cls.inference.close)
+        cls.addClassCleanup(cls.management.close)
         cls.input = cls.server.folder / "prompt.txt"
         cls.input.write_text("Once upon a time")
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.inference.close()
-        cls.management.close()
-        cls.server.close()
 
     def register(self, name, url):
         return self.management.manage("RegisterModel", wire.RegisterModelRequest(url=url, initial_workers=1, synchronous=True, model_name=name))
@@ -67,12 +64,9 @@ class LlmStreamingClientTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.server = TorchServe()
+        cls.addClassCleanup(cls.server.close)
         cls.server.start("--ts-config", str(cls.server.config), "--models", "tiny", "--ncs", "--disable-token-auth")
         cls.server.wait_started()
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.server.close()
 
     def stream(self, prompt, tokens):
         found = []

@@ -50,13 +50,9 @@ class ArchivesTest(HttpServerTest):
 
     @classmethod
     def setUpClass(cls):
+        cls.addClassCleanup(cls.temporary.cleanup)
         super().setUpClass()
         cls.folder = cls.server.folder / "store"
-
-    @classmethod
-    def tearDownClass(cls):
-        super().tearDownClass()
-        cls.temporary.cleanup()
 
     def register(self, url, **parameters):
         query = "&".join(f"{name}={value}" for name, value in {"url": url, **parameters}.items())

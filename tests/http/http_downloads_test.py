@@ -117,19 +117,15 @@ class DownloadsTest(HttpServerTest):
     @classmethod
     def setUpClass(cls):
         cls.archives = serve_archives()
+        cls.addClassCleanup(cls.archives.server_close)
+        cls.addClassCleanup(cls.archives.shutdown)
         cls.outside = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(cls.outside.cleanup)
         write_zip(f"{cls.outside.name}/local.mar", model_files("local"))
         cls.base = f"http://127.0.0.1:{cls.archives.server_port}"
         cls.arguments = ("--set", f"allowed_urls={cls.base}/.*,file://{cls.outside.name}/.*", "--set", "max_download_mb=1", "--set", "download_timeout=2")
         super().setUpClass()
         cls.folder = cls.server.folder / "store"
-
-    @classmethod
-    def tearDownClass(cls):
-        super().tearDownClass()
-        cls.archives.shutdown()
-        cls.archives.server_close()
-        cls.outside.cleanup()
 
     def setUp(self):
         self.before = set(self.folder.iterdir())
