@@ -4,13 +4,13 @@
 
 #include <algorithm>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <set>
 #include <unordered_map>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "base/mutex.h"
-#include "weights/json_file.h"
+#include "formats/weight_index.h"
 
 namespace penstock::weights {
 namespace {
@@ -18,11 +18,6 @@ namespace {
 constexpr size_t kMaxIndexBytes = 256 << 20;
 constexpr const char* kSingleFile = "model.safetensors";
 constexpr const char* kIndexFile = "model.safetensors.index.json";
-
-// A plain name: an index may not lead out of its folder. (The name may be a link; Hugging Face's cache is made of them.)
-bool is_plain_file_name(const std::string& name) {
-  return !name.empty() && name != "." && name != ".." && name.find_first_of(std::string("/\\\0", 3)) == std::string::npos;
-}
 
 }  // namespace
 
@@ -40,22 +35,9 @@ struct HfDirectory::Impl {
 
 void HfDirectory::Impl::read_index() {
   const std::filesystem::path path = folder / kIndexFile;
-  const nlohmann::json index = parse_json_object(path, kMaxIndexBytes, Code::kDataLoss);
-  const auto weight_map = index.find("weight_map");
-  if (weight_map == index.end() || !weight_map->is_object()) {
-    throw error(Code::kDataLoss, "{}: it has no object 'weight_map'", path.string());
-  }
+  file_of = formats::parse_weight_index(read_file(path, kMaxIndexBytes).value(), path.string());
   std::set<std::string> files;
-  for (const auto& [tensor, file] : weight_map->items()) {
-    if (!file.is_string()) throw error(Code::kDataLoss, "{}: the file of tensor '{}' is not a string", path.string(), tensor);
-    const auto& name = file.get_ref<const std::string&>();
-    if (!is_plain_file_name(name)) {
-      throw error(Code::kDataLoss, "{}: tensor '{}' is said to be in '{}'; expected the name of a file in this folder", path.string(), tensor,
-                  name);
-    }
-    file_of.emplace(tensor, name);
-    files.insert(name);
-  }
+  for (const auto& [tensor, file] : file_of) files.insert(file);
   for (const std::string& name : files) {
     if (std::filesystem::exists(folder / name)) continue;
     throw error(Code::kNotFound, "{} is missing; {} names it (one of {} weight files): copy or download it again", (folder / name).string(),
