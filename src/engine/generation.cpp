@@ -11,7 +11,7 @@ Generation::Generation(const text::Tokenizer& tokenizer, const text::GenerationR
       end_ids_(end_ids(tokenizer, request.sampling)),
       min_tokens_(request.sampling.min_tokens),
       sink_(std::move(sink)),
-      decoder_(tokenizer, text::SpecialTokens::kSkip, /*at_start=*/false),
+      decoder_(tokenizer, request.sampling.skip_special_tokens ? text::SpecialTokens::kSkip : text::SpecialTokens::kAsText, /*at_start=*/false),
       stops_(request.sampling.stop) {
   usage_.prompt_tokens = static_cast<int>(prompt.size());
   if (request.sampling.prompt_logprobs && request.generated_ids.empty()) prompt_ = {spelled({{prompt.front(), std::numeric_limits<float>::quiet_NaN()}})};

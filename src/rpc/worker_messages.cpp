@@ -28,6 +28,7 @@ void fill(pb::GenerateRequest& message, const text::GenerationRequest& request) 
   if (request.sampling.seed) sampling.set_seed(*request.sampling.seed);
   for (const std::string& stop : request.sampling.stop) sampling.add_stop(stop);
   sampling.set_ignore_eos(request.sampling.ignore_eos);
+  sampling.set_show_special_tokens(!request.sampling.skip_special_tokens);
   sampling.set_min_tokens(request.sampling.min_tokens);
   sampling.set_min_p(request.sampling.min_p);
   sampling.set_repetition_penalty(request.sampling.repetition_penalty);
@@ -145,6 +146,7 @@ text::GenerationRequest from_proto(const pb::GenerateRequest& request) {
   if (sampling.has_seed()) result.sampling.seed = sampling.seed();
   result.sampling.stop.assign(sampling.stop().begin(), sampling.stop().end());
   result.sampling.ignore_eos = sampling.ignore_eos();
+  result.sampling.skip_special_tokens = !sampling.show_special_tokens();
   result.sampling.min_tokens = sampling.min_tokens();
   result.sampling.min_p = sampling.min_p();
   result.sampling.repetition_penalty = sampling.repetition_penalty();

@@ -26,5 +26,12 @@ TEST(WorkerMessages, TokensThatAreKnownTravelWithTheRequest) {
   EXPECT_EQ(from_proto(to_command(frontend::Payload(request)).generate()).generated_ids, request.generated_ids);
 }
 
+TEST(WorkerMessages, WhetherSpecialTokensAreTextTravelsWithTheRequest) {
+  text::GenerationRequest request;
+  EXPECT_TRUE(from_proto(to_command(frontend::Payload(request)).generate()).sampling.skip_special_tokens);
+  request.sampling.skip_special_tokens = false;
+  EXPECT_FALSE(from_proto(to_command(frontend::Payload(request)).generate()).sampling.skip_special_tokens);
+}
+
 }  // namespace
 }  // namespace penstock::rpc

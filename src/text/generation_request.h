@@ -29,6 +29,7 @@ struct SamplingParams {
   std::vector<int32_t> stop_token_ids = {};  // at most 64; not part of the output
   std::optional<int> logprobs = {};          // 0 ... 20: log probability of each token, and of so many that were most likely in its place
   std::optional<int> prompt_logprobs = {};   // 0 ... 20: the same of each token of the prompt
+  bool skip_special_tokens = true; // of the model's own answer they are no text
   bool ignore_eos = false;         // the token that ends a text does not; for measurements
   TextConstraint constraint = {};  // what the text must be; constraint_grammar() takes it
 };
