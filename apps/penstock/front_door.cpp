@@ -223,7 +223,7 @@ void FrontDoor::start_http() {
   const bool one = config_.inference_address == config_.management_address && (config_.inference_address.port != 0 || !options.address.unix_path.empty());
   if (one) std::ranges::move(management, std::back_inserter(inference));
   const char* title = one ? "Penstock: inference and management" : "Penstock: inference";
-  http_inference_ = std::move(rpc::HttpServer::start(options, {title, std::move(inference)})).value();
+  http_inference_ = std::move(rpc::HttpServer::start(options, {title, std::move(inference), rpc::openai_refusals()})).value();
   if (one) return;
   options.address = config_.management_address;
   options.address_key = "management_address";

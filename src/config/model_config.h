@@ -13,6 +13,7 @@ namespace penstock::config {
 enum class DeviceType { kAuto, kCpu, kGpu };                            // auto = GPU where there is one
 enum class ParallelType { kNone, kPipeline, kTensor, kBoth, kCustom };  // none, pp, tp, pptp, custom
 enum class ComputeType { kAuto, kFloat32, kBfloat16 };                  // auto = bfloat16 where the processor computes in it
+enum class ToolCallParser { kAuto, kNone, kHermes, kLlama3Json, kMistral };  // auto = as the model's chat template shows
 enum class Quantization { kAuto, kNone, kInt8, kInt4 };                 // what the weights are rounded to while they are loaded; auto = as the file has them
 
 struct TorchrunConfig {
@@ -33,6 +34,8 @@ struct HandlerConfig {
   Quantization quantization = Quantization::kNone;  // to what weights are rounded, `dtype` does not matter
   int tensor_ranks = 0;              // with pptp: ranks that share each layer; 0 = not given
   int kv_cache_mb = 0;               // MiB of each rank for keys and values; 0 = by itself (engine/kv_budget.h)
+  bool generation_config = true;     // OpenAI's requests take from the model's generation_config.json what they do not say
+  ToolCallParser tool_call_parser = ToolCallParser::kAuto;  // how the model's texts call tools
   bool retry = false;                // generations that lose their worker group go on with the next one (frontend/job_queue.h)
 };
 

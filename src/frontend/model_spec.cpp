@@ -141,6 +141,11 @@ Result<ModelSpec> read_model_spec(const ModelFolder& folder, std::span<const con
   if (spec.handler_kind == HandlerKind::kText && (spec.config.batch_size || spec.config.max_batch_delay_ms)) {
     spec.config.notes.push_back("batchSize, maxBatchDelay: not applicable to 'llm': batches are made anew at every token");
   }
+  if (spec.handler_kind == HandlerKind::kText && spec.config.handler.generation_config) {
+    auto defaults = text::read_sampling_defaults(spec.config.handler.model_path);
+    if (!defaults) return error(Code::kInvalidArgument, "{}; mend the file, or say handler.generation_config: none", defaults.error().message());
+    spec.sampling_defaults = *defaults;
+  }
   for (const config::ModelEntry& entry : entries) {
     if (entry.name != spec.name || entry.version != spec.version) continue;
     spec.config.fill_gaps(entry.settings);

@@ -11,6 +11,7 @@
 #include "config/server_config.h"
 #include "frontend/handler_kind.h"
 #include "frontend/model_store.h"
+#include "text/sampling_defaults.h"
 
 namespace penstock::frontend {
 
@@ -29,6 +30,7 @@ struct ModelSpec {
   HandlerKind handler_kind = HandlerKind::kText;
   std::string serialized_file;     // of the manifest; empty: not given
   std::string envelope;            // of the manifest, for Python handlers; empty: the server's service_envelope
+  text::SamplingDefaults sampling_defaults;  // of `llm`, for requests of OpenAI's API
   bool is_default = false;         // config.properties says so
   bool loaded_at_startup = false;
 };
@@ -38,7 +40,8 @@ struct ModelSpec {
 // Blocks: reads files.
 // The handler is the first of: `handler` (of the management API), that of model-config.yaml, that of the manifest; without any, `llm` for a
 // Hugging Face directory, else `torchscript` where there is a file for it.
-// Errors: those of load_model_folder_config(); kInvalidArgument for a manifest that is not one.
+// Errors: those of load_model_folder_config(); kInvalidArgument for a manifest that is not one; of `llm`, kInvalidArgument
+// for a generation_config.json that read_sampling_defaults() refuses.
 [[nodiscard]] Result<ModelSpec> read_model_spec(const ModelFolder& folder, std::span<const config::ModelEntry> entries,
                                                 const std::string& handler = "");
 

@@ -101,6 +101,18 @@ TEST_F(ModelSpecTest, TheManifestMayNameAnEnvelope) {
   EXPECT_THAT(refusal(R"({"model": {"handler": "service.py", "envelope": 1}})"), HasSubstr("model.envelope: expected text, found number"));
 }
 
+TEST_F(ModelSpecTest, TakesTheSamplingDefaultsOfATextModelUnlessItsConfigurationSaysNone) {
+  write_file_atomic(dir_.path() / "config.json", "{}");
+  write_file_atomic(dir_.path() / "generation_config.json", R"({"temperature": 0.5})");
+  EXPECT_EQ(read().value().sampling_defaults.temperature, 0.5);
+  write_file_atomic(dir_.path() / "generation_config.json", R"({"temperature": 7})");
+  EXPECT_THAT(read().error().message(), HasSubstr("generation_config.json: temperature: expected a number from 0 to 2, found 7; mend the file, or say handler.generation_config: none"));
+  write_file_atomic(dir_.path() / "model-config.yaml", "handler:\n  generation_config: none\n");
+  EXPECT_EQ(read().value().sampling_defaults.temperature, std::nullopt);
+  write_file_atomic(dir_.path() / "model-config.yaml", "handler: my.so\n");
+  EXPECT_EQ(read().value().sampling_defaults.temperature, std::nullopt);
+}
+
 TEST_F(ModelSpecTest, HostileManifestsAreRefusedByName) {
   EXPECT_THAT(refusal("{"), HasSubstr("MANIFEST.json: expected JSON"));
   EXPECT_THAT(refusal("[]"), HasSubstr("expected a JSON object"));

@@ -3,6 +3,21 @@
 #include <mutex>
 
 namespace penstock::frontend {
+namespace {
+
+text::ToolFormat tool_format(const config::HandlerConfig& handler) {
+  switch (handler.tool_call_parser) {
+    case config::ToolCallParser::kNone: return text::ToolFormat::kNone;
+    case config::ToolCallParser::kHermes: return text::ToolFormat::kHermes;
+    case config::ToolCallParser::kLlama3Json: return text::ToolFormat::kLlama3Json;
+    case config::ToolCallParser::kMistral: return text::ToolFormat::kMistral;
+    case config::ToolCallParser::kAuto: break;
+  }
+  const auto source = text::ChatTemplate::source(handler.model_path);
+  return source ? text::tool_format_of(source.value()) : text::ToolFormat::kNone;
+}
+
+}  // namespace
 
 struct ModelTexts::Entry {
   explicit Entry(const std::shared_ptr<ServedModel>& served) : model(served) {}
@@ -14,8 +29,8 @@ struct ModelTexts::Entry {
 std::shared_ptr<const ModelText> ModelTexts::of(const std::shared_ptr<ServedModel>& model) {
   const std::shared_ptr<Entry> entry = entry_of(model);
   std::call_once(entry->read, [&] {
-    const auto& folder = model->spec().config.handler.model_path;
-    entry->text = std::make_shared<ModelText>(ModelText{text::Tokenizer::load(folder), text::ChatTemplate::load(folder)});
+    const config::HandlerConfig& handler = model->spec().config.handler;
+    entry->text = std::make_shared<ModelText>(ModelText{text::Tokenizer::load(handler.model_path), text::ChatTemplate::load(handler.model_path), tool_format(handler)});
   });
   return entry->text;
 }

@@ -8,6 +8,7 @@
 #include "frontend/served_model.h"
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
+#include "text/tool_format.h"
 
 namespace penstock::frontend {
 
@@ -15,6 +16,7 @@ namespace penstock::frontend {
 struct ModelText {
   Result<text::Tokenizer> tokenizer;
   Result<text::ChatTemplate> chat_template;
+  text::ToolFormat tool_format = text::ToolFormat::kNone;  // in which it calls tools: handler.tool_call_parser, or what the template shows
 };
 
 // Threads: every method from any thread.

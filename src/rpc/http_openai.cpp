@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <optional>
 #include <utility>
 
 #include "frontend/job.h"
@@ -12,6 +13,8 @@
 #include "text/openai_answer.h"
 #include "text/openai_request.h"
 #include "text/openai_tokens.h"
+#include "text/sampling_defaults.h"
+#include "text/tool_call_reader.h"
 
 namespace penstock::rpc {
 namespace {
@@ -43,6 +46,15 @@ std::vector<text::GenerationRequest> requests_of(text::OpenAiCall& call) {
   for (std::string& prompt : call.prompts) requests.push_back({.prompt = prompt, .prompt_ids = {}, .is_chat = false, .sampling = call.sampling});
   for (auto& ids : call.prompt_ids) requests.push_back({.prompt = "", .prompt_ids = std::move(ids), .is_chat = false, .sampling = call.sampling});
   return requests;
+}
+
+// How the texts of a chat are read. `format`: in which the model calls tools when it need not.
+std::optional<text::ToolReading> tool_reading(const text::ToolUse& use, text::ToolFormat format) {
+  text::ToolReading reading{.format = format, .function = use.function, .max_calls = use.parallel ? text::kMaxToolCalls : 1, .short_ids = format == text::ToolFormat::kMistral};
+  if (use.choice == text::ToolUse::Choice::kRequired) reading.format = text::ToolFormat::kCallList;
+  if (use.choice == text::ToolUse::Choice::kNamed) reading.format = text::ToolFormat::kArguments;
+  const bool reads = use.choice != text::ToolUse::Choice::kNone && reading.format != text::ToolFormat::kNone;
+  return reads ? std::optional(std::move(reading)) : std::nullopt;
 }
 
 // The handlers, and what they share. Kept alive by the routes.
@@ -147,15 +159,18 @@ void OpenAiApi::complete(const HttpRequest& request, const Reply& reply) {
   auto& call = std::get<text::OpenAiCall>(parsed);
   auto model = find(request, call.model);
   if (!model) return refuse(reply, model.error());
+  text::apply_defaults((*model)->spec().sampling_defaults, call);
   start(request, *model, call, text::OpenAiKind::kCompletion, requests_of(call), reply);
 }
 
 void OpenAiApi::chat(const HttpRequest& request, const Reply& reply) {
   text::OpenAiBody parsed = text::parse_chat_request(request.body);
   if (const auto* refusal = std::get_if<text::OpenAiRefusal>(&parsed)) return refuse_body(request, *refusal, reply);
-  const auto& call = std::get<text::OpenAiCall>(parsed);
+  auto& call = std::get<text::OpenAiCall>(parsed);
   auto model = find(request, call.model);
   if (!model) return refuse(reply, model.error());
+  text::apply_defaults((*model)->spec().sampling_defaults, call);
+  if (call.tool_use.choice == text::ToolUse::Choice::kAuto && text::has_special_marks(texts_.of(*model)->tool_format)) call.sampling.skip_special_tokens = false;
   start(request, *model, call, text::OpenAiKind::kChat, {{.prompt = chat_prompt(*model, call), .prompt_ids = {}, .is_chat = true, .sampling = call.sampling}}, reply);
 }
 
@@ -186,10 +201,13 @@ void OpenAiApi::start(const HttpRequest& http, const Model& model, const text::O
                               .prompts = {},
                               .prompt_only = call.prompt_only,
                               .logprobs = call.sampling.logprobs.has_value(),
+                              .prompt_logprobs = call.prompt_logprobs,
+                              .echo_logprobs = call.sampling.logprobs.value_or(0),
                               .kind = kind,
                               .prompt_field = is_chat ? "messages" : "prompt",
                               .max_bytes = max_response_bytes_};
   if (call.echo) options.prompts = call.prompts;
+  if (call.tool_use.choice != text::ToolUse::Choice::kNone) options.tools = tool_reading(call.tool_use, texts_.of(model)->tool_format);
   const size_t num_choices = requests.size() * static_cast<size_t>(call.num_choices);
   text::OpenAiWriter writer(kind, http.id, unix_seconds(), call.model, model->name() + ":" + model->version(), call.include_usage);
   const auto answer = std::make_shared<OpenAiAnswer>(reply, std::move(writer), num_choices, std::move(options));
@@ -238,6 +256,11 @@ void OpenAiApi::detokenize(const HttpRequest& request, const Reply& reply) {
   reply->send({200, "application/json", "{\"prompt\":" + text::json_text(prompt) + "}", {}});
 }
 
+HttpResponse unknown_path(int status, std::string_view message) {
+  const char* code = status == 404 ? "unknown_url" : status == 405 ? "method_not_allowed" : "invalid_value";
+  return openai_response({status, "invalid_request_error", {std::string(message), "", code}});
+}
+
 using Handler = std::function<void(const HttpRequest&, const Reply&)>;
 
 // For "*": other methods than POST are refused in OpenAI's words.
@@ -280,5 +303,7 @@ std::vector<HttpRoute> openai_routes(const frontend::ModelRegistry& registry, Ca
   routes.push_back({"*", torchserve + "/v1/chat/completions", answer, {}, chat});
   return routes;
 }
+
+std::vector<HttpRefusals> openai_refusals() { return {{"/v1/", &unknown_path, &key_refusal}}; }
 
 }  // namespace penstock::rpc

@@ -1,5 +1,8 @@
 #include "rpc/http_router.h"
 
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <string_view>
@@ -44,7 +47,8 @@ std::vector<HttpRoute> guarded(std::vector<HttpRoute> routes, frontend::KeySet k
   return routes;
 }
 
-HttpRouter::HttpRouter(std::string title, std::vector<HttpRoute> routes) : title_(std::move(title)), routes_(std::move(routes)) {
+HttpRouter::HttpRouter(std::string title, std::vector<HttpRoute> routes, std::vector<HttpRefusals> refusals)
+    : title_(std::move(title)), routes_(std::move(routes)), refusals_(std::move(refusals)) {
   const auto description = std::make_shared<std::string>();  // of a value of its own: routers are moved
   const auto describe = [description](const HttpRequest&, const std::shared_ptr<HttpReply>& reply) {
     reply->send({200, "application/json", *description, {}});
@@ -58,6 +62,7 @@ HttpRouter::HttpRouter(std::string title, std::vector<HttpRoute> routes) : title
 
 HttpRouter::Found HttpRouter::find(const std::string& method, const std::string& path) const {
   Found found;
+  if (const HttpRefusals* refusals = refusals_of(path)) found.lock.refuse = refusals->locked;
   frontend::KeySet of_path = 0;
   for (const HttpRoute& route : routes_) {
     std::map<std::string, std::string> parameters;
@@ -69,7 +74,10 @@ HttpRouter::Found HttpRouter::find(const std::string& method, const std::string&
     if (matched == Match::kNo) continue;
     if (!std::exchange(found.path_known, true)) found.lock.refuse = route.refuse;
     of_path |= route.keys;
-    if (route.method != "*" && route.method != method) continue;
+    if (route.method != "*" && route.method != method) {
+      found.methods.insert(route.method);
+      continue;
+    }
     found.route = &route;
     found.lock = {route.keys, route.refuse};
     found.parameters = std::move(parameters);
@@ -87,11 +95,30 @@ void HttpRouter::handle(HttpRequest request, const std::shared_ptr<HttpReply>& r
     request.parameters = std::move(found.parameters);
     return found.route->handle(request, reply);
   }
-  if (found.broken) return reply->send(error_response(400, "BadRequestException", "the path has a broken % escape"));
-  if (found.path_known) {
-    return reply->send(error_response(405, "MethodNotAllowedException", "Requested method is not allowed, please refer to API document."));
+  reply->send(refusal(request, found));
+}
+
+const HttpRefusals* HttpRouter::refusals_of(const std::string& path) const {
+  const auto below = std::ranges::find_if(refusals_, [&](const HttpRefusals& refusals) { return path.starts_with(refusals.prefix); });
+  return below == refusals_.end() ? nullptr : &*below;
+}
+
+// Why no route took it.
+HttpResponse HttpRouter::refusal(const HttpRequest& request, const Found& found) const {
+  const HttpRefusals* refusals = refusals_of(request.path);
+  if (found.broken) {
+    const char* why = "the path has a broken % escape";
+    return refusals ? refusals->unknown(400, why) : error_response(400, "BadRequestException", why);
   }
-  reply->send(error_response(404, "ResourceNotFoundException", "Requested resource is not found, please refer to API document."));
+  if (!found.path_known) {
+    if (!refusals) return error_response(404, "ResourceNotFoundException", "Requested resource is not found, please refer to API document.");
+    return refusals->unknown(404, fmt::format("there is no path {}; /api-description lists those that there are", request.path.substr(0, 200)));
+  }
+  const std::string allowed = fmt::format("{}", fmt::join(found.methods, ", "));
+  HttpResponse response = refusals ? refusals->unknown(405, fmt::format("{} is not allowed here; expected {}", request.method, allowed))
+                                   : error_response(405, "MethodNotAllowedException", "Requested method is not allowed, please refer to API document.");
+  response.headers.emplace_back("Allow", allowed);
+  return response;
 }
 
 std::string HttpRouter::openapi() const {

@@ -3,7 +3,9 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "frontend/access_keys.h"
@@ -24,6 +26,14 @@ struct HttpRoute {
   bool takes_input = false;        // its body is what the model's handler takes: for descriptions
 };
 
+// In whose words a router refuses what lies below a prefix.
+struct HttpRefusals {
+  std::string prefix;  // "/v1/"
+  // 404: no route has the path; 405: none of those that have it takes the method; 400: a broken escape. `message`: why.
+  HttpResponse (*unknown)(int status, std::string_view message) = nullptr;
+  HttpResponse (*locked)(const Error& refused) = &token_refusal;  // as HttpRoute::refuse, of what no route has
+};
+
 // The same routes, opened by these keys.
 [[nodiscard]] std::vector<HttpRoute> guarded(std::vector<HttpRoute> routes, frontend::KeySet keys);
 
@@ -33,9 +43,10 @@ struct HttpRoute {
 class HttpRouter {
  public:
   // Adds /api-description and OPTIONS /, which answer openapi() and take every key of the routes but the API key.
-  HttpRouter(std::string title, std::vector<HttpRoute> routes);
+  // `refusals`: of paths below none of them, TorchServe's words.
+  HttpRouter(std::string title, std::vector<HttpRoute> routes, std::vector<HttpRefusals> refusals = {});
 
-  // Answers 404 for a path that no route has, 405 for a method that its routes do not have, 400 for a broken escape.
+  // Answers 404 for a path that no route has, 405 with the header Allow for a method that its routes do not have, 400 for a broken escape.
   void handle(HttpRequest request, const std::shared_ptr<HttpReply>& reply) const;
 
   struct Lock {
@@ -57,11 +68,15 @@ class HttpRouter {
     bool broken = false;              // a % escape
     Lock lock;
     std::map<std::string, std::string> parameters;
+    std::set<std::string> methods;    // that the path's routes take, while none takes this one
   };
   [[nodiscard]] Found find(const std::string& method, const std::string& path) const;
+  [[nodiscard]] const HttpRefusals* refusals_of(const std::string& path) const;
+  [[nodiscard]] HttpResponse refusal(const HttpRequest& request, const Found& found) const;
 
   const std::string title_;
   std::vector<HttpRoute> routes_;
+  std::vector<HttpRefusals> refusals_;
   frontend::KeySet all_keys_ = 0;
 };
 

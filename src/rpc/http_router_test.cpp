@@ -54,6 +54,30 @@ TEST_F(HttpRouterTest, ARestTakesAllThatIsLeft) {
   EXPECT_THAT(router.openapi(), HasSubstr("\"/predictions/{name}/{rest}\""));
 }
 
+TEST(HttpRouter, RefusesWhatIsBelowAPrefixInItsOwnWords) {
+  const HttpRefusals own{"/v1/", [](int status, std::string_view message) { return HttpResponse{status, "text/plain", std::string(message), {}}; },
+                         [](const Error&) { return HttpResponse{401, "text/plain", "", {}}; }};
+  const HttpRouter router("test", {echo("GET", "/v1/models"), echo("PUT", "/v1/models"), echo("GET", "/models")}, {own});
+  const auto answer = [&](const std::string& method, const std::string& path) {
+    const auto reply = std::make_shared<RecordedReply>();
+    HttpRequest request;
+    request.method = method;
+    request.path = path;
+    router.handle(request, reply);
+    return reply->response;
+  };
+  EXPECT_EQ(answer("GET", "/v1/models").status, 200);
+  EXPECT_EQ(answer("GET", "/v1/nothing").status, 404);
+  EXPECT_THAT(answer("GET", "/v1/nothing").body, HasSubstr("there is no path /v1/nothing"));
+  EXPECT_EQ(answer("POST", "/v1/models").body, "POST is not allowed here; expected GET, PUT");
+  EXPECT_EQ(answer("POST", "/v1/models").headers, (std::vector<std::pair<std::string, std::string>>{{"Allow", "GET, PUT"}}));
+  EXPECT_EQ(answer("POST", "/models").headers, (std::vector<std::pair<std::string, std::string>>{{"Allow", "GET"}}));
+  EXPECT_THAT(answer("POST", "/models").body, HasSubstr("MethodNotAllowedException"));
+  EXPECT_THAT(answer("GET", "/nothing").body, HasSubstr("ResourceNotFoundException"));
+  EXPECT_EQ(router.lock("GET", "/v1/nothing").refuse(Error(Code::kPermissionDenied, "")).status, 401);
+  EXPECT_EQ(router.lock("GET", "/nothing").refuse(Error(Code::kPermissionDenied, "")).status, 400);
+}
+
 TEST_F(HttpRouterTest, FindsTheRouteAndItsParameters) {
   EXPECT_EQ(answer("DELETE", "/ping").body, "/ping");
   EXPECT_EQ(answer("GET", "/models").body, "/models");

@@ -1,8 +1,20 @@
 #include "rpc/openai_answer.h"
 
+#include <algorithm>
+#include <iterator>
 #include <utility>
 
 namespace penstock::rpc {
+namespace {
+
+// About, as JSON.
+size_t json_bytes(const text::TokenChoices& tokens) {
+  size_t bytes = 0;
+  for (const text::TokenLogprob& token : tokens) bytes += 64 + 4 * token.bytes.size();
+  return bytes;
+}
+
+}  // namespace
 
 HttpResponse openai_response(const text::OpenAiFailure& failure) {
   HttpResponse response{failure.status, "application/json", text::failure_json(failure) + "\n", {}};
@@ -28,7 +40,10 @@ class OpenAiAnswer::Observer final : public frontend::RequestObserver {
 };
 
 OpenAiAnswer::OpenAiAnswer(std::shared_ptr<HttpReply> reply, text::OpenAiWriter writer, size_t num_choices, OpenAiAnswerOptions options)
-    : reply_(std::move(reply)), writer_(std::move(writer)), options_(std::move(options)), choices_(num_choices) {}
+    : reply_(std::move(reply)), writer_(std::move(writer)), options_(std::move(options)), choices_(num_choices) {
+  if (!options_.tools) return;
+  for (Choice& choice : choices_) choice.tools.emplace(*options_.tools);
+}
 
 std::shared_ptr<frontend::RequestObserver> OpenAiAnswer::observer(size_t index) { return std::make_shared<Observer>(shared_from_this(), index); }
 
@@ -100,32 +115,64 @@ bool OpenAiAnswer::take(size_t index, const frontend::WorkerEvent& event) {
     if (!options_.prompt_only) usage_.completion_tokens += event.finished->completion_tokens;
   }
   take_logprobs(index, event);
-  if (options_.stream) return stream(index, event, std::move(text));
-  choice.begun = true;
-  choice.answer.text += text;
-  bytes_ += text.size();
+  const text::ToolText said = read_tools(choice, event, std::move(text));
+  if (options_.stream) return stream(index, event, said);
+  gather(choice, said);
   if (bytes_ <= options_.max_bytes) return true;
   fail_locked(error(Code::kInvalidArgument, "the answer is longer than {} bytes (max_response_size); ask for fewer max_tokens or stream it", options_.max_bytes));
   return false;
 }
 
-void OpenAiAnswer::take_logprobs(size_t index, const frontend::WorkerEvent& event) {
-  if (!options_.logprobs) return;
-  Choice& choice = choices_[index];
-  size_t bytes = 0;
-  const auto take = [&](const text::TokenChoices& tokens) {
-    if (tokens.empty()) return;
-    for (const text::TokenLogprob& token : tokens) bytes += options_.stream ? 0 : 64 + 4 * token.bytes.size();  // about, as JSON
-    choice.logprobs.push_back(tokens);
-  };
-  for (const text::TokenChoices& tokens : event.prompt_logprobs) take(tokens);
-  if (!event.prompt_logprobs.empty() && !options_.prompts.empty()) {
-    // The text begins with the prompt as it was given: special tokens before it have no place in it.
-    choice.characters = text::characters_of(options_.prompts[index / static_cast<size_t>(options_.choices_per_prompt)]);
-    for (const text::TokenChoices& tokens : event.prompt_logprobs) choice.characters -= tokens.empty() ? 0 : text::characters_of(tokens.front().bytes);
+// The text without the calls that are in it, and these.
+text::ToolText OpenAiAnswer::read_tools(Choice& choice, const frontend::WorkerEvent& event, std::string text) {
+  if (!choice.tools) return {std::move(text), {}};
+  text::ToolText said = choice.tools->feed(text);
+  if (!event.finished) return said;
+  text::ToolText rest = choice.tools->end();
+  said.content += rest.content;
+  std::ranges::move(rest.calls, std::back_inserter(said.calls));
+  if (choice.tools->called() && choice.answer.finish_reason == "stop") choice.answer.finish_reason = "tool_calls";
+  return said;
+}
+
+// Of an answer that is sent in one piece.
+void OpenAiAnswer::gather(Choice& choice, const text::ToolText& said) {
+  choice.begun = true;
+  choice.answer.text += said.content;
+  bytes_ += said.content.size();
+  for (const text::ToolCallPiece& piece : said.calls) {
+    auto& calls = choice.answer.calls;
+    if (calls.empty() || calls.back().index != piece.index) calls.push_back(piece);
+    else calls.back().arguments += piece.arguments;
+    bytes_ += 64 + piece.arguments.size();
   }
-  if (!options_.prompt_only) take(event.logprobs);
-  bytes_ += bytes;
+}
+
+void OpenAiAnswer::take_logprobs(size_t index, const frontend::WorkerEvent& event) {
+  take_prompt_logprobs(index, event);
+  if (!options_.logprobs || options_.prompt_only || event.logprobs.empty()) return;
+  if (!options_.stream) bytes_ += json_bytes(event.logprobs);
+  choices_[index].logprobs.push_back(event.logprobs);
+}
+
+// Those of the prompt, which the first event has: for vLLM's field, and for a prompt that is repeated.
+void OpenAiAnswer::take_prompt_logprobs(size_t index, const frontend::WorkerEvent& event) {
+  if (event.prompt_logprobs.empty()) return;
+  Choice& choice = choices_[index];
+  if (options_.prompt_logprobs) {
+    choice.answer.prompt_logprobs = text::prompt_logprobs_json(event.prompt_logprobs, *options_.prompt_logprobs);
+    bytes_ += choice.answer.prompt_logprobs.size();
+  }
+  if (!options_.logprobs || options_.prompts.empty()) return;
+  // The text begins with the prompt as it was given: special tokens before it have no place in it.
+  choice.characters = text::characters_of(options_.prompts[index / static_cast<size_t>(options_.choices_per_prompt)]);
+  for (const text::TokenChoices& tokens : event.prompt_logprobs) {
+    if (tokens.empty()) continue;
+    choice.characters -= text::characters_of(tokens.front().bytes);
+    const size_t count = std::min(tokens.size(), static_cast<size_t>(options_.echo_logprobs) + 1);
+    choice.logprobs.emplace_back(tokens.begin(), tokens.begin() + static_cast<std::ptrdiff_t>(count));
+    if (!options_.stream) bytes_ += json_bytes(choice.logprobs.back());
+  }
 }
 
 // JSON of those that were not sent yet.
@@ -136,13 +183,14 @@ std::string OpenAiAnswer::logprobs_of(Choice& choice) {
   return json;
 }
 
-bool OpenAiAnswer::stream(size_t index, const frontend::WorkerEvent& event, std::string text) {
+bool OpenAiAnswer::stream(size_t index, const frontend::WorkerEvent& event, const text::ToolText& said) {
   Choice& choice = choices_[index];
-  if (!event.finished && text.empty()) return true;
+  if (!event.finished && said.content.empty() && said.calls.empty()) return true;
   const bool first = !std::exchange(choice.begun, true);
   const int number = static_cast<int>(index);
   const std::string logprobs = logprobs_of(choice);
-  return send_chunk(event.finished ? writer_.last_chunk(number, text, choice.answer.finish_reason, first, logprobs) : writer_.chunk(number, text, first, logprobs));
+  const text::OpenAiDelta delta{said.content, first, logprobs, said.calls};
+  return send_chunk(event.finished ? writer_.last_chunk(number, delta, choice.answer.finish_reason) : writer_.chunk(number, delta));
 }
 
 // false: the client is gone, or does not read; the answer has ended.

@@ -22,9 +22,12 @@ struct OpenAiAnswerOptions {
   std::vector<std::string> prompts;  // by prompt, that the texts of its choices begin with; none: without echo
   bool prompt_only = false;          // what is generated is not shown
   bool logprobs = false;             // were asked for
+  std::optional<int> prompt_logprobs = {};  // of the prompt, so many: vLLM's field
+  int echo_logprobs = 0;             // of the prompts that are repeated, so many, with `logprobs`
   text::OpenAiKind kind = text::OpenAiKind::kCompletion;
   std::string prompt_field;          // of the request, for complaints about the prompt
   size_t max_bytes = 0;              // of all texts of a whole answer
+  std::optional<text::ToolReading> tools = {};  // how the texts call tools; none: they do not
 };
 
 // Gathers texts and answers when the last generation has ended, or sends each piece as an event. The first failure ends all of it.
@@ -50,6 +53,7 @@ class OpenAiAnswer : public std::enable_shared_from_this<OpenAiAnswer> {
     text::OpenAiChoice answer;  // of a stream: without the text
     bool begun = false;
     bool finished = false;      // its last event is there
+    std::optional<text::ToolCallReader> tools;
     std::vector<text::TokenChoices> logprobs;  // of tokens that were not sent yet
     int64_t characters = 0;     // of its text before these
   };
@@ -58,8 +62,11 @@ class OpenAiAnswer : public std::enable_shared_from_this<OpenAiAnswer> {
   void on_done(size_t index, const std::optional<Error>& failure) EXCLUDES(mutex_);
   bool take(size_t index, const frontend::WorkerEvent& event) REQUIRES(mutex_);
   void take_logprobs(size_t index, const frontend::WorkerEvent& event) REQUIRES(mutex_);
+  void take_prompt_logprobs(size_t index, const frontend::WorkerEvent& event) REQUIRES(mutex_);
   [[nodiscard]] std::string logprobs_of(Choice& choice) REQUIRES(mutex_);
-  [[nodiscard]] bool stream(size_t index, const frontend::WorkerEvent& event, std::string text) REQUIRES(mutex_);
+  [[nodiscard]] text::ToolText read_tools(Choice& choice, const frontend::WorkerEvent& event, std::string text) REQUIRES(mutex_);
+  void gather(Choice& choice, const text::ToolText& said) REQUIRES(mutex_);
+  [[nodiscard]] bool stream(size_t index, const frontend::WorkerEvent& event, const text::ToolText& said) REQUIRES(mutex_);
   [[nodiscard]] bool send_chunk(std::string events) REQUIRES(mutex_);
   void complete() REQUIRES(mutex_);
   void fail_locked(const Error& error) REQUIRES(mutex_);

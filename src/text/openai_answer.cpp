@@ -18,6 +18,29 @@ std::string usage_json(const OpenAiUsage& usage) {
 
 Json text_or_null(const std::string& text) { return text.empty() ? Json() : Json(text); }
 
+// Members "tool_calls", with a comma before; nothing without any. `indexed`: of a stream.
+std::string calls_json(std::span<const ToolCallPiece> calls, bool indexed) {
+  if (calls.empty()) return "";
+  Json list = Json::array();
+  for (const ToolCallPiece& call : calls) {
+    Json& json = list.emplace_back(Json::object());
+    if (indexed) json["index"] = call.index;
+    if (!call.id.empty()) json.update({{"id", call.id}, {"type", "function"}});
+    if (!call.name.empty()) json["function"]["name"] = call.name;
+    json["function"]["arguments"] = call.arguments;
+  }
+  return ",\"tool_calls\":" + dumped(list);
+}
+
+// As vLLM has it: of a completion beside its text, of a chat, which has one prompt, at the end.
+std::string prompt_member(const OpenAiChoice& choice) { return choice.prompt_logprobs.empty() ? "" : ",\"prompt_logprobs\":" + choice.prompt_logprobs; }
+
+// A message that only calls tools has no content.
+std::string message_json(const OpenAiChoice& choice) {
+  const std::string content = choice.text.empty() && !choice.calls.empty() ? "null" : json_text(choice.text);
+  return fmt::format(R"("message":{{"role":"assistant","content":{},"refusal":null{}}})", content, calls_json(choice.calls, /*indexed=*/false));
+}
+
 }  // namespace
 
 std::string json_text(std::string_view text) { return dumped(Json(text)); }
@@ -36,12 +59,11 @@ OpenAiWriter::OpenAiWriter(OpenAiKind kind, std::string_view id, int64_t created
 std::string OpenAiWriter::whole(std::span<const OpenAiChoice> choices, const OpenAiUsage& usage) const {
   std::string json = head_ + "\"choices\":[";
   for (size_t i = 0; i < choices.size(); ++i) {
-    const std::string text = json_text(choices[i].text);
-    const std::string content = is_chat_ ? R"("message":{"role":"assistant","content":)" + text + R"(,"refusal":null})" : "\"text\":" + text;
-    json += fmt::format(R"({}{{"index":{},{},"logprobs":{},"finish_reason":{}}})", i > 0 ? "," : "", i, content, choices[i].logprobs,
-                        json_text(choices[i].finish_reason));
+    const std::string content = is_chat_ ? message_json(choices[i]) : "\"text\":" + json_text(choices[i].text);
+    json += fmt::format(R"({}{{"index":{},{},"logprobs":{},"finish_reason":{}{}}})", i > 0 ? "," : "", i, content, choices[i].logprobs,
+                        json_text(choices[i].finish_reason), is_chat_ ? "" : prompt_member(choices[i]));
   }
-  return json + "],\"usage\":" + usage_json(usage) + "}";
+  return json + "],\"usage\":" + usage_json(usage) + (is_chat_ && !choices.empty() ? prompt_member(choices[0]) : "") + "}";
 }
 
 std::string OpenAiWriter::event(int index, std::string_view content, std::string_view finish_reason, std::string_view logprobs) const {
@@ -49,16 +71,19 @@ std::string OpenAiWriter::event(int index, std::string_view content, std::string
                      finish_reason.empty() ? "null" : json_text(finish_reason), chunk_tail_);
 }
 
-std::string OpenAiWriter::chunk(int index, std::string_view text, bool first, std::string_view logprobs) const {
-  const std::string said = json_text(text);
-  if (!is_chat_) return event(index, "\"text\":" + said, "", logprobs);
-  return event(index, fmt::format(R"("delta":{{{}"content":{}}})", first ? R"("role":"assistant",)" : "", said), "", logprobs);
+std::string OpenAiWriter::chunk(int index, const OpenAiDelta& delta) const {
+  if (!is_chat_) return event(index, "\"text\":" + json_text(delta.text), "", delta.logprobs);
+  std::string members = delta.first ? R"(,"role":"assistant")" : "";
+  if (!delta.text.empty() || delta.calls.empty()) members += ",\"content\":" + json_text(delta.text);
+  else if (delta.first) members += ",\"content\":null";
+  members += calls_json(delta.calls, /*indexed=*/true);
+  return event(index, "\"delta\":{" + members.substr(1) + "}", "", delta.logprobs);
 }
 
-std::string OpenAiWriter::last_chunk(int index, std::string_view text, std::string_view finish_reason, bool first, std::string_view logprobs) const {
-  if (!is_chat_) return event(index, "\"text\":" + json_text(text), finish_reason, logprobs);
-  const std::string said = first || !text.empty() || logprobs != "null" ? chunk(index, text, first, logprobs) : "";
-  return said + event(index, "\"delta\":{}", finish_reason, "null");
+std::string OpenAiWriter::last_chunk(int index, const OpenAiDelta& delta, std::string_view finish_reason) const {
+  if (!is_chat_) return event(index, "\"text\":" + json_text(delta.text), finish_reason, delta.logprobs);
+  const bool says = delta.first || !delta.text.empty() || !delta.calls.empty() || delta.logprobs != "null";
+  return (says ? chunk(index, delta) : "") + event(index, "\"delta\":{}", finish_reason, "null");
 }
 
 std::string OpenAiWriter::end(const OpenAiUsage& usage) const {

@@ -4,10 +4,12 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/error.h"
 #include "text/openai_logprobs.h"
 #include "text/openai_request.h"
+#include "text/tool_call_reader.h"
 
 namespace penstock::text {
 
@@ -19,8 +21,18 @@ struct OpenAiUsage {
 
 struct OpenAiChoice {
   std::string text;
-  std::string finish_reason;      // "stop", "length"
+  std::string finish_reason;      // "stop", "length", "tool_calls"
   std::string logprobs = "null";  // openai_logprobs()
+  std::vector<ToolCallPiece> calls = {};  // of a chat, each whole
+  std::string prompt_logprobs = {};       // prompt_logprobs_json(); empty: not asked for
+};
+
+// What a chunk adds to its choice.
+struct OpenAiDelta {
+  std::string_view text;
+  bool first = false;                    // of its choice
+  std::string_view logprobs = "null";    // openai_logprobs() of its tokens
+  std::span<const ToolCallPiece> calls = {};  // of a chat
 };
 
 // Threads: const and shared freely after construction.
@@ -32,10 +44,10 @@ class OpenAiWriter {
   [[nodiscard]] std::string whole(std::span<const OpenAiChoice> choices, const OpenAiUsage& usage) const;
 
   // Events, "data: {...}\n\n". A chat's first chunk of a choice carries the role together with the first text, so that the first chunk a client
-  // sees is the first token. `logprobs`: openai_logprobs() of the tokens that the chunk adds, "null" without.
-  [[nodiscard]] std::string chunk(int index, std::string_view text, bool first, std::string_view logprobs = "null") const;
-  // Ends a choice. `text`: what is still to be said; in a chat it gets a chunk of its own before.
-  [[nodiscard]] std::string last_chunk(int index, std::string_view text, std::string_view finish_reason, bool first, std::string_view logprobs = "null") const;
+  // sees is the first token.
+  [[nodiscard]] std::string chunk(int index, const OpenAiDelta& delta) const;
+  // Ends a choice. What is still to be said gets a chunk of its own before in a chat.
+  [[nodiscard]] std::string last_chunk(int index, const OpenAiDelta& delta, std::string_view finish_reason) const;
   // The usage chunk if one was asked for, and the end of the stream.
   [[nodiscard]] std::string end(const OpenAiUsage& usage) const;
 

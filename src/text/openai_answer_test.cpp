@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
+#include <vector>
 
 namespace penstock::text {
 namespace {
@@ -35,7 +36,7 @@ TEST(OpenAiAnswer, AWholeCompletionHasEveryRequiredKey) {
 
 TEST(OpenAiAnswer, AnIdThatTheClientChoseCannotBreakTheJson) {
   const OpenAiWriter odd(OpenAiKind::kChat, "\",\n", 0, "m", "f", false);
-  EXPECT_EQ(events(odd.chunk(0, "x", true)).at(0)["id"], "chatcmpl-\",\n");
+  EXPECT_EQ(events(odd.chunk(0, {"x", true})).at(0)["id"], "chatcmpl-\",\n");
 }
 
 TEST(OpenAiAnswer, AWholeChatHasAMessage) {
@@ -49,29 +50,50 @@ TEST(OpenAiAnswer, AWholeChatHasAMessage) {
 
 TEST(OpenAiAnswer, AStreamedCompletionEndsItsChoiceWithItsLastText) {
   const OpenAiWriter stream = writer(OpenAiKind::kCompletion);
-  const Json chunk = events(stream.chunk(1, "x", true)).at(0);
+  const Json chunk = events(stream.chunk(1, {"x", true})).at(0);
   EXPECT_EQ(chunk["object"], "text_completion");
   EXPECT_EQ(chunk["choices"], Json::parse(R"([{"index": 1, "text": "x", "logprobs": null, "finish_reason": null}])"));
   EXPECT_FALSE(chunk.contains("usage"));
-  EXPECT_EQ(events(stream.last_chunk(1, "y", "stop", false)).at(0)["choices"],
+  EXPECT_EQ(events(stream.last_chunk(1, {"y"}, "stop")).at(0)["choices"],
             Json::parse(R"([{"index": 1, "text": "y", "logprobs": null, "finish_reason": "stop"}])"));
   EXPECT_EQ(stream.end({1, 2}), "data: [DONE]\n\n");
 }
 
 TEST(OpenAiAnswer, AStreamedChatNamesTheRoleOnceAndEndsWithAnEmptyDelta) {
   const OpenAiWriter stream = writer(OpenAiKind::kChat, true);
-  const Json first = events(stream.chunk(0, "x", true)).at(0);
+  const Json first = events(stream.chunk(0, {"x", true})).at(0);
   EXPECT_EQ(first["object"], "chat.completion.chunk");
   EXPECT_EQ(first["choices"][0]["delta"], Json::parse(R"({"role": "assistant", "content": "x"})"));
   EXPECT_TRUE(first.at("usage").is_null());
-  EXPECT_EQ(events(stream.chunk(0, "y", false)).at(0)["choices"][0]["delta"], Json::parse(R"({"content": "y"})"));
+  EXPECT_EQ(events(stream.chunk(0, {"y"})).at(0)["choices"][0]["delta"], Json::parse(R"({"content": "y"})"));
 
-  const auto last = events(stream.last_chunk(0, "z", "length", false));
+  const auto last = events(stream.last_chunk(0, {"z"}, "length"));
   ASSERT_EQ(last.size(), 2u);
   EXPECT_EQ(last[0]["choices"][0]["delta"], Json::parse(R"({"content": "z"})"));
   EXPECT_EQ(last[1]["choices"], Json::parse(R"([{"index": 0, "delta": {}, "logprobs": null, "finish_reason": "length"}])"));
-  EXPECT_EQ(events(stream.last_chunk(0, "", "stop", false)).size(), 1u);
-  EXPECT_EQ(events(stream.last_chunk(0, "", "stop", true)).at(0)["choices"][0]["delta"], Json::parse(R"({"role": "assistant", "content": ""})"));
+  EXPECT_EQ(events(stream.last_chunk(0, {""}, "stop")).size(), 1u);
+  EXPECT_EQ(events(stream.last_chunk(0, {"", true}, "stop")).at(0)["choices"][0]["delta"], Json::parse(R"({"role": "assistant", "content": ""})"));
+}
+
+TEST(OpenAiAnswer, AMessageThatOnlyCallsToolsHasNoContent) {
+  const OpenAiChoice choices[] = {{"", "tool_calls", "null", {{0, "call_1", "f", "{}"}}}, {"x", "tool_calls", "null", {{0, "call_2", "g", R"({"a": 1})"}}}};
+  const Json json = Json::parse(writer(OpenAiKind::kChat).whole(choices, {3, 4}));
+  EXPECT_EQ(json["choices"][0]["message"], Json::parse(R"({"role": "assistant", "content": null, "refusal": null,
+      "tool_calls": [{"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]})"));
+  EXPECT_EQ(json["choices"][1]["message"]["content"], "x");
+  EXPECT_EQ(json["choices"][1]["message"]["tool_calls"][0]["function"]["arguments"], R"({"a": 1})");
+}
+
+TEST(OpenAiAnswer, AStreamedCallIsNamedOnceAndGoesOnByItsIndex) {
+  const OpenAiWriter stream = writer(OpenAiKind::kChat);
+  const std::vector<ToolCallPiece> begin = {{1, "call_1", "f", "{"}}, rest = {{1, "", "", "}"}};
+  EXPECT_EQ(events(stream.chunk(0, {"", true, "null", begin})).at(0)["choices"][0]["delta"],
+            Json::parse(R"({"role": "assistant", "content": null, "tool_calls": [{"index": 1, "id": "call_1", "type": "function",
+                            "function": {"name": "f", "arguments": "{"}}]})"));
+  const auto last = events(stream.last_chunk(0, {"", false, "null", rest}, "tool_calls"));
+  ASSERT_EQ(last.size(), 2u);
+  EXPECT_EQ(last[0]["choices"][0]["delta"], Json::parse(R"({"tool_calls": [{"index": 1, "function": {"arguments": "}"}}]})"));
+  EXPECT_EQ(last[1]["choices"][0]["finish_reason"], "tool_calls");
 }
 
 TEST(OpenAiAnswer, UsageComesInAChunkWithoutChoices) {

@@ -104,16 +104,6 @@ bool read_stream_options(const Json& value, OpenAiDraft& draft) {
   return true;
 }
 
-bool read_tools(const Json& value) {
-  if (!value.is_array() || value.size() > 512) return false;
-  for (const Json& tool : value) {
-    if (!tool.is_object() || tool.value("type", Json()) != "function") return false;
-    const auto function = tool.find("function");
-    if (function == tool.end() || !function->is_object() || !function->value("name", Json()).is_string()) return false;
-  }
-  return true;
-}
-
 bool read_constrained(const Json&, OpenAiDraft& draft) {
   draft.constrains = true;
   return true;
@@ -153,6 +143,7 @@ constexpr HonouredField kHonoured[] = {
     {"logprobs", kCompletions, "an integer from 0 to 5", [](const Json& v, OpenAiDraft& d) { return read_int(v, 0, 5, d.call.sampling.logprobs); }},
     {"logprobs", kChat, "true or false", [](const Json& v, OpenAiDraft& d) { return read_bool(v, d.chat_logprobs); }},
     {"top_logprobs", kChat, "an integer from 0 to 20", [](const Json& v, OpenAiDraft& d) { return read_int(v, 0, kMaxLogprobs, d.top_logprobs); }},
+    {"prompt_logprobs", kBothApis, "an integer from 0 to 20", [](const Json& v, OpenAiDraft& d) { return read_int(v, 0, kMaxLogprobs, d.call.prompt_logprobs); }},
     {"min_tokens", kBothApis, "an integer >= 0", [](const Json& v, OpenAiDraft& d) { return read_int(v, 0, INT_MAX, d.call.sampling.min_tokens); }},
     {"stop_token_ids", kBothApis, kStopTokensExpected, [](const Json& v, OpenAiDraft& d) { return read_stop_tokens(v, d.call.sampling.stop_token_ids); }},
     {"cache_salt", kBothApis, "a text of at most 256 bytes", [](const Json& v, OpenAiDraft& d) {
@@ -172,6 +163,7 @@ constexpr HonouredField kHonoured[] = {
      }},
     {"stop", kBothApis, "a text or a list of at most 4 texts, each 1 to 256 bytes",
      [](const Json& v, OpenAiDraft& d) { return read_stop(v, d.call.sampling.stop); }},
+    {"skip_special_tokens", kBothApis, "true or false", [](const Json& v, OpenAiDraft& d) { return read_bool(v, d.call.sampling.skip_special_tokens); }},
     {"ignore_eos", kBothApis, "true or false", [](const Json& v, OpenAiDraft& d) { return read_bool(v, d.call.sampling.ignore_eos); }},
     {"n", kBothApis, "an integer from 1 to 128", [](const Json& v, OpenAiDraft& d) { return read_int(v, 1, kMaxChoices, d.call.num_choices); }},
     {"best_of", kCompletions, "an integer from 0 to 20", [](const Json& v, OpenAiDraft& d) { return read_int(v, 0, 20, d.best_of); }},
@@ -184,9 +176,11 @@ constexpr HonouredField kHonoured[] = {
     {"guided_regex", kBothApis, "a regular expression", read_constrained},
     {"guided_choice", kBothApis, "a list of texts", read_constrained},
     {"structured_outputs", kBothApis, "an object", read_constrained},
-    // What is kept of the next three is taken from the body again, with its keys in order.
+    // What is kept of the next four is taken from the body again, with its keys in order.
     {"messages", kChat, "a list of 1 to 10,000 messages", [](const Json& v, OpenAiDraft&) { return v.is_array() && !v.empty() && v.size() <= 10000; }},
-    {"tools", kChat, "a list of at most 512 tools {\"type\": \"function\", \"function\": {\"name\": ...}}", [](const Json& v, OpenAiDraft&) { return read_tools(v); }},
+    {"tools", kChat, "a list of tools", [](const Json& v, OpenAiDraft&) { return v.is_array(); }},
+    {"tool_choice", kChat, "none, auto, required or a tool", [](const Json& v, OpenAiDraft&) { return v.is_string() || v.is_object(); }},
+    {"parallel_tool_calls", kChat, "true or false", [](const Json& v, OpenAiDraft& d) { return read_bool(v, d.call.tool_use.parallel); }},
     {"chat_template_kwargs", kChat, "an object", [](const Json& v, OpenAiDraft&) { return v.is_object(); }},
     {"reasoning_effort", kChat, "a text", [](const Json& v, OpenAiDraft& d) {
        if (!v.is_string() || v.get_ref<const std::string&>().size() > 32) return false;
@@ -208,7 +202,6 @@ struct NeutralField {
 
 constexpr NeutralField kNeutral[] = {
     {"length_penalty", kBothApis, is_anything, "a number", is_one, "1"},
-    {"prompt_logprobs", kBothApis, is_anything, "an integer", is_never, "null"},
     {"suffix", kCompletions, [](const Json& v) { return v.is_string(); }, "a text", is_empty, "\"\""},
     {"guided_grammar", kBothApis, is_anything, "", is_never, "null"},
     {"functions", kChat, is_anything, "", is_never, "null (functions are called tools now)"},
@@ -224,7 +217,6 @@ constexpr NeutralField kNeutral[] = {
     {"add_special_tokens", kChat, is_bool, "true or false", is_false, "false (the template writes them)"},
     {"bad_words", kBothApis, is_list, "a list", is_empty, "[]"},
     {"allowed_token_ids", kBothApis, is_list, "a list", is_empty, "[]"},
-    {"skip_special_tokens", kBothApis, is_bool, "true or false", is_true, "true"},
     {"spaces_between_special_tokens", kBothApis, is_bool, "true or false", is_bool, "true or false"},
     {"include_stop_str_in_output", kBothApis, is_bool, "true or false", is_false, "false"},
     {"truncate_prompt_tokens", kBothApis, is_anything, "", is_never, "null"},
@@ -242,16 +234,8 @@ struct IgnoredField {
 constexpr IgnoredField kIgnored[] = {
     {"user", kBothApis},           {"metadata", kChat},          {"store", kChat},          {"service_tier", kBothApis},
     {"safety_identifier", kChat},  {"prompt_cache_key", kChat},  {"verbosity", kChat},      {"prompt_cache_retention", kChat},
-    {"parallel_tool_calls", kChat}, {"request_id", kBothApis},   {"include_reasoning", kChat},
+    {"request_id", kBothApis},     {"include_reasoning", kChat},
 };
-
-// "none", "auto"; nothing makes a model call a tool.
-void read_tool_choice(const Json& value, OpenAiDraft& draft) {
-  if (value == "none") draft.offers_tools = false;
-  if (value == "none" || value == "auto") return;
-  if (value != "required" && !value.is_object()) throw out_of_range("tool_choice", "none or auto", value);
-  throw OpenAiRefusal{fmt::format("tool_choice: {} is not supported; expected none or auto", shown(value)), "tool_choice", "unsupported_value"};
-}
 
 void read_neutral(const NeutralField& field, const Json& value) {
   const bool fits = field.in_range(value);
@@ -262,7 +246,7 @@ void read_neutral(const NeutralField& field, const Json& value) {
 }
 
 [[noreturn]] void refuse_unknown(OpenAiApi api, const std::string& name) {
-  std::vector<std::string_view> known = {"tool_choice"};
+  std::vector<std::string_view> known;
   for (const auto& field : kHonoured) {
     if (field.apis & api) known.push_back(field.name);
   }
@@ -296,10 +280,9 @@ OpenAiRefusal out_of_range(std::string_view name, std::string_view expected, con
 }
 
 void read_openai_field(OpenAiApi api, const std::string& name, const Json& value, OpenAiDraft& draft) {
-  if (name == "tool_choice" && api == kChat) return read_tool_choice(value, draft);
   for (const HonouredField& field : kHonoured) {
     if (field.name != name || !(field.apis & api)) continue;
-    if (field.read(value, draft)) return;
+    if (field.read(value, draft)) return draft.call.given.push_back(field.name);
     throw out_of_range(name, field.expected, value);
   }
   for (const NeutralField& field : kNeutral) {

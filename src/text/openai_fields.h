@@ -22,7 +22,6 @@ struct OpenAiDraft {
   bool chat_logprobs = false;
   int top_logprobs = 0;
   bool has_stream_options = false;
-  bool offers_tools = true;      // tool_choice is not "none"
   std::string reasoning_effort;  // empty = not given
   bool constrains = false;       // there is one of kConstraintFields
 };

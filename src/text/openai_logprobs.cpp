@@ -58,7 +58,23 @@ Json completion(std::span<const TokenChoices> tokens, int64_t& offset) {
   return {{"tokens", std::move(names)}, {"token_logprobs", std::move(logprobs)}, {"top_logprobs", std::move(tops)}, {"text_offset", std::move(offsets)}};
 }
 
+Json ranked(const TokenLogprob& token, Json rank) { return {{"logprob", shown(token.logprob)}, {"rank", std::move(rank)}, {"decoded_token", token.bytes}}; }
+
 }  // namespace
+
+std::string prompt_logprobs_json(std::span<const TokenChoices> tokens, int count) {
+  Json list = Json::array();
+  for (const TokenChoices& choices : tokens) {
+    Json& entry = list.emplace_back(nullptr);
+    if (choices.empty() || std::isnan(choices.front().logprob)) continue;
+    entry = {{std::to_string(choices.front().id), ranked(choices.front(), nullptr)}};
+    for (size_t i = 1; i < choices.size(); ++i) {
+      const std::string id = std::to_string(choices[i].id);
+      if (i <= static_cast<size_t>(count) || entry.contains(id)) entry[id] = ranked(choices[i], i);
+    }
+  }
+  return list.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
 
 int64_t characters_of(std::string_view bytes) {
   return std::count_if(bytes.begin(), bytes.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; });

@@ -21,6 +21,10 @@ using TokenChoices = std::vector<TokenLogprob>;
 // tokens; it goes on behind them. Below 0: of a prompt, tokens that its text does not show.
 [[nodiscard]] std::string openai_logprobs(OpenAiKind kind, std::span<const TokenChoices> tokens, int64_t& offset);
 
+// vLLM's prompt_logprobs: a list of objects {"ID": {"logprob", "rank", "decoded_token"}}, of each token of a prompt itself and the `count` most likely ones; null
+// for what nothing predicts. The rank, from 1, of a token that is not among those is null: it is not known.
+[[nodiscard]] std::string prompt_logprobs_json(std::span<const TokenChoices> tokens, int count);
+
 // Bytes that begin a character: those of a token in its middle belong to it.
 [[nodiscard]] int64_t characters_of(std::string_view bytes);
 

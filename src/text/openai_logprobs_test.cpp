@@ -2,8 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <vector>
 
 namespace penstock::text {
 namespace {
@@ -46,6 +48,14 @@ TEST(OpenAiLogprobs, NothingPredictsThePromptsFirstToken) {
 TEST(OpenAiLogprobs, OfNoTokensAreEmptyLists) {
   int64_t offset = 0;
   EXPECT_EQ(Json::parse(openai_logprobs(OpenAiKind::kChat, {}, offset)), Json::parse(R"({"content": [], "refusal": null})"));
+}
+
+TEST(OpenAiLogprobs, ThoseOfAPromptAreByIdWithTheirRanks) {
+  const std::vector<TokenChoices> tokens = {{{7, std::nan(""), "<s>"}}, {{5, -3, "x"}, {9, -0.5, "a"}, {4, -1, "b"}}, {{4, -1, "b"}, {9, -0.5, "a"}, {4, -1, "b"}}};
+  EXPECT_EQ(nlohmann::json::parse(prompt_logprobs_json(tokens, 1)), nlohmann::json::parse(R"([null,
+      {"5": {"logprob": -3.0, "rank": null, "decoded_token": "x"}, "9": {"logprob": -0.5, "rank": 1, "decoded_token": "a"}},
+      {"4": {"logprob": -1.0, "rank": 2, "decoded_token": "b"}, "9": {"logprob": -0.5, "rank": 1, "decoded_token": "a"}}])"));
+  EXPECT_EQ(nlohmann::json::parse(prompt_logprobs_json(tokens, 0))[1].size(), 1u);
 }
 
 }  // namespace

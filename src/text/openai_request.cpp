@@ -7,6 +7,7 @@
 #include "text/json_input.h"
 #include "text/openai_fields.h"
 #include "text/openai_messages.h"
+#include "text/openai_tools.h"
 
 namespace penstock::text {
 namespace {
@@ -35,6 +36,7 @@ void check_together(const OpenAiDraft& draft) {
     refuse("n", fmt::format("n: {} choices of {} prompts; expected at most {} in all", call.num_choices, prompts, kMaxChoices));
   }
   if (draft.top_logprobs > 0 && !draft.chat_logprobs) refuse("top_logprobs", "top_logprobs: only goes with \"logprobs\": true");
+  if (call.prompt_logprobs && call.stream) refuse("prompt_logprobs", "prompt_logprobs: does not go with \"stream\": true");
   if (call.echo && !call.prompt_ids.empty()) refuse("echo", "echo: a prompt of token ids has no text to repeat; expected false");
 }
 
@@ -50,6 +52,7 @@ OpenAiDraft read_fields(OpenAiApi api, const Json& json) {
   if (sampling.top_p == 0) {  // the most likely token alone
     sampling.top_p = 1;
     sampling.top_k = 1;
+    draft.call.given.push_back("top_k");
   }
   return draft;
 }
@@ -62,8 +65,7 @@ void take_chat(std::string_view body, OpenAiDraft& draft) {
   OrderedJson json = OrderedJson::parse(body);  // again, for the order of keys, which templates write out
   check_openai_messages(json["messages"]);
   draft.call.messages = json["messages"].dump();
-  const auto tools = json.find("tools");
-  if (draft.offers_tools && tools != json.end() && !tools->empty()) draft.call.tools = tools->dump();
+  take_tools(json, static_cast<bool>(draft.call.sampling.constraint), draft.call);
   OrderedJson variables = OrderedJson::object();
   if (!draft.reasoning_effort.empty()) variables["reasoning_effort"] = draft.reasoning_effort;
   if (const auto given = json.find("chat_template_kwargs"); given != json.end() && given->is_object()) variables.update(*given);
@@ -79,6 +81,7 @@ OpenAiCall finished(OpenAiDraft draft) {
   }
   if (draft.chat_logprobs) sampling.logprobs = draft.top_logprobs;
   if (draft.call.echo) sampling.prompt_logprobs = sampling.logprobs;
+  if (draft.call.prompt_logprobs) sampling.prompt_logprobs = std::max(*draft.call.prompt_logprobs, sampling.prompt_logprobs.value_or(0));
   return std::move(draft.call);
 }
 

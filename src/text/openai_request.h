@@ -1,6 +1,7 @@
 #pragma once
 // Bodies of OpenAI's HTTP API, completions and chat completions, checked field by field.
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -17,10 +18,19 @@ struct OpenAiRefusal {
   std::string code;   // "invalid_value", "unsupported_value", "missing_required_parameter", "unknown_parameter"; empty = none
 };
 
+// How a chat's model is to use its tools.
+struct ToolUse {
+  enum class Choice { kNone, kAuto, kRequired, kNamed };  // kNone: also where there are no tools; kRequired, kNamed: sampling.constraint sees to it
+  Choice choice = Choice::kNone;
+  std::string function = {};  // of kNamed
+  bool parallel = true;       // several calls at once
+};
+
 // What one body asks for, both kinds of it.
 struct OpenAiCall {
   std::string model;
   SamplingParams sampling;
+  std::vector<std::string_view> given;  // the fields that steer it and were there
   int num_choices = 1;          // n, for each prompt
   bool stream = false;
   bool include_usage = false;   // stream_options.include_usage
@@ -30,11 +40,13 @@ struct OpenAiCall {
   std::vector<std::vector<int32_t>> prompt_ids;
   bool echo = false;            // the answer begins with the prompt
   std::string cache_salt;       // GenerationRequest's, of this client's requests
+  std::optional<int> prompt_logprobs;  // vLLM's field
   bool prompt_only = false;     // max_tokens: 0; sampling.max_tokens is 1 then, and the token is not shown
 
   // Chat completions, for ChatTemplate::render().
   std::string messages;         // a JSON list of objects: contents are texts, `developer` is `system`, arguments of tool calls are objects
   std::string tools;            // a JSON list; empty = none
+  ToolUse tool_use;
   std::string variables;        // a JSON object; empty = none
   bool add_generation_prompt = true;
 };

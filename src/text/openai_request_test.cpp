@@ -137,6 +137,16 @@ TEST(OpenAiRequest, ReadsWhatSteersTheChoiceOfTokens) {
   EXPECT_EQ(chat(chat_with(R"("logprobs": false, "top_logprobs": 0)")).sampling.logprobs, std::nullopt);
 }
 
+TEST(OpenAiRequest, LogProbabilitiesOfThePromptMayBeAskedForTwice) {
+  const OpenAiCall call = completion(completion_with(R"("prompt_logprobs": 2, "logprobs": 4, "echo": true)"));
+  EXPECT_EQ(call.prompt_logprobs, 2);
+  EXPECT_EQ(call.sampling.prompt_logprobs, 4);
+  EXPECT_EQ(chat(chat_with(R"("prompt_logprobs": 0)")).sampling.prompt_logprobs, 0);
+  EXPECT_EQ(refusal(R"("prompt_logprobs": 21)"), "prompt_logprobs: expected an integer from 0 to 20, found 21");
+  EXPECT_EQ(refusal(R"("prompt_logprobs": -1)"), "prompt_logprobs: expected an integer from 0 to 20, found -1");
+  EXPECT_EQ(refusal(R"("prompt_logprobs": 1, "stream": true)"), "prompt_logprobs: does not go with \"stream\": true");
+}
+
 TEST(OpenAiRequest, NamesTheFieldOfTokensThatIsWrong) {
   EXPECT_EQ(refusal(R"("logit_bias": {"5": 101})"), "logit_bias: expected an object of at most 1024 token ids and numbers from -100 to 100, found an object");
   for (const char* bad : {R"({"x": 1})", R"({"-1": 1})", R"({"5 ": 1})", R"({"5": "1"})", R"({"99999999999": 1})", "[]"}) {
@@ -159,7 +169,6 @@ TEST(OpenAiRequest, WhatIsNotThereIsAcceptedAtTheValueThatChangesNothing) {
   EXPECT_EQ(refusal(R"("suffix": "s")"), "suffix: \"s\" is not supported; expected \"\"");
   EXPECT_EQ(refusal(R"("best_of": 3)"), "best_of: 3 is not supported; expected n, which is 1");
   EXPECT_THAT(chat_refusal(R"("response_format": {"type": "grammar"})"), HasSubstr("response_format: \"grammar\" is not supported"));
-  EXPECT_THAT(chat_refusal(R"("tool_choice": "required")"), HasSubstr("tool_choice: \"required\" is not supported"));
   EXPECT_EQ(refused(parse_completion_request(completion_with(R"("suffix": "s")"))).code, "unsupported_value");
 }
 
@@ -259,13 +268,6 @@ TEST(OpenAiRequest, NamesThePlaceOfABadMessage) {
   EXPECT_EQ(message(R"({"role": "user", "content": "x", "tool_calls": []})").param, "messages[0].tool_calls");
   EXPECT_EQ(message(R"({"role": "assistant", "tool_calls": [{"function": {}}]})").param, "messages[0].tool_calls[0].function.name");
   EXPECT_EQ(message(R"({"role": "user", "content": "x", "contents": "y"})").code, "unknown_parameter");
-}
-
-TEST(OpenAiRequest, ToolsKeepTheOrderOfTheirKeysAndAreLeftOutWhenTheyMustNotBeCalled) {
-  const std::string tools = R"([{"type":"function","function":{"name":"f","description":"d","parameters":{"type":"object","a":1}}}])";
-  EXPECT_EQ(chat(chat_with("\"tools\": " + tools)).tools, tools);
-  EXPECT_EQ(chat(chat_with(R"("tool_choice": "none", "tools": )" + tools)).tools, "");
-  EXPECT_EQ(refused(parse_chat_request(chat_with(R"("tools": [{"type": "function"}])"))).param, "tools");
 }
 
 TEST(OpenAiRequest, VariablesReachTheTemplate) {

@@ -26,9 +26,13 @@ std::vector<std::string> sampling_words(const text::GenerationRequest& request) 
   const text::SamplingParams& s = request.sampling;
   std::vector<std::string> words = {fmt::format("min_tokens={}", s.min_tokens), fmt::format("min_p={}", s.min_p), fmt::format("repetition={}", s.repetition_penalty),
                                     fmt::format("presence={}", s.presence_penalty), fmt::format("frequency={}", s.frequency_penalty)};
+  if (s.temperature != 1) words.push_back(fmt::format("temperature={}", s.temperature));
+  if (s.top_k != 0) words.push_back(fmt::format("top_k={}", s.top_k));
+  if (s.top_p != 1) words.push_back(fmt::format("top_p={}", s.top_p));
   for (const auto& [id, bias] : s.logit_bias) words.push_back(fmt::format("bias[{}]={}", id, bias));
   for (const int32_t id : s.stop_token_ids) words.push_back(fmt::format("stop={}", id));
   words.push_back("salt=" + request.cache_salt);
+  if (!s.skip_special_tokens) words.emplace_back("special");
   if (s.constraint) words.push_back(fmt::format("constraint={}:{}", static_cast<int>(s.constraint.kind), s.constraint.source));
   return words;
 }
@@ -53,12 +57,21 @@ std::vector<std::string> constrained_text(const text::SamplingParams& sampling) 
   return said;
 }
 
+std::vector<std::string> characters_of(std::string_view text) {
+  text::Utf8Stream characters;
+  std::vector<std::string> said;
+  for (const char byte : text) {
+    if (std::string whole = characters.feed({&byte, 1}); !whole.empty()) said.push_back(std::move(whole));
+  }
+  return said;
+}
+
 // Of a prompt whose words are tokens, with a special one before them.
 std::vector<std::vector<text::TokenLogprob>> prompt_logprobs(const text::GenerationRequest& request) {
   std::vector<std::vector<text::TokenLogprob>> tokens = {{{0, std::nan(""), "<s>"}}};
   for (const std::string& word : split_words(request.prompt)) {
     std::vector<text::TokenLogprob>& token = tokens.emplace_back();
-    token.push_back({1, -0.25, (tokens.size() > 2 ? " " : "") + word});
+    token.push_back({100, -0.25, (tokens.size() > 2 ? " " : "") + word});
     for (int i = 1; i <= *request.sampling.prompt_logprobs; ++i) token.push_back({i, -1.0 * i, "w" + std::to_string(i)});
   }
   return tokens;
@@ -98,15 +111,17 @@ Result<engine::RequestId> FakeEngine::submit(const text::GenerationRequest& requ
   if (words.empty()) words.emplace_back("_");
   if (words[0] == "[crash]") std::abort();
   if (words[0] == "[sampling]") words = sampling_words(request);
-  const bool constrained = words[0] == "[constrained]";
-  if (constrained) words = constrained_text(request.sampling);
+  const bool once = words[0] == "[constrained]" || words[0] == "[say]";
+  if (words[0] == "[constrained]") words = constrained_text(request.sampling);
+  else if (once) words = characters_of(std::string_view(request.prompt).substr(std::min(request.prompt.size(), request.prompt.find("[say]") + 6)));
+  if (words.empty()) words.emplace_back("_");
   MutexLock lock(mutex_);
   if (draining_) return Error(Code::kUnavailable, "the engine is stopping");
   const auto id = next_id_++;
   stats_.prefix_queries += static_cast<int64_t>(words.size());
   stats_.prefix_hits += 1;
   const int steps = static_cast<int>(request.generated_ids.size());  // goes on after these
-  requests_.push_back(std::make_shared<Running>(Running{id, request, std::move(sink), std::move(words), constrained, steps}));
+  requests_.push_back(std::make_shared<Running>(Running{id, request, std::move(sink), std::move(words), once, steps}));
   return id;
 }
 
@@ -158,7 +173,7 @@ bool FakeEngine::step(Running& request) const {
   const std::string& rule = request.words[0];
   if (rule == "[hang]") return false;
   engine::GenerationEvent event;
-  event.text = request.words[static_cast<size_t>(request.steps) % request.words.size()] + (request.constrained ? "" : " ");
+  event.text = request.words[static_cast<size_t>(request.steps) % request.words.size()] + (request.once ? "" : " ");
   if (rule == "[big]") event.text.assign(16384, 'x');
   if (rule == "[clock]") event.text = std::to_string(std::chrono::nanoseconds(Clock::now().time_since_epoch()).count());
   if (request.request.sampling.logprobs) {
@@ -169,7 +184,7 @@ bool FakeEngine::step(Running& request) const {
   event.token_id = request.steps++;
   event.step_ms = to_seconds(options_.step) * 1e3;
   const int most = std::min(request.request.sampling.max_tokens, options_.max_sequence_tokens - static_cast<int>(request.words.size()));
-  const bool said = request.constrained && request.steps == static_cast<int>(request.words.size());
+  const bool said = request.once && request.steps == static_cast<int>(request.words.size());
   event.finished = said || request.steps >= most;
   event.reason = said ? engine::FinishReason::kStop : engine::FinishReason::kLength;
   event.usage = {static_cast<int>(request.words.size()), request.steps, 1};

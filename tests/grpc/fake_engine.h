@@ -23,6 +23,7 @@ struct FakeEngineOptions {
 //   [hang]   nothing is ever sent          [big]    every piece is 16 KiB
 //   [crash]  the process aborts            [error]  the generation ends with an INTERNAL error
 //   [clock]  every piece is the monotonic clock in nanoseconds; ends are not printed
+//   [say] TEXT  characters of the text, once
 //   [constrained] characters of a text that fits the request's constraint, drawn at random from its seed
 //   [sampling] the words are what the request asks for: min_tokens=0, ..., salt=...
 // Every end is printed on stderr: "request 3 cancelled after 7 steps".
@@ -46,7 +47,7 @@ class FakeEngine final : public engine::Engine {
     text::GenerationRequest request;
     std::shared_ptr<engine::EventSink> sink;
     std::vector<std::string> words;
-    bool constrained = false;  // the words are characters, said once
+    bool once = false;  // the words are characters, said once
     int steps = 0;
     bool cancelled = false;
   };
