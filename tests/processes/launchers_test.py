@@ -10,7 +10,7 @@ import unittest
 from slurm_cluster import NoSlurm, SlurmCluster, free_port
 from train_case import BIN, LIMIT, TrainCase
 
-SETTINGS = {"max_seconds": 0, "steps": 20, "validation.every_steps": 1, "validation.batches": 1}
+SETTINGS = {"max_seconds": 0, "steps": 20, "validation.every_steps": 1, "validation.batches": 1, "batch.microbatch_size": 1, "batch.sequence_length": 64}
 RESUMED = {**SETTINGS, "checkpoint.every_steps": 5}
 DEPLOY = pathlib.Path(__file__).resolve().parent.parent.parent / "deploy"
 # Starts --nproc_per_node ranks with torchrun's variables, and all of them again when one fails.
