@@ -42,6 +42,8 @@ int main(int argc, char** argv) {
   serve_command->add_option("--max-concurrent", serve.max_concurrent, "sequences that run at once")->check(CLI::Range(1, 1024));
   serve_command->add_option("--max-sequence-tokens", serve.max_sequence_tokens, "prompt and completion; 0 = as the model says");
   serve_command->add_option("--kv-cache-mb", serve.kv_cache_mb, "MiB for keys and values on this rank; 0 = by itself")->check(CLI::NonNegativeNumber);
+  serve_command->add_option("--kv-cache-dtype", serve.kv_cache_dtype, "what keys and values are kept in: fp32, or bf16, in half the memory; auto = fp32")
+      ->check(CLI::IsMember({"auto", "fp32", "bf16"}));
   serve_command->add_option("--dtype", serve.dtype, "auto, fp32 or bf16")->check(CLI::IsMember({"auto", "fp32", "bf16"}));
   serve_command->add_option("--quantization", serve.quantization, "what weights are rounded to: auto (as the file has them), none, int8 or int4")
       ->check(CLI::IsMember({"auto", "none", "int8", "int4"}));

@@ -68,6 +68,7 @@ engine::StageOptions stage_options(const ServeRankOptions& options, const Place&
   stage.max_sequence_tokens = options.max_sequence_tokens;
   stage.compute = bf16 ? kernels::Compute::kBf16 : kernels::Compute::kFp32;
   stage.kv_cache_bytes = int64_t{options.kv_cache_mb} << 20;
+  stage.kv_cache_bf16 = options.kv_cache_dtype == "bf16";
   stage.quantization = model::quantization(options.quantization);
   return stage;
 }

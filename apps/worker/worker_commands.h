@@ -37,6 +37,7 @@ struct ServeRankOptions {
   int max_sequence_tokens = 0;  // 0 = the model's
   std::string dtype = "auto";   // auto, fp32, bf16
   int kv_cache_mb = 0;          // MiB for keys and values; 0 = by itself
+  std::string kv_cache_dtype = "auto";  // fp32, bf16; auto = fp32
   std::string quantization = "none";  // auto, none, int8, int4
   int tensor_ranks = 1;  // that share each layer; the group's ranks are as many stages of so many
 };

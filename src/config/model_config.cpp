@@ -133,6 +133,8 @@ std::vector<Field> fields_of(ModelConfig& c, RawModelConfig& raw) {
       integer_field("handler.max_concurrent", c.handler.max_concurrent, {1, 4096}, ""),
       integer_field("handler.tensor_ranks", c.handler.tensor_ranks, {1, 1024}, ""),
       integer_field("handler.kv_cache_mb", c.handler.kv_cache_mb, {0}, ""),
+      choice_field<ComputeType>("handler.kv_cache_dtype", c.handler.kv_cache_dtype,
+                                {{"auto", ComputeType::kAuto}, {"fp32", ComputeType::kFloat32}, {"bf16", ComputeType::kBfloat16}}, ""),
       boolean_field("handler.retry", c.handler.retry, ""),
       choice_field<bool>("handler.generation_config", c.handler.generation_config, {{"auto", true}, {"none", false}}, ""),
       choice_field<ToolCallParser>("handler.tool_call_parser", c.handler.tool_call_parser,

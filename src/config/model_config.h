@@ -34,6 +34,7 @@ struct HandlerConfig {
   Quantization quantization = Quantization::kNone;  // to what weights are rounded, `dtype` does not matter
   int tensor_ranks = 0;              // with pptp: ranks that share each layer; 0 = not given
   int kv_cache_mb = 0;               // MiB of each rank for keys and values; 0 = by itself (engine/kv_budget.h)
+  ComputeType kv_cache_dtype = ComputeType::kAuto;  // that they are kept in; auto = fp32
   bool generation_config = true;     // OpenAI's requests take from the model's generation_config.json what they do not say
   ToolCallParser tool_call_parser = ToolCallParser::kAuto;  // how the model's texts call tools
   bool retry = false;                // generations that lose their worker group go on with the next one (frontend/job_queue.h)

@@ -44,7 +44,7 @@ jobQueueSize: 7
 clientTimeoutInMills: 1500
 useJobTicket: true
 maxRetryTimeoutInSec: 0
-handler: {model_path: sub/model, max_sequence_tokens: 64, max_concurrent: 5, dtype: bf16, quantization: int4, kv_cache_mb: 300}
+handler: {model_path: sub/model, max_sequence_tokens: 64, max_concurrent: 5, dtype: bf16, quantization: int4, kv_cache_mb: 300, kv_cache_dtype: bf16}
 )")
                                  .value();
   EXPECT_EQ(config.min_workers, 2);
@@ -64,6 +64,7 @@ handler: {model_path: sub/model, max_sequence_tokens: 64, max_concurrent: 5, dty
   EXPECT_EQ(config.handler.max_sequence_tokens, 64);
   EXPECT_EQ(config.handler.max_concurrent, 5);
   EXPECT_EQ(config.handler.kv_cache_mb, 300);
+  EXPECT_EQ(config.handler.kv_cache_dtype, ComputeType::kBfloat16);
   EXPECT_EQ(config.handler.dtype, ComputeType::kBfloat16);
   EXPECT_EQ(config.handler.quantization, Quantization::kInt4);
   EXPECT_TRUE(config.notes.empty());

@@ -22,11 +22,12 @@ class FloatStages : public testing::Test {
   FloatStages() { write_file_atomic(folder_.path() / "config.json", kConfig); }
 
   // A whole model of random weights, which are bfloat16 numbers where asked for.
-  std::unique_ptr<StageRunner> stage(Compute compute, bool weights_are_bf16) {
+  std::unique_ptr<StageRunner> stage(Compute compute, bool weights_are_bf16, bool kv_cache_bf16 = false) {
     StageOptions options;
     options.model = folder_.path();
     options.max_sequences = kSlots;
     options.compute = compute;
+    options.kv_cache_bf16 = kv_cache_bf16;
     options.weights = [weights_are_bf16](model::Parameter& p) {
       const at::NoGradGuard no_grad;
       model::initialize(p, 7);
@@ -59,6 +60,13 @@ TEST_F(FloatStages, Bfloat16GivesTheBitsOfFloat32WhereTheWeightsAreBfloat16Numbe
 
 TEST_F(FloatStages, Bfloat16RoundsOtherWeights) {
   const at::Tensor exact = greedy(*stage(Compute::kFp32, false), 1), rounded = greedy(*stage(Compute::kBf16, false), 1);
+  EXPECT_FALSE(exact.equal(rounded));
+  EXPECT_LT((exact - rounded).abs().max().item<double>(), 0.05 * exact.abs().max().item<double>());
+}
+
+TEST_F(FloatStages, KeysAndValuesInBfloat16ComeClose) {
+  const auto fp32 = stage(Compute::kFp32, false), bf16 = stage(Compute::kFp32, false, true);
+  const at::Tensor exact = greedy(*fp32, 1), rounded = greedy(*bf16, 1);
   EXPECT_FALSE(exact.equal(rounded));
   EXPECT_LT((exact - rounded).abs().max().item<double>(), 0.05 * exact.abs().max().item<double>());
 }

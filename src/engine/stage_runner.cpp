@@ -68,7 +68,7 @@ model::KvCache::Shape StageRunner::cache_shape() const {
   const int first = std::max(stage_->first_layer(), 1), end = std::min(stage_->first_layer() + stage_->num_layers(), static_cast<int>(config_.num_layers) + 1);
   const model::TensorRanks* tensor = options_.tensor;
   const plan::TensorPart part = plan::tensor_part(config_.tensor_sizes(), tensor == nullptr ? 0 : tensor->rank(), tensor == nullptr ? 1 : tensor->size()).value();
-  return {first - 1, std::max(0, end - first), part.kv_heads.size(), config_.head_size};
+  return {first - 1, std::max(0, end - first), part.kv_heads.size(), config_.head_size, options_.kv_cache_bf16};
 }
 
 void StageRunner::load_weights() {

@@ -28,6 +28,7 @@ struct StageOptions {
   int max_sequence_tokens = 0;     // 0 = the model's max_position_embeddings, or as many as the KV cache holds, at least 2048
   kernels::Compute compute = kernels::Compute::kFp32;
   int64_t kv_cache_bytes = 0;      // of this stage; 0 = as plan_pages() finds
+  bool kv_cache_bf16 = false;      // keys and values are kept in bfloat16; else float32
   std::function<void(double share)> on_progress = {};  // told of the share of the stage's weights that is loaded
   model::Quantization quantization = model::Quantization::kNone;
   std::optional<text::Tokenizer> tokenizer = {};  // the last stage's; without it no text can be constrained

@@ -65,6 +65,7 @@ Result<WorkerCommand> text_command(const ModelSpec& spec, const fs::path& progra
   // The worker knows which numbers its model can be divided into.
   if (spec.config.tensor_ranks() > 1) command.insert(command.end(), {"--tensor-ranks", std::to_string(spec.config.tensor_ranks())});
   if (handler.kv_cache_mb > 0) command.insert(command.end(), {"--kv-cache-mb", std::to_string(handler.kv_cache_mb)});
+  if (handler.kv_cache_dtype != config::ComputeType::kAuto) command.insert(command.end(), {"--kv-cache-dtype", std::string(dtype_name(handler.kv_cache_dtype))});
   return plain(std::move(command));
 }
 

@@ -38,8 +38,9 @@ TEST_F(WorkerCommandTest, TextGenerationTakesAHuggingFaceDirectory) {
   spec.config.handler.max_concurrent = 3;
   spec.config.handler.max_sequence_tokens = 64;
   spec.config.handler.kv_cache_mb = 300;
+  spec.config.handler.kv_cache_dtype = config::ComputeType::kBfloat16;
   EXPECT_THAT(worker_command(spec, programs).value().arguments, ElementsAre("/bin/sh", "serve", "--model", dir.path().string(), "--max-concurrent", "3",
-                                                                  "--dtype", "auto", "--max-sequence-tokens", "64", "--kv-cache-mb", "300"));
+                                                                  "--dtype", "auto", "--max-sequence-tokens", "64", "--kv-cache-mb", "300", "--kv-cache-dtype", "bf16"));
 }
 
 TEST_F(WorkerCommandTest, TextGenerationTakesAGgufFileAndAFolderWithOne) {

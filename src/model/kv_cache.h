@@ -20,9 +20,10 @@ class KvCache {
     int num_layers = 0;
     int64_t kv_heads = 0;
     int64_t head_size = 0;
+    bool bf16 = false;  // keys and values are rounded to bfloat16; else float32
 
-    // Of a page of all its layers: keys and values, float32.
-    [[nodiscard]] int64_t page_bytes() const { return 2 * 4 * num_layers * kv_heads * kernels::kPageTokens * head_size; }
+    // Of a page of all its layers: keys and values.
+    [[nodiscard]] int64_t page_bytes() const { return 2 * (bf16 ? 2 : 4) * num_layers * kv_heads * kernels::kPageTokens * head_size; }
   };
   KvCache(const Shape& shape, int64_t num_pages);
 

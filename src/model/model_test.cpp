@@ -39,5 +39,11 @@ TEST(KvCache, KnowsItsLayersOnly) {
   EXPECT_EQ(cache.shape().page_bytes(), 2 * 4 * 2 * 16 * 8);
 }
 
+TEST(KvCache, TakesHalfTheMemoryInBfloat16) {
+  KvCache cache({.first_layer = 0, .num_layers = 1, .kv_heads = 2, .head_size = 8, .bf16 = true}, 3);
+  EXPECT_EQ(cache.shape().page_bytes(), 2 * 2 * 2 * 16 * 8);
+  EXPECT_EQ(static_cast<int64_t>(cache.keys(0).nbytes() + cache.values(0).nbytes()), 3 * cache.shape().page_bytes());
+}
+
 }  // namespace
 }  // namespace penstock::model
