@@ -1,3 +1,5 @@
+#include <unistd.h>
+
 #include <cstdio>
 #include <fstream>
 #include <iostream>
@@ -115,6 +117,12 @@ void serve_first_stage(const ServeRankOptions& options, const cluster::RankInfo&
   }
 }
 
+// The other ranks notice at once that this process has ended, and its log has the reason.
+void leave(const Error& failure) {
+  spdlog::critical("{}", failure.message());
+  ::_exit(exit_code_of(failure));
+}
+
 void serve_other_rank(const ServeRankOptions& options, const cluster::RankInfo& info) {
   Place place(options, info);
   engine::StageOptions stage = stage_options(options, place);
@@ -122,7 +130,7 @@ void serve_other_rank(const ServeRankOptions& options, const cluster::RankInfo& 
   engine::StageRunner runner(stage);
   place.wait_until_all_are_loaded();
   if (place.groups.leads()) {
-    engine::run_stage(runner, *place.groups.stages, options.max_concurrent, kStepTimeout);
+    engine::run_stage(runner, *place.groups.stages, options.max_concurrent, kStepTimeout, leave);
   } else {
     engine::follow_stage(runner, options.max_concurrent, kStepTimeout);
   }

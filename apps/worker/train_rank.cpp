@@ -144,9 +144,10 @@ bool is_said_by_another(comm::Liveness& liveness, const Speaker& self, const std
       _exit(kPeerFailed);
     }
   }
+  if (!self.shared_log) spdlog::critical("{}", e.message());
   liveness.post_failure(e.message(), Deadline::after(seconds(5)));
   const bool said = is_said_by_another(liveness, self, e.message());
-  if (!said) spdlog::critical("{}", e.message());
+  if (self.shared_log && !said) spdlog::critical("{}", e.message());
   if (said || (self.shared_log && self.info.rank == 0 && self.info.world_size > 1)) std::this_thread::sleep_for(kSpeakerTime);
   _exit(exit_code_of(e));  // threads of the communicator may be stuck in the network: nothing is torn down
 }

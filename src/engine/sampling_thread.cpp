@@ -4,7 +4,8 @@
 
 namespace penstock::engine {
 
-SamplingThread::SamplingThread(Answer answer, seconds timeout) : answer_(std::move(answer)), timeout_(timeout), thread_([this] { loop(); }) {}
+SamplingThread::SamplingThread(Answer answer, seconds timeout, OnFailure on_failure)
+    : answer_(std::move(answer)), timeout_(timeout), on_failure_(std::move(on_failure)), thread_([this] { loop(); }) {}
 
 SamplingThread::~SamplingThread() {
   steps_.close();
@@ -41,11 +42,7 @@ void SamplingThread::loop() {
   const kernels::TeamScope scope(alone);
   std::optional<Error> failure;
   try {
-    for (;;) {
-      auto step = steps_.take(Deadline::after(seconds(60)));
-      if (step) answer_(step->plan, step->logits);
-      else if (steps_.closed()) break;  // else there was nothing to do for a minute
-    }
+    while (auto step = steps_.take(Deadline::never())) answer_(step->plan, step->logits);  // until put()'s thread closes it
   } catch (const Error& e) {
     failure = e;
   } catch (const std::exception& e) {
@@ -58,6 +55,7 @@ void SamplingThread::loop() {
     ended_changed_.notify_all();
   }
   steps_.close();
+  if (failure && on_failure_) on_failure_(*failure);
 }
 
 }  // namespace penstock::engine

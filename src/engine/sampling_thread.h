@@ -19,15 +19,17 @@ namespace penstock::engine {
 
 // Threads:  put() and finish() by one thread; answer() runs on a thread of its own, which sleeps while there is no step. Its loops are not shared out.
 // Blocking: put() when kMostWaiting steps wait, and finish(): at most `timeout`.
-// Errors:   what answer() throws, the next put() or finish() throws; later steps are then not answered.
+// Errors:   what answer() throws is told to `on_failure` at once, on its thread, and the next put() or finish() throws it; later steps are then not answered.
 class SamplingThread {
  public:
   // The logits may be changed.
   using Answer = std::function<void(const StepPlan& plan, const at::Tensor& logits)>;
   static constexpr int kMostWaiting = 64;
 
-  SamplingThread(Answer answer, seconds timeout);
-  // Answers what has been put. Errors are lost.
+  using OnFailure = std::function<void(const Error&)>;  // may be empty
+
+  SamplingThread(Answer answer, seconds timeout, OnFailure on_failure = {});
+  // Answers what has been put, however long that takes.
   ~SamplingThread();
   SamplingThread(const SamplingThread&) = delete;
   SamplingThread& operator=(const SamplingThread&) = delete;
@@ -46,6 +48,7 @@ class SamplingThread {
 
   const Answer answer_;
   const seconds timeout_;
+  const OnFailure on_failure_;
   Channel<Step> steps_{kMostWaiting};
   Mutex mutex_;
   CondVar ended_changed_;

@@ -27,6 +27,14 @@ TEST(SamplingThread, LetsTheNextStepBeginWhileItAnswersTheLast) {
   EXPECT_EQ(answered, (std::vector<int>{0, 1, 2, 3, 4, 5, 6, 7, 8, 9})) << "in order, all of them";
 }
 
+TEST(SamplingThread, TellsItsFailureAtOnceThoughNoStepFollows) {
+  std::promise<std::string> told;
+  SamplingThread sampling([](const StepPlan&, const at::Tensor&) { throw std::runtime_error("no such token"); }, seconds(30),
+                          [&](const Error& why) { told.set_value(why.message()); });
+  sampling.put(plan_of(0), at::zeros({1, 1}));
+  EXPECT_EQ(told.get_future().get(), "no such token");
+}
+
 TEST(SamplingThread, TellsItsFailure) {
   SamplingThread sampling([](const StepPlan& plan, const at::Tensor&) {
     if (plan.sequences[0].slot == 1) throw error(Code::kUnavailable, "nobody listens");

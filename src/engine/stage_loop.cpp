@@ -18,7 +18,7 @@ int make_caches(StageRunner& runner, comm::Communicator* stages, seconds timeout
   return num_pages;
 }
 
-void run_stage(StageRunner& runner, comm::Communicator& stages, int max_sequences, seconds timeout) {
+void run_stage(StageRunner& runner, comm::Communicator& stages, int max_sequences, seconds timeout, const std::function<void(const Error&)>& on_sampling_failure) {
   (void)make_caches(runner, &stages, timeout);
   StageLink link(stages, max_sequences, timeout), answers(stages, max_sequences, timeout);
   const bool last = stages.rank() == stages.size() - 1;
@@ -27,7 +27,7 @@ void run_stage(StageRunner& runner, comm::Communicator& stages, int max_sequence
     sampling.emplace([&](const StepPlan& plan, const at::Tensor& logits) {
       const std::vector<SampledToken> tokens = runner.sampler().sample(plan, logits);
       if (plan.answers() > 0) answers.send_samples(plan, tokens);
-    }, timeout);
+    }, timeout, on_sampling_failure);
   }
   for (;;) {
     StepPlan plan = link.recv_plan(Deadline::after(kSilence));

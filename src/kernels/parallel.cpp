@@ -1,5 +1,6 @@
 #include "kernels/parallel.h"
 
+#include <ATen/Parallel.h>
 #include <omp.h>
 
 namespace penstock::kernels {
@@ -9,7 +10,7 @@ thread_local ThreadTeam* current = nullptr;
 
 }  // namespace
 
-TeamScope::TeamScope(ThreadTeam& team) : before_(current), openmp_threads_(omp_get_max_threads()) {
+TeamScope::TeamScope(ThreadTeam& team) : before_(current), openmp_threads_(at::get_num_threads()) {  // LibTorch's, which sets the number at a thread's first loop unless it was asked before
   current = &team;
   omp_set_num_threads(1);  // of this thread's loops only
 }
