@@ -61,7 +61,9 @@ std::vector<weights::NamedTensor> rounding_errors(PipelineTrainer& trainer, comm
   for (const model::Parameter& p : trainer.parameters()) {
     const model::Parameter whole = whole_over_ranks(p, trainer.reducer()->residual(p.value).view(p.value.sizes()), tensor, deadline);
     if (!writes) continue;
-    for (auto& [name, part] : model::stored_parts(whole, whole.value.detach().clone())) tensors.emplace_back(name + ending, part);
+    for (auto& [name, part] : model::stored_parts(whole, whole.value.detach().clone())) {
+      if (at::any(part.ne(0)).item<bool>()) tensors.emplace_back(name + ending, part);  // most replicas remember but their share of the elements
+    }
   }
   if (writes && trainer.replica() == 0) tensors.emplace_back(order_name(trainer), at::tensor(trainer.reducer()->orders(), at::kLong));
   return tensors;

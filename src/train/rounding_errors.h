@@ -13,7 +13,7 @@ namespace penstock::train {
 // decided who remembers what rounding the sums takes. Into another layout, the sum over the ranks of what is remembered of each element is kept: replica r of n
 // takes over what replicas r, r + n, ... had. A run that rounds nothing (reduce_dtype fp32, one replica, sharded gradients) leaves it out.
 
-// What this rank remembers, as copies under the names of formats/checkpoint_folder.h; none when it rounds nothing. Of ranks that share layers the one that
+// What this rank remembers, as copies under the names of formats/checkpoint_folder.h, without tensors of zeros; none when it rounds nothing. Of ranks that share layers the one that
 // `writes` gets all. Collective over `tensor`, which may be null.
 [[nodiscard]] std::vector<weights::NamedTensor> rounding_errors(PipelineTrainer& trainer, comm::Communicator* tensor, bool writes, Deadline deadline);
 
