@@ -37,6 +37,7 @@ constexpr size_t kManagementCallsWaiting = 64;
 // Conversations that are made prompts at once, and that wait for it.
 constexpr int kTextCalls = 2;
 constexpr size_t kTextCallsWaiting = 1024;
+constexpr size_t kTextBytesWaiting = size_t{64} << 20;
 
 std::optional<frontend::ModelStore> open_store(const config::ServerConfig& config) {
   if (config.model_store.empty()) return std::nullopt;
@@ -110,7 +111,7 @@ FrontDoor::FrontDoor(FrontDoorOptions options)
       snapshots_(options_.snapshot_folder, config_, registry_),
       management_({registry_, store_, archives_, config_, [this] { save_snapshot(frontend::SnapshotKind::kChange); }}),
       management_calls_("management calls", kManagementCalls, kManagementCallsWaiting),
-      text_calls_("requests", kTextCalls, kTextCallsWaiting) {
+      text_calls_("requests", kTextCalls, kTextCallsWaiting, kTextBytesWaiting) {
   warn_of_open_doors(config_, access_keys_ != nullptr);
   if (const int files = cluster::raise_descriptor_limit(); files < kManyFiles) {
     spdlog::warn("at most {} files and connections may be open at once (ulimit -Hn); a busy server takes more than {}", files, kManyFiles);

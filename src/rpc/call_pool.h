@@ -3,6 +3,7 @@
 #include <atomic>
 #include <cstddef>
 #include <functional>
+#include <limits>
 #include <string>
 #include <thread>
 #include <vector>
@@ -18,7 +19,7 @@ namespace penstock::rpc {
 class CallPool {
  public:
   // `what` names the calls in refusals: "management calls". At most so many wait, and so many bytes with them.
-  CallPool(std::string what, int num_threads, size_t max_waiting, size_t max_waiting_bytes = size_t{64} << 20);
+  CallPool(std::string what, int num_threads, size_t max_waiting, size_t max_waiting_bytes = std::numeric_limits<size_t>::max());
   ~CallPool();
   CallPool(const CallPool&) = delete;
   CallPool& operator=(const CallPool&) = delete;

@@ -95,7 +95,7 @@ void refuse(const Reply& reply, const Error& error, std::string_view prompt_fiel
 }
 
 void OpenAiApi::run(const HttpRequest& request, const Reply& reply, std::function<void(const HttpRequest&)> call) {
-  const auto guarded = [request, reply, call = std::move(call)] {
+  auto guarded = [request, reply, call = std::move(call)] {
     try {
       call(request);
     } catch (const Error& failure) {
@@ -104,7 +104,7 @@ void OpenAiApi::run(const HttpRequest& request, const Reply& reply, std::functio
       refuse(reply, error(Code::kInternal, "{}", failure.what()));
     }
   };
-  pool_.run(guarded, [reply](const Error& why) { refuse(reply, why); }, request.body.size());
+  pool_.run(std::move(guarded), [reply](const Error& why) { refuse(reply, why); }, request.body.size());
 }
 
 Result<Model> OpenAiApi::find(const std::string& id) const {

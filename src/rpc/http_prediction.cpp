@@ -67,7 +67,7 @@ struct AnswerForm {
 Result<AnswerForm> take_answer_form(std::string& body) {
   const size_t first = body.find_first_not_of(" \t\r\n");
   const bool may_say = body.find("\"stream\"") != std::string::npos || body.find("\"max_new_tokens\"") != std::string::npos;
-  if (first == std::string::npos || body[first] != '{' || !may_say) return AnswerForm();
+  if (first == std::string::npos || body[first] != '{' || !may_say || body.size() > text::kMaxRequestBytes) return AnswerForm();
   auto json = text::parse_ordered_json(body, "the request", Code::kInvalidArgument, text::kRequestDepth);  // schemas in it keep their order
   if (!json) return json.error();
   AnswerForm form;

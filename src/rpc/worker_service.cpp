@@ -20,7 +20,7 @@ namespace {
 
 namespace pb = penstock::worker::v1;
 
-constexpr size_t kMaxIntake = size_t{1} << 16;  // requests that no backend has taken yet; the front door sends far fewer
+constexpr size_t kMaxIntake = size_t{1} << 16;  // requests that no backend has taken yet; the front door sends far fewer, and limits their bytes
 
 void drain(const Backend& backend) {
   if (backend.engine) backend.engine->drain();
@@ -236,7 +236,7 @@ class WorkerService::Impl final : public pb::Worker::CallbackService {
       }
       tell_drained();
     };
-    intake_.run(tell, [](const Error&) {});  // behind the requests that wait there
+    intake_.run(tell, [tell](const Error&) { tell(); });  // behind the requests that wait there
   }
   void tell_drained() EXCLUDES(mutex_) {
     std::set<DrainReactor*> drained;

@@ -69,10 +69,9 @@ void WorkerStream::submit(pb::Command command, const Backend& backend, RunningRe
     running_.emplace(id, Entry{std::move(running), nullptr});
     engine_ = backend.engine;
   }
-  const size_t bytes = command.ByteSizeLong();
   auto kept = std::make_shared<const pb::Command>(std::move(command));
   intake_.run([self = shared_from_this(), kept, backend] { self->take(*kept, backend); },
-              [self = shared_from_this(), id](const Error& why) { self->refuse(id, why); }, bytes);
+              [self = shared_from_this(), id](const Error& why) { self->refuse(id, why); });
 }
 
 void WorkerStream::take(const pb::Command& command, const Backend& backend) {

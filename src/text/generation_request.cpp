@@ -15,7 +15,6 @@
 namespace penstock::text {
 namespace {
 
-constexpr size_t kDocumentLimit = 4 << 20;  // bytes
 
 using Json = nlohmann::json;
 
@@ -111,7 +110,7 @@ std::optional<Error> read_field(const std::string& key, const Json& value, Gener
 bool is_constraint(std::string_view key) { return std::find(std::begin(kConstraintFields), std::end(kConstraintFields), key) != std::end(kConstraintFields); }
 
 Result<GenerationRequest> parse_object(std::string_view data) {
-  Result<Json> json = parse_json(data, "field 'data'", Code::kInvalidArgument, {.depth = kRequestDepth, .ordered = true});
+  Result<Json> json = parse_json(data, "field 'data'", Code::kInvalidArgument, {.depth = kRequestDepth, .key_comparisons = kMaxKeyComparisons});
   if (!json) return json.error();
   GenerationRequest request;
   bool constrains = false;
@@ -137,8 +136,8 @@ Result<GenerationRequest> parse_object(std::string_view data) {
 }  // namespace
 
 Result<GenerationRequest> parse_generation_request(std::string_view data) {
-  if (data.size() > kDocumentLimit) {
-    return error(Code::kInvalidArgument, "field 'data': expected at most {} bytes, found {}", kDocumentLimit, data.size());
+  if (data.size() > kMaxRequestBytes) {
+    return error(Code::kInvalidArgument, "field 'data': expected at most {} bytes, found {}", kMaxRequestBytes, data.size());
   }
   const size_t first = data.find_first_not_of(" \t\r\n");
   if (first != std::string_view::npos && data[first] == '{') return parse_object(data);

@@ -34,6 +34,7 @@ struct SamplingParams {
   TextConstraint constraint = {};  // what the text must be; constraint_grammar() takes it
 };
 
+inline constexpr size_t kMaxRequestBytes = size_t{4} << 20;
 inline constexpr size_t kMaxLogitBiases = 1024;
 inline constexpr size_t kMaxStopTokens = 64;
 inline constexpr int kMaxLogprobs = 20;
@@ -55,6 +56,7 @@ struct GenerationRequest {
 // numbers; "response_format", "guided_json", "guided_regex", "guided_choice" and "structured_outputs" as OpenAI's API and vLLM have them. "max_new_tokens" is another name of "max_tokens", which counts if both are there: keys are read in their alphabetical order.
 // Text that starts (after white space) with '{' is taken as JSON. Unknown keys, wrong types and out-of-range values are
 // kInvalidArgument naming the field, what was expected and what was found; unknown keys also the nearest known one.
+// At most kMaxRequestBytes.
 [[nodiscard]] Result<GenerationRequest> parse_generation_request(std::string_view data);
 
 }  // namespace penstock::text

@@ -22,20 +22,24 @@ std::string reason_of(const nlohmann::json::exception& e) {
   return std::string(utf8_prefix(text, kReasonBytes));
 }
 
+constexpr size_t kKeyBytes = 16;  // are compared in about the time that a comparison takes anyway
+
 // How many keys of the same objects are compared when members keep their order.
 class KeyComparisons {
  public:
+  explicit KeyComparisons(uint64_t most) : most_(most) {}
   void object_started(int depth) {
     keys_.resize(static_cast<size_t>(depth) + 2);
     keys_.back() = 0;
   }
   // `depth`: that of the object's members.
-  void key(int depth) {
-    total_ += keys_.at(static_cast<size_t>(depth))++;
-    if (total_ > kMaxKeyComparisons) throw Refusal{"too many keys in one object; expected at most 10,000"};
+  void key(int depth, const nlohmann::json& name) {
+    total_ += keys_.at(static_cast<size_t>(depth))++ * (1 + name.get_ref<const std::string&>().size() / kKeyBytes);
+    if (total_ > most_) throw Refusal{"too many keys in one object; expected fewer"};
   }
 
  private:
+  const uint64_t most_;
   std::vector<uint64_t> keys_;  // of the objects that are open, by depth
   uint64_t total_ = 0;
 };
@@ -48,13 +52,13 @@ Result<nlohmann::json> parse_json(std::string_view text, const std::string& what
   }
   using Event = nlohmann::json::parse_event_t;
   std::set<std::string> top_keys;
-  KeyComparisons comparisons;
+  KeyComparisons comparisons(limits.key_comparisons);
   const auto watch = [&](int depth, Event event, nlohmann::json& parsed) {
     if ((event == Event::object_start || event == Event::array_start) && depth >= limits.depth) {
       throw Refusal{fmt::format("nested deeper than {}", limits.depth)};
     }
-    if (limits.ordered && event == Event::object_start) comparisons.object_started(depth);
-    if (limits.ordered && event == Event::key) comparisons.key(depth);
+    if (limits.key_comparisons > 0 && event == Event::object_start) comparisons.object_started(depth);
+    if (limits.key_comparisons > 0 && event == Event::key) comparisons.key(depth, parsed);
     if (event == Event::key && depth == 1 && !top_keys.insert(parsed.get<std::string>()).second) {
       throw Refusal{fmt::format("key {} is given twice", shown(parsed))};
     }
@@ -69,8 +73,8 @@ Result<nlohmann::json> parse_json(std::string_view text, const std::string& what
   }
 }
 
-Result<nlohmann::ordered_json> parse_ordered_json(std::string_view text, const std::string& what, Code code, int depth) {
-  if (const auto checked = parse_json(text, what, code, {.depth = depth, .ordered = true}); !checked) return checked.error();
+Result<nlohmann::ordered_json> parse_ordered_json(std::string_view text, const std::string& what, Code code, int depth, uint64_t key_comparisons) {
+  if (const auto checked = parse_json(text, what, code, {.depth = depth, .key_comparisons = key_comparisons}); !checked) return checked.error();
   return nlohmann::ordered_json::parse(text);
 }
 

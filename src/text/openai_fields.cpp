@@ -262,7 +262,7 @@ void read_neutral(const NeutralField& field, const Json& value) {
 }  // namespace
 
 Json parse_openai_body(std::string_view body) {
-  auto json = parse_json(body, "the request", Code::kInvalidArgument, {.depth = kRequestDepth, .ordered = true});
+  auto json = parse_json(body, "the request", Code::kInvalidArgument, {.depth = kRequestDepth, .key_comparisons = kMaxKeyComparisons});
   if (!json) throw OpenAiRefusal{json.error().message(), "", "invalid_json"};
   if (!json->is_object()) throw OpenAiRefusal{fmt::format("the request: expected a JSON object, found {}", shown(*json)), "", "invalid_json"};
   return std::move(*json);

@@ -13,6 +13,8 @@ using Json = nlohmann::ordered_json;
 
 constexpr size_t kMaxParts = 1024;      // of a content
 constexpr size_t kMaxToolCalls = 128;   // of a message
+constexpr int kArgumentsDepth = 16;
+constexpr uint64_t kArgumentKeyComparisons = 100'000;  // an object with 450 keys; there may be thousands of calls
 
 [[noreturn]] void refuse(const std::string& place, const std::string& expected, const Json* found) {
   const std::string what = found == nullptr ? "nothing" : shown(nlohmann::json(*found));
@@ -71,8 +73,9 @@ void check_tool_calls(Json& calls, const std::string& place) {
     Json* arguments = member(*function, "arguments");
     if (arguments == nullptr || arguments->is_object()) continue;
     const std::string text = text_member(*function, "arguments", where + ".function");
-    const auto checked = parse_json(text, "arguments", Code::kInvalidArgument);
-    if (checked.ok() && checked.value().is_object()) *arguments = Json::parse(text);
+    auto parsed = parse_ordered_json(text, "arguments", Code::kInvalidArgument, kArgumentsDepth, kArgumentKeyComparisons);
+    if (parsed && parsed->is_object()) *arguments = std::move(*parsed);
+    else if (!parsed && parse_json(text, "arguments", Code::kInvalidArgument, {.depth = kArgumentsDepth})) refuse(where + ".function.arguments", "an object with fewer keys", arguments);
   }
 }
 

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <climits>
+#include <nlohmann/json.hpp>
 
 namespace penstock::text {
 namespace {
@@ -268,6 +269,17 @@ TEST(OpenAiRequest, NamesThePlaceOfABadMessage) {
   EXPECT_EQ(message(R"({"role": "user", "content": "x", "tool_calls": []})").param, "messages[0].tool_calls");
   EXPECT_EQ(message(R"({"role": "assistant", "tool_calls": [{"function": {}}]})").param, "messages[0].tool_calls[0].function.name");
   EXPECT_EQ(message(R"({"role": "user", "content": "x", "contents": "y"})").code, "unknown_parameter");
+}
+
+TEST(OpenAiRequest, ArgumentsWithVeryManyKeysAreRefused) {
+  const auto call_with = [](int num_keys) {
+    nlohmann::json arguments = nlohmann::json::object();
+    for (int i = 0; i < num_keys; ++i) arguments[std::to_string(i)] = 0;
+    const nlohmann::json call = {{"type", "function"}, {"function", {{"name", "f"}, {"arguments", arguments.dump()}}}};
+    return parse_chat_request(nlohmann::json{{"model", "m"}, {"messages", {{{"role", "assistant"}, {"tool_calls", {call}}}}}}.dump());
+  };
+  EXPECT_FALSE(std::holds_alternative<OpenAiRefusal>(call_with(300)));
+  EXPECT_THAT(refused(call_with(600)).message, HasSubstr("messages[0].tool_calls[0].function.arguments: expected an object with fewer keys"));
 }
 
 TEST(OpenAiRequest, VariablesReachTheTemplate) {

@@ -7,6 +7,7 @@
 #include "base/utf8.h"
 #include "text/grammar.h"
 #include "text/json_input.h"
+#include "text/json_schema.h"
 #include "text/openai_fields.h"
 #include "text/tool_call_reader.h"
 
@@ -73,19 +74,29 @@ TextConstraint checked_constraint(const Json& schema, const std::string& place) 
   return constraint;
 }
 
+constexpr size_t kTriedTools = 16;
+
 // The text is a list of calls: [{"name": ..., "parameters": ...}].
 TextConstraint calls_constraint(const Json& tools, bool parallel) {
+  size_t bytes = 0;
+  for (const Json& tool : tools) bytes += parameters_of(tool).dump().size();
+  if (bytes > kMaxSchemaBytes) refuse("tools", fmt::format("parameters of {} bytes in all; expected at most {} where a call is demanded", bytes, kMaxSchemaBytes));
   Json calls = Json::array();
   for (size_t i = 0; i < tools.size(); ++i) {
     Json parameters = parameters_of(tools[i]);
-    (void)checked_constraint(parameters, fmt::format("tools[{}].function.parameters", i));  // on its own, so that a refusal tells whose it is
     move_references(parameters, fmt::format("#/items/anyOf/{}/properties/parameters", i));
     calls.push_back({{"type", "object"},
                      {"properties", {{"name", {{"const", name_of(tools[i])}}}, {"parameters", std::move(parameters)}}},
                      {"required", {"name", "parameters"}}});
   }
   const Json schema = {{"type", "array"}, {"items", {{"anyOf", std::move(calls)}}}, {"minItems", 1}, {"maxItems", parallel ? kMaxToolCalls : 1}};
-  return checked_constraint(schema, "tools");
+  TextConstraint constraint{TextConstraint::Kind::kJsonSchema, schema.dump()};
+  const auto grammar = constraint_grammar(constraint);
+  if (grammar) return constraint;
+  for (size_t i = 0; i < std::min(tools.size(), kTriedTools); ++i) {  // whose it is, if it is the first ones'; a look at each takes its time
+    (void)checked_constraint(parameters_of(tools[i]), fmt::format("tools[{}].function.parameters", i));
+  }
+  refuse("tools", grammar.error().message());
 }
 
 const Json& tool_called(const Json& tools, const std::string& name) {
