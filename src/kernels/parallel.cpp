@@ -8,9 +8,16 @@ namespace {
 
 thread_local ThreadTeam* current = nullptr;
 
+// LibTorch sets the number at a thread's first loop unless it was asked before, which would undo a scope.
+int openmp_threads() {
+  const int threads = omp_get_max_threads();
+  (void)at::get_num_threads();
+  return threads;
+}
+
 }  // namespace
 
-TeamScope::TeamScope(ThreadTeam& team) : before_(current), openmp_threads_(at::get_num_threads()) {  // LibTorch's, which sets the number at a thread's first loop unless it was asked before
+TeamScope::TeamScope(ThreadTeam& team) : before_(current), openmp_threads_(openmp_threads()) {
   current = &team;
   omp_set_num_threads(1);  // of this thread's loops only
 }

@@ -80,7 +80,7 @@ constexpr size_t kTriedTools = 16;
 TextConstraint calls_constraint(const Json& tools, bool parallel) {
   size_t bytes = 0;
   for (const Json& tool : tools) bytes += parameters_of(tool).dump().size();
-  if (bytes > kMaxSchemaBytes) refuse("tools", fmt::format("parameters of {} bytes in all; expected at most {} where a call is demanded", bytes, kMaxSchemaBytes));
+  if (bytes > kMaxSchemaBytes) refuse("tools", fmt::format("parameters of {} bytes in all; expected at most {} bytes where a call is demanded", bytes, kMaxSchemaBytes));
   Json calls = Json::array();
   for (size_t i = 0; i < tools.size(); ++i) {
     Json parameters = parameters_of(tools[i]);
