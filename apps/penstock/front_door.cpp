@@ -231,7 +231,7 @@ void FrontDoor::start_http() {
   http_management_ = std::move(rpc::HttpServer::start(options, {"Penstock: management", std::move(management)})).value();
 }
 
-// Nobody calls the routes and services any more when it returns.
+// No new call comes when it returns; those on the pools may still run, and what they use outlives the pools.
 void FrontDoor::close_listeners(Deadline deadline) {
   for (rpc::GrpcServer* server : {inference_.get(), management_server_.get()}) {
     if (server) server->shutdown(deadline);

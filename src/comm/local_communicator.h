@@ -8,7 +8,7 @@
 
 namespace penstock::comm {
 
-// A group of `size` ranks; element r is rank r's view, for one thread each. They share one hub, which lives as long as any of them or any
+// A group of `size` ranks; element r is rank r's view, for that rank's threads. They share one hub, which lives as long as any of them or any
 // group split from them.
 //
 // Beside the contract of Communicator:

@@ -229,7 +229,8 @@ struct Scratch {
   std::vector<float> queries, scores, mixed;
 };
 
-// qkv and out begin at the task's first row. What a query gets depends on itself, and on what it sees, alone: the rows beside it only add products with zero.
+// qkv and out begin at the task's first row. What a query gets depends on itself, and on what it sees, alone: the rows beside it only
+// add products with zero, which change nothing as long as all values are finite.
 template <typename E>
 void attend_task(const Task& task, const float* qkv, float* out, const AttentionShape& shape, const Cache<E>& cache, Scratch& scratch) {
   const int64_t size = shape.head_size, group = shape.heads / shape.kv_heads, of_row = group * size, first_head = task.kv_head * of_row;

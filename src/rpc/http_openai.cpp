@@ -70,8 +70,8 @@ class OpenAiApi : public std::enable_shared_from_this<OpenAiApi> {
   void tokenize(const HttpRequest& request, const Reply& reply);
   void detokenize(const HttpRequest& request, const Reply& reply);
 
-  // Runs `call` on the pool; what it throws is the answer.
-  void run(const HttpRequest& request, const Reply& reply, std::function<void(const HttpRequest&)> call);
+  // Runs `call` on the pool; what it throws is the answer, and `prompt_field` the field that is to blame for it.
+  void run(const HttpRequest& request, const Reply& reply, const char* prompt_field, std::function<void(const HttpRequest&)> call);
 
  private:
   [[nodiscard]] Result<Model> find(const std::string& id) const;
@@ -94,12 +94,12 @@ void refuse(const Reply& reply, const Error& error, std::string_view prompt_fiel
   reply->send(openai_response(text::openai_failure(error, prompt_field)));
 }
 
-void OpenAiApi::run(const HttpRequest& request, const Reply& reply, std::function<void(const HttpRequest&)> call) {
-  auto guarded = [request, reply, call = std::move(call)] {
+void OpenAiApi::run(const HttpRequest& request, const Reply& reply, const char* prompt_field, std::function<void(const HttpRequest&)> call) {
+  auto guarded = [request, reply, prompt_field, call = std::move(call)] {
     try {
       call(request);
     } catch (const Error& failure) {
-      refuse(reply, failure, "messages");
+      refuse(reply, failure, prompt_field);
     } catch (const std::exception& failure) {
       refuse(reply, error(Code::kInternal, "{}", failure.what()));
     }
@@ -277,12 +277,12 @@ Handler only_post(Handler handle) {
 
 std::vector<HttpRoute> openai_routes(const frontend::ModelRegistry& registry, CallPool& pool, size_t max_response_bytes) {
   const auto api = std::make_shared<OpenAiApi>(registry, pool, max_response_bytes);
-  const auto on_pool = [api](void (OpenAiApi::*call)(const HttpRequest&, const Reply&)) {
-    return only_post([api, call](const HttpRequest& request, const Reply& reply) {
-      api->run(request, reply, [api, call, reply](const HttpRequest& kept) { (api.get()->*call)(kept, reply); });
+  const auto on_pool = [api](void (OpenAiApi::*call)(const HttpRequest&, const Reply&), const char* prompt_field = "messages") {
+    return only_post([api, call, prompt_field](const HttpRequest& request, const Reply& reply) {
+      api->run(request, reply, prompt_field, [api, call, reply](const HttpRequest& kept) { (api.get()->*call)(kept, reply); });
     });
   };
-  const Handler complete = on_pool(&OpenAiApi::complete);
+  const Handler complete = on_pool(&OpenAiApi::complete, "prompt");
   const Handler chat = on_pool(&OpenAiApi::chat);
   const Handler list = [api](const HttpRequest&, const Reply& reply) { api->list_models(reply); };
   const Handler describe = [api](const HttpRequest& request, const Reply& reply) { api->describe_model(request.parameters.at("model_name"), reply); };

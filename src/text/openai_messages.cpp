@@ -5,6 +5,7 @@
 #include "base/utf8.h"
 #include "text/json_input.h"
 #include "text/openai_request.h"
+#include "text/tool_call_reader.h"
 
 namespace penstock::text {
 namespace {
@@ -12,7 +13,6 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr size_t kMaxParts = 1024;      // of a content
-constexpr size_t kMaxToolCalls = 128;   // of a message
 constexpr int kArgumentsDepth = 16;
 constexpr uint64_t kArgumentKeyComparisons = 100'000;  // an object with 450 keys; there may be thousands of calls
 
@@ -63,7 +63,7 @@ void check_content(Json& message, const std::string& role, const std::string& pl
 }
 
 void check_tool_calls(Json& calls, const std::string& place) {
-  if (!calls.is_array() || calls.empty() || calls.size() > kMaxToolCalls) refuse(place, fmt::format("a list of 1 to {} tool calls", kMaxToolCalls), &calls);
+  if (!calls.is_array() || calls.empty() || calls.size() > static_cast<size_t>(kMaxToolCalls)) refuse(place, fmt::format("a list of 1 to {} tool calls", kMaxToolCalls), &calls);
   for (size_t i = 0; i < calls.size(); ++i) {
     const std::string where = fmt::format("{}[{}]", place, i);
     if (!calls[i].is_object()) refuse(where, "an object", &calls[i]);

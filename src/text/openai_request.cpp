@@ -57,12 +57,12 @@ OpenAiDraft read_fields(OpenAiApi api, const Json& json) {
   return draft;
 }
 
-void take_constraint(std::string_view body, OpenAiDraft& draft) {
-  if (draft.constrains) draft.call.sampling.constraint = read_constraint(OrderedJson::parse(body));
+// `json`: the body once more, with its keys in order, which templates write out and constrained texts follow.
+void take_constraint(const OrderedJson& json, OpenAiDraft& draft) {
+  if (draft.constrains) draft.call.sampling.constraint = read_constraint(json);
 }
 
-void take_chat(std::string_view body, OpenAiDraft& draft) {
-  OrderedJson json = OrderedJson::parse(body);  // again, for the order of keys, which templates write out
+void take_chat(OrderedJson& json, OpenAiDraft& draft) {
   check_openai_messages(json["messages"]);
   draft.call.messages = json["messages"].dump();
   take_tools(json, static_cast<bool>(draft.call.sampling.constraint), draft.call);
@@ -99,7 +99,7 @@ OpenAiBody refusals_of(Parse parse) {
 OpenAiBody parse_completion_request(std::string_view body) {
   return refusals_of([&]() -> OpenAiCall {
     OpenAiDraft draft = read_fields(kCompletions, parse_openai_body(body));
-    take_constraint(body, draft);
+    if (draft.constrains) take_constraint(OrderedJson::parse(body), draft);
     const int max_tokens = draft.max_tokens.value_or(kCompletionTokens);
     draft.call.prompt_only = max_tokens == 0;
     draft.call.sampling.max_tokens = std::max(1, max_tokens);
@@ -110,8 +110,9 @@ OpenAiBody parse_completion_request(std::string_view body) {
 OpenAiBody parse_chat_request(std::string_view body) {
   return refusals_of([&]() -> OpenAiCall {
     OpenAiDraft draft = read_fields(kChat, parse_openai_body(body));
-    take_constraint(body, draft);
-    take_chat(body, draft);
+    OrderedJson json = OrderedJson::parse(body);
+    take_constraint(json, draft);
+    take_chat(json, draft);
     draft.call.sampling.max_tokens = draft.max_completion_tokens.value_or(draft.max_tokens.value_or(INT_MAX));
     return finished(std::move(draft));
   });

@@ -11,8 +11,6 @@ namespace {
 constexpr size_t kMaxNameBytes = 1 << 10;  // of a key or a name, as written
 constexpr size_t kMaxScalarBytes = 64;
 
-bool is_space(char c) { return c == ' ' || c == '\n' || c == '\r' || c == '\t'; }
-
 }  // namespace
 
 std::string ToolCallObject::take_arguments() { return std::exchange(arguments_, {}); }

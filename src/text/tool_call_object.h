@@ -4,6 +4,9 @@
 
 namespace penstock::text {
 
+// JSON's white space.
+inline bool is_space(char c) { return c == ' ' || c == '\n' || c == '\r' || c == '\t'; }
+
 // {"name": TEXT, "arguments": OBJECT}: in any order, beside other members, with "parameters" for "arguments". Arguments may also be null, or a text that
 // holds the object. They are handed out as they were written, while they are being written; whether they are JSON is left to who takes them.
 //

@@ -11,8 +11,6 @@ namespace {
 constexpr size_t kMaxHeldBytes = 64 << 10;
 constexpr std::string_view kHermesEnd = "</tool_call>";
 
-bool is_space(char c) { return c == ' ' || c == '\n' || c == '\r' || c == '\t'; }
-
 // None of their bytes but the first is like the first, so where one does not fit, it can only begin anew there.
 std::string_view mark_of(ToolFormat format) {
   switch (format) {

@@ -10,7 +10,7 @@
 namespace penstock::train {
 
 // Into the same layout (stages, replicas, boundaries) a run resumes bit for bit: each rank gets back what it had, and the buckets their order, by which it is
-// decided who remembers what rounding the sums takes. Into another layout, the sum over the ranks of what is remembered of each element is kept: replica r of n
+// decided who remembers what rounding the sums takes. What is left in places of which this rank has no share any more is kept, and not given back. Into another layout, the sum over the ranks of what is remembered of each element is kept: replica r of n
 // takes over what replicas r, r + n, ... had. A run that rounds nothing (reduce_dtype fp32, one replica, sharded gradients) leaves it out.
 
 // What this rank remembers, as copies under the names of formats/checkpoint_folder.h, without tensors of zeros; none when it rounds nothing. Of ranks that share layers the one that
