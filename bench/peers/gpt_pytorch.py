@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Training speed of PyTorch on a GPT shape: tokens/s. usage: gpt_pytorch.py [fp32|bf16] [threads] [steps] [layers,width,heads,tokens,sequences]
+"""Training speed of PyTorch on a GPT shape: tokens/s. usage: gpt_pytorch.py [fp32|bf16] [threads] [steps] [layers,width,heads,tokens,sequences] [cpu|cuda]
 
 The shape that is not given is that of bench/train_throughput.yaml.
 """
@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-PRECISION, THREADS, STEPS, SHAPE = (sys.argv[1:] + ["fp32", "2", "20", "6,384,6,256,8"][len(sys.argv) - 1:])[:4]
+PRECISION, THREADS, STEPS, SHAPE, DEVICE = (sys.argv[1:] + ["fp32", "2", "20", "6,384,6,256,8", "cpu"][len(sys.argv) - 1:])[:5]
 L, D, H, T, B = map(int, SHAPE.split(","))
 V = 256
 torch.set_num_threads(int(THREADS))
@@ -32,17 +32,19 @@ class Block(nn.Module):
         return x + self.down(F.gelu(self.up(self.n2(x))))
 
 
-model = nn.Sequential(nn.Embedding(V, D), *[Block() for _ in range(L)], nn.LayerNorm(D), nn.Linear(D, V, bias=False))
+model = nn.Sequential(nn.Embedding(V, D), *[Block() for _ in range(L)], nn.LayerNorm(D), nn.Linear(D, V, bias=False)).to(DEVICE)
 optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
 times = []
 for step in range(int(STEPS) + 2):
-    tokens = torch.randint(V, (B, T + 1))
+    tokens = torch.randint(V, (B, T + 1), device=DEVICE)
     start = time.perf_counter()
-    with torch.autocast("cpu", torch.bfloat16, enabled=PRECISION == "bf16"):
+    with torch.autocast(DEVICE, torch.bfloat16, enabled=PRECISION == "bf16"):
         loss = F.cross_entropy(model(tokens[:, :-1]).float().view(-1, V), tokens[:, 1:].reshape(-1))
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
     times.append(time.perf_counter() - start)
 print(f"{B * T / sorted(times[2:])[int(STEPS) // 2]:.0f}")
