@@ -36,4 +36,5 @@ if(PENSTOCK_TORCH)
   find_library(DNNL_LIBRARY dnnl REQUIRED)
   add_library(DNNL::dnnl UNKNOWN IMPORTED)
   set_target_properties(DNNL::dnnl PROPERTIES IMPORTED_LOCATION ${DNNL_LIBRARY} INTERFACE_INCLUDE_DIRECTORIES ${DNNL_INCLUDE_DIR})
+  include(Cuda)  # whether our own CUDA kernels are built
 endif()

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "kernels/cuda/cuda_kernels.h"
 #include "kernels/rms_norm.h"
 #include "kernels/parallel.h"
 #include "kernels/rms_norm_rows.h"
@@ -86,7 +87,7 @@ struct HeadNormFunction : torch::autograd::Function<HeadNormFunction> {
 Tensor head_norm(const Tensor& qkv, const AttentionShape& shape, const Tensor& q_weight, const Tensor& k_weight, double eps) {
   PENSTOCK_CHECK(qkv.size(-1) == shape.row() && q_weight.numel() == shape.head_size && k_weight.numel() == shape.head_size,
                  "head_norm: rows of {}, weights of {} and {}; expected {} and {}", qkv.size(-1), q_weight.numel(), k_weight.numel(), shape.row(), shape.head_size);
-  if (!qkv.is_cpu()) return head_norm_reference(qkv, shape, q_weight, k_weight, eps);
+  if (!qkv.is_cpu()) return cuda::takes(qkv) ? cuda::head_norm(qkv, shape, q_weight, k_weight, eps) : head_norm_reference(qkv, shape, q_weight, k_weight, eps);
   if (!at::GradMode::is_enabled()) {
     Tensor inverse;
     return forward_heads(qkv.contiguous(), shape, q_weight, k_weight, eps, inverse);

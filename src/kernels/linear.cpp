@@ -1,6 +1,7 @@
 #include "kernels/linear.h"
 
 #include "base/error.h"
+#include "kernels/cuda/cuda_kernels.h"
 #include "kernels/float_product.h"
 #include "kernels/matmul.h"
 #include "kernels/parallel.h"
@@ -123,6 +124,7 @@ Tensor linear(const Tensor& x, const Tensor& weight, const LinearOptions& option
   }
   const auto compute = static_cast<int64_t>(options.compute);
   if (!at::GradMode::is_enabled() || !(x.requires_grad() || weight.requires_grad())) {
+    if (cuda::takes_product(x, weight)) return cuda::product(x, weight, Tensor());
     const bool serves = current_team() != nullptr;  // training computes on OpenMP's threads
     return serves && x.is_cpu() ? serving_product(x, weight) : forward_product(x, weight, options.compute);
   }
@@ -133,9 +135,10 @@ Tensor linear(const Tensor& x, const Tensor& weight, const LinearOptions& option
 }
 
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, const LinearOptions& options) {
-  Tensor y = linear(x, weight, options);
-  if (!bias.defined()) return y;
+  if (!bias.defined()) return linear(x, weight, options);
   PENSTOCK_CHECK(bias.dim() == 1 && bias.size(0) == weight.size(0), "linear: bias of {}, weight has {} rows", bias.numel(), weight.size(0));
+  if (cuda::takes_product(x, weight)) return cuda::product(x, weight, bias);
+  const Tensor y = linear(x, weight, options);
   return y.requires_grad() || bias.requires_grad() ? y + bias : y.add_(bias);
 }
 

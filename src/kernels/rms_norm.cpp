@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "kernels/cuda/cuda_kernels.h"
 #include "kernels/parallel.h"
 #include "kernels/rms_norm_rows.h"
 #include "kernels/simd.h"
@@ -89,7 +90,7 @@ struct RmsNormFunction : torch::autograd::Function<RmsNormFunction> {
 
 Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps) {
   PENSTOCK_CHECK(x.size(-1) == weight.size(0), "rms_norm: x has width {}, weight {}", x.size(-1), weight.size(0));
-  if (!x.is_cpu()) return rms_norm_reference(x, weight, eps);
+  if (!x.is_cpu()) return cuda::takes(x) ? cuda::rms_norm(x, weight, eps) : rms_norm_reference(x, weight, eps);
   if (!at::GradMode::is_enabled()) {
     Tensor inverse;
     return forward_rows(x.contiguous(), weight, eps, inverse);

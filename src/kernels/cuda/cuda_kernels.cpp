@@ -1,0 +1,107 @@
+#include "kernels/cuda/cuda_kernels.h"
+
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+
+#include "base/error.h"
+#include "kernels/cuda/launch.h"
+
+namespace penstock::kernels::cuda {
+namespace {
+
+// While it lives, x's GPU is the current one.
+struct Place {
+  explicit Place(const Tensor& x) : guard(x.device()), stream(c10::cuda::getCurrentCUDAStream(x.device().index())) {}
+  const c10::cuda::CUDAGuard guard;
+  const c10::cuda::CUDAStream stream;
+};
+
+void check(cudaError_t status, const char* kernel, const Tensor& x) {
+  if (status == cudaSuccess) return;
+  throw error(Code::kInternal, "CUDA kernel {} on {} with {} elements: {} ({}); an earlier operation may have failed: CUDA_LAUNCH_BLOCKING=1 tells which", kernel, x.device().str(),
+              x.numel(), cudaGetErrorString(status), cudaGetErrorName(status));
+}
+
+void require_near(const Tensor& a, const Tensor& x, const char* what) {
+  PENSTOCK_CHECK(a.device() == x.device() && a.scalar_type() == at::kFloat && a.is_contiguous(), "{}: {} on {}, expected float32 without gaps on {}", what,
+                 c10::toString(a.scalar_type()), a.device().str(), x.device().str());
+}
+
+Tensor empty_with_width(const Tensor& x, int64_t width) {
+  auto shape = x.sizes().vec();
+  shape.back() = width;
+  return at::empty(shape, x.options());
+}
+
+int64_t num_rows(const Tensor& x) { return x.numel() / x.size(-1); }
+
+}  // namespace
+
+bool built() { return true; }
+
+bool takes(const Tensor& x) { return x.is_cuda() && x.scalar_type() == at::kFloat && !at::GradMode::is_enabled(); }
+
+Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps) {
+  require_near(weight, x, "rms_norm");
+  const Place place(x);
+  const Tensor in = x.contiguous();
+  Tensor y = at::empty(in.sizes(), in.options());
+  if (in.numel() == 0) return y;
+  check(launch_rms_norm(in.data_ptr<float>(), weight.data_ptr<float>(), y.data_ptr<float>(), num_rows(in), in.size(-1), static_cast<float>(eps), place.stream), "rms_norm", x);
+  return y;
+}
+
+Tensor head_norm(const Tensor& qkv, const AttentionShape& shape, const Tensor& q_weight, const Tensor& k_weight, double eps) {
+  require_near(q_weight, qkv, "head_norm");
+  require_near(k_weight, qkv, "head_norm");
+  const Place place(qkv);
+  const Tensor in = qkv.contiguous();
+  Tensor out = at::empty(in.sizes(), in.options());
+  if (in.numel() == 0) return out;
+  const HeadNorm job{.qkv = in.data_ptr<float>(),
+                     .q_weight = q_weight.data_ptr<float>(),
+                     .k_weight = k_weight.data_ptr<float>(),
+                     .out = out.data_ptr<float>(),
+                     .rows = num_rows(in),
+                     .heads = static_cast<int>(shape.heads),
+                     .kv_heads = static_cast<int>(shape.kv_heads),
+                     .head_size = static_cast<int>(shape.head_size),
+                     .eps = static_cast<float>(eps)};
+  check(launch_head_norm(job, place.stream), "head_norm", qkv);
+  return out;
+}
+
+Tensor swiglu(const Tensor& gate_up) {
+  const Place place(gate_up);
+  const Tensor in = gate_up.contiguous();
+  Tensor y = empty_with_width(in, in.size(-1) / 2);
+  if (in.numel() == 0) return y;
+  check(launch_swiglu(in.data_ptr<float>(), y.data_ptr<float>(), num_rows(in), in.size(-1) / 2, place.stream), "swiglu", gate_up);
+  return y;
+}
+
+bool takes_product(const Tensor& x, const Tensor& weight) {
+  const bool is_ours = weight.scalar_type() == at::kFloat || weight.scalar_type() == at::kBFloat16;
+  return takes(x) && x.numel() > 0 && num_rows(x) <= kFewRows && is_ours && weight.dim() == 2 && weight.is_contiguous() && weight.numel() > 0;
+}
+
+Tensor product(const Tensor& x, const Tensor& weight, const Tensor& bias) {
+  PENSTOCK_CHECK(weight.device() == x.device() && x.size(-1) == weight.size(1), "product: a weight of {} columns on {} for activations of {} on {}", weight.size(1),
+                 weight.device().str(), x.size(-1), x.device().str());
+  if (bias.defined()) require_near(bias, x, "product");
+  const Place place(x);
+  const Tensor in = x.contiguous();
+  Tensor y = empty_with_width(in, weight.size(0));
+  const Product job{.weight = weight.data_ptr(),
+                    .is_bf16 = weight.scalar_type() == at::kBFloat16,
+                    .x = in.data_ptr<float>(),
+                    .bias = bias.defined() ? bias.data_ptr<float>() : nullptr,
+                    .y = y.data_ptr<float>(),
+                    .rows = static_cast<int>(num_rows(in)),
+                    .outputs = weight.size(0),
+                    .width = weight.size(1)};
+  check(launch_product(job, place.stream), "product", x);
+  return y;
+}
+
+}  // namespace penstock::kernels::cuda
