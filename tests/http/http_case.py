@@ -3,6 +3,7 @@ import http.client
 import json
 import socket
 
+import openai_schemas
 from penstock_server import ManagementServerTest
 
 
@@ -21,16 +22,27 @@ class Reply:
         return json.loads(self.body)
 
 
+def call_http(address, method, target, body=None, headers=()):
+    connection = http.client.HTTPConnection(address, timeout=60)
+    try:
+        connection.request(method, target, json.dumps(body) if isinstance(body, dict) else body, dict(headers))
+        return Reply(connection.getresponse())
+    finally:
+        connection.close()
+
+
 class HttpServerTest(ManagementServerTest):
+    """Base: a server, and answers of its listeners; those of OpenAI's API are checked by their schemas."""
+
     models = ("tiny",)
 
     def call(self, address, method, target, body=None, headers=()):
-        connection = http.client.HTTPConnection(address, timeout=60)
-        try:
-            connection.request(method, target, json.dumps(body) if isinstance(body, dict) else body, dict(headers))
-            return Reply(connection.getresponse())
-        finally:
-            connection.close()
+        return self.checked(address, method, target, call_http(address, method, target, body, headers))
+
+    def checked(self, address, method, target, reply):
+        if address != self.server.http_management_address:
+            openai_schemas.check_reply(method, target, reply)
+        return reply
 
     def infer(self, method, target, body=None, headers=()):
         return self.call(self.server.http_address, method, target, body, headers)
@@ -63,7 +75,9 @@ class HttpServerTest(ManagementServerTest):
             raw.sendall(data)
             response = http.client.HTTPResponse(raw)
             response.begin()
-            return Reply(response)
+            reply = Reply(response)
+        line = data.split(b"\r\n")[0].decode("latin-1").split(" ")
+        return self.checked(address, line[0], line[1], reply) if len(line) == 3 else reply
 
     def assert_error(self, reply, status, kind, *words):
         self.assertEqual((reply.status, reply.json["code"], reply.json["type"]), (status, status, kind), reply.text)

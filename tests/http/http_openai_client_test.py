@@ -1,5 +1,5 @@
-"""OpenAI's official Python client, unmodified, against the server. Every answer is checked as it came, strictly, against the client's own types, which are
-generated from OpenAI's published OpenAPI description, and against the required fields of that: types, literals, and no field that they do not know."""
+"""OpenAI's official Python client, unmodified, against the server. Every answer is checked as it came: by openai_schemas, and strictly by the client's own types,
+which are generated from OpenAI's published OpenAPI description."""
 import json
 import os
 import signal

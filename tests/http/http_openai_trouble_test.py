@@ -1,10 +1,12 @@
 """OpenAI's API when something fails: clients that go, workers that die, full queues."""
+import http.client
 import json
 import os
 import signal
 import time
 import unittest
 
+import openai_schemas
 from http_case import HttpServerTest
 from penstock_server import FAKE_WORKER, wait_until
 
@@ -49,19 +51,17 @@ class OpenAiTroubleServerTest(HttpServerTest):
         self.wait_free()
 
     def test_an_error_after_the_first_event_is_the_last_event(self):
-        raw = self.open_stream("a b")
-        data = raw.recv(1000)
-        os.kill(self.server.ranks()[1], signal.SIGKILL)
-        while not data.endswith(b"0\r\n\r\n"):
-            piece = raw.recv(65536)
-            self.assertTrue(piece, data)
-            data += piece
-        raw.close()
-        last = data.rsplit(b"data: ", 1)[1].split(b"\n\n")[0]
-        error = json.loads(last)["error"]
+        with self.open_stream("a b") as raw:
+            response = http.client.HTTPResponse(raw)
+            response.begin()
+            body = response.read(1)
+            os.kill(self.server.ranks()[1], signal.SIGKILL)
+            body += response.read()
+        openai_schemas.check_stream("completion", body)
+        error = json.loads(body.rsplit(b"data: ", 1)[1])["error"]
         self.assertEqual((error["type"], error["param"], error["code"]), ("server_error", None, "service_unavailable"))
         self.assertIn("SIGKILL", error["message"])
-        self.assertNotIn(b"[DONE]", data)
+        self.assertNotIn(b"[DONE]", body)
         self.wait_free()
 
     def test_a_full_queue_is_429_and_says_when_to_try_again(self):

@@ -12,7 +12,7 @@ import tempfile
 import time
 import unittest
 
-from http_case import HttpServerTest, Reply
+from http_case import Reply, call_http
 from penstock_server import BIN, FAKE_WORKER, FREE_PORTS, make_model, run_penstock
 
 
@@ -37,7 +37,7 @@ class Run:
         self.management = re.findall(r"HTTP\s+http://(\S+)", said)[1]
 
     def admin(self, method, target):
-        return HttpServerTest.call(None, self.management, method, target)
+        return call_http(self.management, method, target)
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)

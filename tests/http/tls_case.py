@@ -76,7 +76,7 @@ class TlsServerTest(HttpServerTest):
         connection = http.client.HTTPSConnection(*self.host_port(address), timeout=60, context=self.certificates.context(client))
         try:
             connection.request(method, target, json.dumps(body) if isinstance(body, dict) else body, dict(headers))
-            return Reply(connection.getresponse())
+            return self.checked(address, method, target, Reply(connection.getresponse()))
         finally:
             connection.close()
 
