@@ -1,26 +1,11 @@
 #include "kernels/cuda/cuda_kernels.h"
 
-#include <c10/cuda/CUDAGuard.h>
-#include <c10/cuda/CUDAStream.h>
-
 #include "base/error.h"
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/place.h"
 
 namespace penstock::kernels::cuda {
 namespace {
-
-// While it lives, x's GPU is the current one.
-struct Place {
-  explicit Place(const Tensor& x) : guard(x.device()), stream(c10::cuda::getCurrentCUDAStream(x.device().index())) {}
-  const c10::cuda::CUDAGuard guard;
-  const c10::cuda::CUDAStream stream;
-};
-
-void check(cudaError_t status, const char* kernel, const Tensor& x) {
-  if (status == cudaSuccess) return;
-  throw error(Code::kInternal, "CUDA kernel {} on {} with {} elements: {} ({}); an earlier operation may have failed: CUDA_LAUNCH_BLOCKING=1 tells which", kernel, x.device().str(),
-              x.numel(), cudaGetErrorString(status), cudaGetErrorName(status));
-}
 
 void require_near(const Tensor& a, const Tensor& x, const char* what) {
   PENSTOCK_CHECK(a.device() == x.device() && a.scalar_type() == at::kFloat && a.is_contiguous(), "{}: {} on {}, expected float32 without gaps on {}", what,

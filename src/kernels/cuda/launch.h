@@ -38,4 +38,36 @@ struct Product {
 };
 cudaError_t launch_product(const Product& job, cudaStream_t stream);
 
+inline constexpr int kAttentionPart = 256;  // step_tiles.h: kPartPositions
+
+// Rows of a serving step, and the pages of the KV cache that they read. The pages lie at multiples of 16 bytes.
+struct PagedAttention {
+  const float* qkv;  // [N, (heads + 2 · kv_heads) · head_size]
+  float* out;        // [N, heads · head_size]
+  void* keys;        // [pages, kv_heads, head_size, 16]
+  void* values;      // [pages, kv_heads, 16, head_size]
+  bool is_bf16;      // the pages; else float32
+  int heads;
+  int kv_heads;
+  int head_size;     // even, at most 256
+  float scale;       // of the queries
+  const float* rotary;       // [max positions, 2, head_size / 2]: cos, then sin
+  const int32_t* positions;  // [N]
+  const int32_t* row_pages;  // [N]
+  const int32_t* pages;
+  const int4* tiles;         // step_tiles.h: Tile
+  int num_tiles;
+  int queries;               // StepTiles::queries
+  int parts;                 // of the row that has most
+  int first_row;             // that the tiles have
+  int rows;                  // that they have
+  float* partial;            // [rows, heads, parts, head_size + 2]; null where parts is 1
+};
+
+// The keys, turned by their positions, and the values of the rows 0 … rows − 1 go into their pages.
+cudaError_t launch_store(const PagedAttention& job, cudaStream_t stream);
+
+// Of rows whose keys and values are in their pages, as those of all positions before.
+cudaError_t launch_attention(const PagedAttention& job, cudaStream_t stream);
+
 }  // namespace penstock::kernels::cuda
