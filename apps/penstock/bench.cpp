@@ -51,6 +51,7 @@ void overlap(const OverlapOptions& options) {
 struct ModelBenchOptions {
   std::string model = "1b";
   std::string precision = "auto";
+  std::string device = "cpu";
   int threads = 2;
   int batch = 1;
   int prompt = 64;
@@ -61,7 +62,7 @@ void bench_model(const std::string& work, const ModelBenchOptions& options) {
   try {
     cluster::RankGroupOptions group;
     group.num_ranks = 1;
-    group.process.argv = {find_worker_program().string(), "bench", work, "--model", options.model, "--precision", options.precision, "--batch",
+    group.process.argv = {find_worker_program().string(), "bench", work, "--model", options.model, "--precision", options.precision, "--device", options.device, "--batch",
                           std::to_string(options.batch), "--prompt", std::to_string(options.prompt), "--repeats", std::to_string(options.repeats)};
     group.process.env = {fmt::format("OMP_NUM_THREADS={}", options.threads)};
     run_ranks(group);
@@ -74,9 +75,10 @@ void add_model_bench(CLI::App& command, const std::string& work, const std::stri
   auto options = std::make_shared<ModelBenchOptions>(defaults);
   auto* bench = command.add_subcommand(work, what);
   bench->add_option("model", options->model, "1b (22 layers x 2048, 1.1 billion parameters), 135m (30 x 576), or a config.json or its folder")->capture_default_str();
-  bench->add_option("--precision", options->precision, "What weights and products are in; auto = bf16 where the processor computes in it")
+  bench->add_option("--precision", options->precision, "What weights and products are in; auto = bf16 on a GPU, and where the processor computes in it")
       ->check(CLI::IsMember({"auto", "fp32", "bf16", "int8", "int4"}))
       ->capture_default_str();
+  bench->add_option("--device", options->device, "cpu, or cuda: a GPU")->check(CLI::IsMember({"cpu", "cuda"}))->capture_default_str();
   bench->add_option("--threads", options->threads, "Threads that compute")->check(CLI::Range(1, 1024))->capture_default_str();
   if (work == "decode") bench->add_option("--batch", options->batch, "Sequences that are continued at once")->check(CLI::Range(1, 1024))->capture_default_str();
   bench->add_option("--prompt", options->prompt, "Tokens of each prompt")->check(CLI::Range(1, 1 << 20))->capture_default_str();

@@ -248,6 +248,9 @@ std::shared_ptr<ChatCommandOptions> add_common(CLI::App& command) {
   command.add_option("--seed", options->seed, "The same seed gives the same text");
   command.add_option("--stages", options->model.stages, "Processes that share the layers")->check(CLI::Range(1, 64))->capture_default_str();
   command.add_option("--tensor-ranks", options->model.tensor_ranks, "Processes for each of them, that share every layer")->check(CLI::Range(1, 64))->capture_default_str();
+  command.add_option("--device", options->model.device, "auto, cpu or cuda; auto = what the model's configuration says, or a GPU where there is one")
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
+      ->capture_default_str();
   command.add_option("--threads", options->model.threads, "Threads of each process; 0 = the machine's cores, shared")->check(CLI::Range(0, 1024))->capture_default_str();
   return options;
 }

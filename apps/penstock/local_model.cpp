@@ -71,6 +71,7 @@ frontend::ModelSpec spec_of(const frontend::ModelFolder& folder, const LocalMode
   spec.config.handler.tensor_ranks = options.tensor_ranks;
   spec.config.torchrun = {.omp_num_threads = threads_of(options)};
   spec.config.handler.max_concurrent = 1;
+  if (options.device != "auto") spec.config.handler.device = options.device == "cuda" ? config::HandlerDevice::kCuda : config::HandlerDevice::kCpu;
   spec.config.startup_timeout = kLoadTime;
   spec.config.response_timeout = kSilence;
   return spec;

@@ -17,6 +17,7 @@ struct LocalModelOptions {
   std::string model;       // a Hugging Face directory, a GGUF file, an archive, a folder with model-config.yaml
   int stages = 1;
   int tensor_ranks = 1;  // processes that share each layer of a stage
+  std::string device = "auto";  // auto, cpu, cuda
   int threads = 0;         // of each stage; 0 = the machine's cores, shared by the stages
 };
 

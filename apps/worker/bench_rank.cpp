@@ -18,6 +18,7 @@
 #include "kernels/quantized_product.h"
 #include "model/families.h"
 #include "tensor/cpu_features.h"
+#include "tensor/device.h"
 
 namespace penstock {
 namespace {
@@ -66,7 +67,8 @@ engine::StageOptions stage_options(const BenchRankOptions& options, const std::f
   engine::StageOptions stage;
   stage.model = folder;
   stage.max_sequences = options.batch;
-  const bool bf16 = options.precision == "bf16" || (options.precision == "auto" && tensor::has_bf16());
+  stage.device = tensor::find_device(options.device, 0).value();
+  const bool bf16 = options.precision == "bf16" || (options.precision == "auto" && (stage.device.is_cuda() || tensor::has_bf16()));
   stage.compute = bf16 ? kernels::Compute::kBf16 : kernels::Compute::kFp32;
   if (options.precision.starts_with("int")) stage.quantization = model::quantization(options.precision);
   stage.max_sequence_tokens = options.prompt + (options.work == "decode" ? options.repeats + 1 : 1);
@@ -144,10 +146,14 @@ int64_t bytes_of_a_step(const engine::StageRunner& runner) {
   return static_cast<int64_t>(static_cast<double>(runner.weight_bytes()) * (1 - table / parameters));
 }
 
+std::string place_of(const BenchRankOptions& options) {
+  if (options.device != "cpu") return options.device;
+  return fmt::format("{} thread(s), {}", at::get_num_threads(), options.precision.starts_with("int") ? kernels::quantized_instruction_set() : kernels::float_instruction_set());
+}
+
 void print(const BenchRankOptions& options, const engine::StageRunner& runner, const Times& times, double bandwidth) {
   const double parameters = static_cast<double>(model::num_parameters(runner.config())), weights = static_cast<double>(runner.weight_bytes());
-  fmt::print("{}: {:.3f} B parameters, {}, {} thread(s), {}\n", options.model, parameters * 1e-9, options.precision, at::get_num_threads(),
-             options.precision.starts_with("int") ? kernels::quantized_instruction_set() : kernels::float_instruction_set());
+  fmt::print("{}: {:.3f} B parameters, {}, {}\n", options.model, parameters * 1e-9, options.precision, place_of(options));
   fmt::print("  weights              {:.3f} GB, {:.3f} bytes per weight\n", weights * 1e-9, weights / parameters);
   const double median = times.at(0.5);
   if (options.work == "prefill") {
@@ -158,7 +164,8 @@ void print(const BenchRankOptions& options, const engine::StageRunner& runner, c
   const double read = static_cast<double>(bytes_of_a_step(runner)) / median;
   fmt::print("  decode               {:.1f} tokens/s: {} sequence(s) after {} tokens, {:.2f} ms a step (median of {}; {:.2f} to {:.2f})\n", options.batch / median,
              options.batch, options.prompt, median * 1e3, options.repeats, times.at(0) * 1e3, times.at(1) * 1e3);
-  fmt::print("  weights read         {:.1f} GB/s of {:.1f} measured: {:.0f} %\n", read * 1e-9, bandwidth * 1e-9, 100 * read / bandwidth);
+  if (bandwidth > 0) fmt::print("  weights read         {:.1f} GB/s of {:.1f} measured: {:.0f} %\n", read * 1e-9, bandwidth * 1e-9, 100 * read / bandwidth);
+  else fmt::print("  weights read         {:.1f} GB/s\n", read * 1e-9);
 }
 
 double bandwidth() {
@@ -173,12 +180,12 @@ int run_bench_rank(const BenchRankOptions& options) {
   try {
     const TempDir folder;
     write_file_atomic(folder.path() / "config.json", config_text(options.model));
-    const bool decodes = options.work == "decode";
-    const double before = decodes ? bandwidth() : 0;
+    const bool decodes = options.work == "decode", measures = decodes && options.device == "cpu";  // the bandwidth of the processor's memory
+    const double before = measures ? bandwidth() : 0;
     engine::StageRunner runner(stage_options(options, folder.path()));
     Bench bench(runner, options);
     const Times times = decodes ? bench.decode() : bench.prefill();
-    print(options, runner, times, decodes ? std::max(before, bandwidth()) : 0);
+    print(options, runner, times, measures ? std::max(before, bandwidth()) : 0);
     return 0;
   } catch (const Error& e) {
     std::cerr << fmt::format("penstock bench {}: {}\n", options.work, e.message());

@@ -45,6 +45,7 @@ int main(int argc, char** argv) {
   serve_command->add_option("--kv-cache-dtype", serve.kv_cache_dtype, "what keys and values are kept in: fp32, or bf16, in half the memory; auto = fp32")
       ->check(CLI::IsMember({"auto", "fp32", "bf16"}));
   serve_command->add_option("--dtype", serve.dtype, "auto, fp32 or bf16")->check(CLI::IsMember({"auto", "fp32", "bf16"}));
+  serve_command->add_option("--device", serve.device, "auto, cpu or cuda; auto = a GPU where there is one")->check(CLI::IsMember({"auto", "cpu", "cuda"}));
   serve_command->add_option("--quantization", serve.quantization, "what weights are rounded to: auto (as the file has them), none, int8 or int4")
       ->check(CLI::IsMember({"auto", "none", "int8", "int4"}));
   serve_command->add_option("--tensor-ranks", serve.tensor_ranks, "ranks that share each layer; a divisor of WORLD_SIZE")->check(CLI::Range(1, 1024));
@@ -55,6 +56,7 @@ int main(int argc, char** argv) {
   bench_command->add_option("work", bench.work, "prefill or decode")->required()->check(CLI::IsMember({"prefill", "decode"}));
   bench_command->add_option("--model", bench.model, "a shape's name, or a config.json")->required();
   bench_command->add_option("--precision", bench.precision, "auto, fp32, bf16, int8 or int4")->check(CLI::IsMember({"auto", "fp32", "bf16", "int8", "int4"}));
+  bench_command->add_option("--device", bench.device, "cpu or cuda")->check(CLI::IsMember({"cpu", "cuda"}));
   bench_command->add_option("--batch", bench.batch, "sequences at once")->check(CLI::Range(1, 1024));
   bench_command->add_option("--prompt", bench.prompt, "tokens")->check(CLI::Range(1, 1 << 20));
   bench_command->add_option("--repeats", bench.repeats, "measured prompts or steps")->check(CLI::Range(1, 100000));

@@ -15,6 +15,7 @@
 #include "engine/stage_loop.h"
 #include "rpc/worker_service.h"
 #include "tensor/cpu_features.h"
+#include "tensor/device.h"
 
 namespace penstock {
 namespace {
@@ -59,9 +60,10 @@ struct Place {
   std::optional<model::TensorRanks> tensor;
 };
 
-engine::StageOptions stage_options(const ServeRankOptions& options, const Place& place) {
-  const bool bf16 = options.dtype == "bf16" || (options.dtype == "auto" && tensor::has_bf16());
+engine::StageOptions stage_options(const ServeRankOptions& options, const Place& place, const cluster::RankInfo& info) {
   engine::StageOptions stage;
+  stage.device = tensor::find_device(options.device, info.local_rank).value();
+  const bool bf16 = options.dtype == "bf16" || (options.dtype == "auto" && (stage.device.is_cuda() || tensor::has_bf16()));
   stage.model = options.model;
   stage.stage = place.stage();
   stage.num_stages = place.groups.mesh.pipe;
@@ -93,7 +95,7 @@ void serve_first_stage(const ServeRankOptions& options, const cluster::RankInfo&
   try {
     text::Tokenizer tokenizer = text::Tokenizer::load(options.model).value();
     Place& place = joined.emplace(options, info);
-    engine::StageOptions stage = stage_options(options, place);
+    engine::StageOptions stage = stage_options(options, place, info);
     if (place.samples()) stage.tokenizer = tokenizer;
     LoadProgress progress(options.socket);
     stage.on_progress = [&](double share) { progress.update(share); };
@@ -108,7 +110,7 @@ void serve_first_stage(const ServeRankOptions& options, const cluster::RankInfo&
     engine_options.timeout = kStepTimeout;
     engine.emplace(runner, *place.groups.stages, std::move(tokenizer), engine_options);
     service->set_engine(*engine);
-    spdlog::info("serving {} in {} stages of {} ranks", options.model, place.groups.mesh.pipe, place.groups.mesh.tensor);
+    spdlog::info("serving {} in {} stages of {} ranks, on {}", options.model, place.groups.mesh.pipe, place.groups.mesh.tensor, stage.device.str());
     serve_until_stopped(*service, *engine, stop);
   } catch (const Error& e) {
     service->set_failed(e);
@@ -125,7 +127,7 @@ void leave(const Error& failure) {
 
 void serve_other_rank(const ServeRankOptions& options, const cluster::RankInfo& info) {
   Place place(options, info);
-  engine::StageOptions stage = stage_options(options, place);
+  engine::StageOptions stage = stage_options(options, place, info);
   if (place.samples()) stage.tokenizer = text::Tokenizer::load(options.model).value();
   engine::StageRunner runner(stage);
   place.wait_until_all_are_loaded();

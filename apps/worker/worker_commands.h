@@ -36,6 +36,7 @@ struct ServeRankOptions {
   int max_concurrent = 8;
   int max_sequence_tokens = 0;  // 0 = the model's
   std::string dtype = "auto";   // auto, fp32, bf16
+  std::string device = "auto";  // auto, cpu, cuda
   int kv_cache_mb = 0;          // MiB for keys and values; 0 = by itself
   std::string kv_cache_dtype = "auto";  // fp32, bf16; auto = fp32
   std::string quantization = "none";  // auto, none, int8, int4
@@ -47,6 +48,7 @@ struct BenchRankOptions {
   std::string work;                // prefill, decode
   std::string model;               // a preset's name, or a config.json or its folder
   std::string precision = "auto";  // auto, fp32, bf16, int8, int4
+  std::string device = "cpu";      // cpu, cuda
   int batch = 1;
   int prompt = 64;
   int repeats = 16;

@@ -144,6 +144,8 @@ std::vector<Field> fields_of(ModelConfig& c, RawModelConfig& raw) {
                                     {"llama3_json", ToolCallParser::kLlama3Json},
                                     {"mistral", ToolCallParser::kMistral}},
                                    ""),
+      choice_field<HandlerDevice>("handler.device", c.handler.device,
+                                  {{"auto", HandlerDevice::kAuto}, {"cpu", HandlerDevice::kCpu}, {"cuda", HandlerDevice::kCuda}}, ""),
       choice_field<ComputeType>("handler.dtype", c.handler.dtype,
                                 {{"auto", ComputeType::kAuto}, {"fp32", ComputeType::kFloat32}, {"bf16", ComputeType::kBfloat16}}, ""),
       choice_field<Quantization>("handler.quantization", c.handler.quantization,
@@ -169,6 +171,12 @@ class Check {
     }
     if (given("deviceIds") && c_.device_type == DeviceType::kCpu) {
       return fail(Code::kInvalidArgument, "deviceIds", "GPUs are listed, but deviceType (line {}) is cpu", line("deviceType"));
+    }
+    if (c_.handler.device == HandlerDevice::kCuda && c_.device_type == DeviceType::kCpu) {
+      return fail(Code::kInvalidArgument, "handler.device", "cuda, but deviceType (line {}) is cpu, which hides every GPU from the workers", line("deviceType"));
+    }
+    if (c_.handler.device == HandlerDevice::kCpu && c_.device_type == DeviceType::kGpu) {
+      return fail(Code::kInvalidArgument, "handler.device", "cpu, but deviceType (line {}) is gpu: the GPUs would be held for nothing", line("deviceType"));
     }
     return check_parallel();
   }

@@ -12,7 +12,8 @@ namespace penstock::config {
 
 enum class DeviceType { kAuto, kCpu, kGpu };                            // auto = GPU where there is one
 enum class ParallelType { kNone, kPipeline, kTensor, kBoth, kCustom };  // none, pp, tp, pptp, custom
-enum class ComputeType { kAuto, kFloat32, kBfloat16 };                  // auto = bfloat16 where the processor computes in it
+enum class ComputeType { kAuto, kFloat32, kBfloat16 };                  // auto = bfloat16 on a GPU, and where the processor computes in it
+enum class HandlerDevice { kAuto, kCpu, kCuda };                        // auto = a GPU where the worker has one
 enum class ToolCallParser { kAuto, kNone, kHermes, kLlama3Json, kMistral };  // auto = as the model's chat template shows
 enum class Quantization { kAuto, kNone, kInt8, kInt4 };                 // what the weights are rounded to while they are loaded; auto = as the file has them
 
@@ -30,6 +31,7 @@ struct HandlerConfig {
                                      // In the file relative to the model folder, here as the program can open it.
   int max_sequence_tokens = 0;       // prompt and completion together; 0 = what the model allows
   int max_concurrent = 8;            // sequences that one worker group generates at once
+  HandlerDevice device = HandlerDevice::kAuto;
   ComputeType dtype = ComputeType::kAuto;
   Quantization quantization = Quantization::kNone;  // to what weights are rounded, `dtype` does not matter
   int tensor_ranks = 0;              // with pptp: ranks that share each layer; 0 = not given

@@ -44,7 +44,7 @@ jobQueueSize: 7
 clientTimeoutInMills: 1500
 useJobTicket: true
 maxRetryTimeoutInSec: 0
-handler: {model_path: sub/model, max_sequence_tokens: 64, max_concurrent: 5, dtype: bf16, quantization: int4, kv_cache_mb: 300, kv_cache_dtype: bf16}
+handler: {model_path: sub/model, max_sequence_tokens: 64, max_concurrent: 5, device: cuda, dtype: bf16, quantization: int4, kv_cache_mb: 300, kv_cache_dtype: bf16}
 )")
                                  .value();
   EXPECT_EQ(config.min_workers, 2);
@@ -65,6 +65,7 @@ handler: {model_path: sub/model, max_sequence_tokens: 64, max_concurrent: 5, dty
   EXPECT_EQ(config.handler.max_concurrent, 5);
   EXPECT_EQ(config.handler.kv_cache_mb, 300);
   EXPECT_EQ(config.handler.kv_cache_dtype, ComputeType::kBfloat16);
+  EXPECT_EQ(config.handler.device, HandlerDevice::kCuda);
   EXPECT_EQ(config.handler.dtype, ComputeType::kBfloat16);
   EXPECT_EQ(config.handler.quantization, Quantization::kInt4);
   EXPECT_TRUE(config.notes.empty());
@@ -157,6 +158,8 @@ TEST_F(ModelConfigTest, RefusesKeysThatContradictEachOther) {
               EndsWith(":2: key 'maxWorkers': expected at least minWorkers, 3 (line 1), found 2"));
   EXPECT_THAT(refusal("deviceIds: [1, 1]\n"), EndsWith("the same device is listed twice"));
   EXPECT_THAT(refusal("deviceType: cpu\ndeviceIds: [1]\n"), EndsWith("GPUs are listed, but deviceType (line 1) is cpu"));
+  EXPECT_THAT(refusal("deviceType: cpu\nhandler: {device: cuda}\n"), EndsWith("cuda, but deviceType (line 1) is cpu, which hides every GPU from the workers"));
+  EXPECT_THAT(refusal("deviceType: gpu\nhandler: {device: cpu}\n"), EndsWith("cpu, but deviceType (line 1) is gpu: the GPUs would be held for nothing"));
   EXPECT_THAT(refusal("parallelType: pp\nparallelLevel: 2\ndeviceIds: [1]\n"),
               EndsWith("expected at least 2 devices for one worker, found 1"));
 }

@@ -20,7 +20,7 @@ constexpr int64_t kPageBytes = 2 * 4 * 4 * 2 * 16 * 8;  // of all four layers
 const char* const kSchema = R"({"type": "object", "properties": {"name": {"type": "string", "maxLength": 4}, "age": {"type": "integer", "minimum": 10, "maximum": 99},
   "tags": {"type": "array", "items": {"enum": ["a", "b"]}, "maxItems": 2}}, "required": ["name", "age"]})";
 
-class ConstrainedTextsTest : public EngineTest {
+class ConstrainedTextsTest : public EngineOnDevice {
  protected:
   struct Answer {
     std::vector<int32_t> ids;
@@ -54,7 +54,7 @@ class ConstrainedTextsTest : public EngineTest {
   }
 };
 
-TEST_F(ConstrainedTextsTest, EveryWholeTextIsValidAndOthersEndAtTheirLimit) {
+TEST_P(ConstrainedTextsTest, EveryWholeTextIsValidAndOthersEndAtTheirLimit) {
   for (const int stages : {1, 2}) {
     with_engine(stages, [&](PipelineEngine& engine) {
       int whole = 0;
@@ -80,7 +80,7 @@ TEST_F(ConstrainedTextsTest, EveryWholeTextIsValidAndOthersEndAtTheirLimit) {
   }
 }
 
-TEST_F(ConstrainedTextsTest, PatternsAndChoicesHoldAndTheEndIsTakenWhereItMay) {
+TEST_P(ConstrainedTextsTest, PatternsAndChoicesHoldAndTheEndIsTakenWhereItMay) {
   with_engine(1, [&](PipelineEngine& engine) {
     for (uint64_t seed = 0; seed < 10; ++seed) {
       const Answer matched = alone(engine, constrained(Kind::kRegex, "[a-z]{2}-[0-9]{3}(é|漢)", 40, seed));
@@ -108,7 +108,7 @@ TEST_F(ConstrainedTextsTest, PatternsAndChoicesHoldAndTheEndIsTakenWhereItMay) {
   });
 }
 
-TEST_F(ConstrainedTextsTest, LogProbabilitiesAreThoseAmongWhatMayCome) {
+TEST_P(ConstrainedTextsTest, LogProbabilitiesAreThoseAmongWhatMayCome) {
   with_engine(2, [&](PipelineEngine& engine) {
     auto request = constrained(Kind::kRegex, "[ab]c", 8, 3);
     request.sampling.logprobs = 5;
@@ -125,7 +125,7 @@ TEST_F(ConstrainedTextsTest, LogProbabilitiesAreThoseAmongWhatMayCome) {
 }
 
 // Ranks that share layers: the leader of the last stage chooses.
-TEST_F(ConstrainedTextsTest, TensorRanksGiveThemToo) {
+TEST_P(ConstrainedTextsTest, TensorRanksGiveThemToo) {
   with_tensor_ranks(2, 2, [&](PipelineEngine& engine) {
     auto request = constrained(Kind::kRegex, "[a-z]{2}-[0-9]{3}", 40, 5);
     request.sampling.prompt_logprobs = 1;
@@ -137,7 +137,7 @@ TEST_F(ConstrainedTextsTest, TensorRanksGiveThemToo) {
   });
 }
 
-TEST_F(ConstrainedTextsTest, StopStringsCutThem) {
+TEST_P(ConstrainedTextsTest, StopStringsCutThem) {
   with_engine(1, [&](PipelineEngine& engine) {
     auto request = constrained(Kind::kRegex, "[a-z]{3}-[0-9]{3}", 40, 3);
     request.sampling.stop = {"-"};
@@ -148,7 +148,7 @@ TEST_F(ConstrainedTextsTest, StopStringsCutThem) {
 }
 
 // What a request gives alone it gives in a crowd, where memory forces some back to be computed again from their tokens.
-TEST_F(ConstrainedTextsTest, TheyAreTheSameWhereMemoryForcesRequestsBack) {
+TEST_P(ConstrainedTextsTest, TheyAreTheSameWhereMemoryForcesRequestsBack) {
   for (const int stages : {1, 2}) {
     with_engine(stages, [&](PipelineEngine& engine) {
       std::vector<text::GenerationRequest> requests;
@@ -174,7 +174,7 @@ TEST_F(ConstrainedTextsTest, TheyAreTheSameWhereMemoryForcesRequestsBack) {
   }
 }
 
-TEST_F(ConstrainedTextsTest, WhatCannotBeIsToldToItsRequestAlone) {
+TEST_P(ConstrainedTextsTest, WhatCannotBeIsToldToItsRequestAlone) {
   with_engine(1, [&](PipelineEngine& engine) {
     const auto refused = engine.submit(constrained(Kind::kRegex, "(a", 5, 1), std::make_shared<Collector>());
     ASSERT_FALSE(refused.ok());
@@ -188,6 +188,8 @@ TEST_F(ConstrainedTextsTest, WhatCannotBeIsToldToItsRequestAlone) {
     expect_person(alone(engine, constrained(Kind::kJsonSchema, kSchema, 90, 1)).text);
   });
 }
+
+INSTANTIATE_TEST_SUITE_P(On, ConstrainedTextsTest, testing::Values("cpu", "cuda"), name_of_device);
 
 }  // namespace
 }  // namespace penstock::engine

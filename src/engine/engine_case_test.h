@@ -16,6 +16,7 @@
 #include "engine/stage_loop.h"
 #include "model/families.h"
 #include "model/parameter_io.h"
+#include "tensor/device.h"
 #include "weights/hf_directory.h"
 #include "weights/hf_writer.h"
 
@@ -126,6 +127,7 @@ class EngineTest : public testing::Test {
     comm::spawn_ranks(stages, [&](comm::Communicator& ranks) {
       StageOptions stage{dir_.path(), ranks.rank(), stages, options.max_sequences, 0, kernels::Compute::kFp32};
       stage.kv_cache_bytes = kv_cache_bytes;
+      stage.device = device_;
       if (ranks.rank() == stages - 1) stage.tokenizer = text::byte_tokenizer();
       StageRunner runner(stage);
       if (ranks.rank() > 0) return run_stage(runner, ranks, options.max_sequences, seconds(20));
@@ -141,6 +143,7 @@ class EngineTest : public testing::Test {
       const model::TensorRanks ranks(*groups.tensor, seconds(20));
       StageOptions stage{dir_.path(), groups.mesh.coordinates(world.rank()).pipe, stages, options.max_sequences, 0, kernels::Compute::kFp32};
       stage.tensor = &ranks;
+      stage.device = device_;
       if (stage.stage == stages - 1) stage.tokenizer = text::byte_tokenizer();
       StageRunner runner(stage);
       if (!groups.leads()) return follow_stage(runner, options.max_sequences, seconds(20));
@@ -161,6 +164,18 @@ class EngineTest : public testing::Test {
   TempDir dir_;
   model::TransformerConfig config_;
   std::unique_ptr<pipeline::Stage> whole_;
+  at::Device device_ = at::kCPU;  // of the engines' stages
 };
+
+// Tests that run on the CPU and on a GPU.
+class EngineOnDevice : public EngineTest, public testing::WithParamInterface<const char*> {
+ protected:
+  void SetUp() override {
+    if (GetParam() == std::string("cuda") && tensor::num_gpus() == 0) GTEST_SKIP() << "no GPU";
+    device_ = tensor::find_device(GetParam(), 0).value();
+  }
+};
+
+inline std::string name_of_device(const testing::TestParamInfo<const char*>& info) { return info.param; }
 
 }  // namespace penstock::engine

@@ -6,7 +6,7 @@
 namespace penstock::engine {
 namespace {
 
-TEST_F(EngineTest, OneTwoAndThreeStagesGiveTheTokensOfAPlainLoopForTwentyPrompts) {
+TEST_P(EngineOnDevice, OneTwoAndThreeStagesGiveTheTokensOfAPlainLoopForTwentyPrompts) {
   std::vector<std::string> prompts;
   std::vector<std::vector<int32_t>> expected;
   for (int i = 0; i < 20; ++i) {
@@ -50,7 +50,7 @@ TEST_F(EngineTest, SpecialTokensOfAConversationCountThoseOfATextDoNotAndIdsAreUs
   });
 }
 
-TEST_F(EngineTest, TheSameSeedGivesTheSameTextWhateverElseRuns) {
+TEST_P(EngineOnDevice, TheSameSeedGivesTheSameTextWhateverElseRuns) {
   auto request = greedy("seeded", 20);
   request.sampling.temperature = 1;
   request.sampling.seed = 42;
@@ -70,7 +70,7 @@ TEST_F(EngineTest, TheSameSeedGivesTheSameTextWhateverElseRuns) {
   });
 }
 
-TEST_F(EngineTest, ACancelledRequestStopsCostingStepsAndFreesItsSlot) {
+TEST_P(EngineOnDevice, ACancelledRequestStopsCostingStepsAndFreesItsSlot) {
   PipelineEngineOptions options;
   options.max_sequences = 1;
   with_engine(2, [&](PipelineEngine& engine) {
@@ -87,7 +87,7 @@ TEST_F(EngineTest, ACancelledRequestStopsCostingStepsAndFreesItsSlot) {
   }, options);
 }
 
-TEST_F(EngineTest, EndsAtAStopStringWithoutShowingIt) {
+TEST_P(EngineOnDevice, EndsAtAStopStringWithoutShowingIt) {
   std::string text;
   with_engine(1, [&](PipelineEngine& engine) {
     const auto whole = std::make_shared<Collector>(), cut = std::make_shared<Collector>();
@@ -108,7 +108,7 @@ TEST_F(EngineTest, EndsAtAStopStringWithoutShowingIt) {
   });
 }
 
-TEST_F(EngineTest, EndsWithLengthWhereTheModelIsFull) {
+TEST_P(EngineOnDevice, EndsWithLengthWhereTheModelIsFull) {
   with_engine(2, [&](PipelineEngine& engine) {
     const auto sink = std::make_shared<Collector>();
     ASSERT_TRUE(engine.submit(greedy(std::string(kLength - 5, 'x'), 1000), sink).ok());
@@ -182,6 +182,8 @@ TEST_F(EngineTest, FailsAllGenerationsWhenATensorRankIsGone) {
     EXPECT_NE(failure->message().find("tensor[0]"), std::string::npos) << failure->message();
   });
 }
+
+INSTANTIATE_TEST_SUITE_P(On, EngineOnDevice, testing::Values("cpu", "cuda"), name_of_device);
 
 TEST_F(EngineTest, RefusesAsManyTensorRanksAsDoNotDivideTheModel) {
   try {

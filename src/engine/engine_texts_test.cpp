@@ -14,7 +14,7 @@ using testing::HasSubstr;
 
 constexpr int64_t kPageBytes = 2 * 4 * 4 * 2 * 16 * 8;  // of all four layers
 
-class EngineTextsTest : public EngineTest {
+class EngineTextsTest : public EngineOnDevice {
  protected:
   struct Answer {
     std::vector<int32_t> ids;
@@ -86,7 +86,7 @@ class EngineTextsTest : public EngineTest {
   }
 };
 
-TEST_F(EngineTextsTest, TwoHundredRequestsGiveEachWhatItGivesAloneOverOneAndTwoStages) {
+TEST_P(EngineTextsTest, TwoHundredRequestsGiveEachWhatItGivesAloneOverOneAndTwoStages) {
   for (const int stages : {1, 2}) {
     expect_the_same_in_a_crowd(stages, 200, 0, [&](const EngineStats& stats) {
       EXPECT_GT(stats.prefix_hits, 0);
@@ -95,7 +95,7 @@ TEST_F(EngineTextsTest, TwoHundredRequestsGiveEachWhatItGivesAloneOverOneAndTwoS
   }
 }
 
-TEST_F(EngineTextsTest, TheyAreTheSameWhereMemoryForcesRequestsBack) {
+TEST_P(EngineTextsTest, TheyAreTheSameWhereMemoryForcesRequestsBack) {
   for (const int stages : {1, 2}) {
     expect_the_same_in_a_crowd(stages, 60, 10 * kPageBytes / stages, [&](const EngineStats& stats) {
       EXPECT_GT(stats.preemptions, 0) << stats.pages << " pages";
@@ -103,7 +103,7 @@ TEST_F(EngineTextsTest, TheyAreTheSameWhereMemoryForcesRequestsBack) {
   }
 }
 
-TEST_F(EngineTextsTest, ASharedBeginningGivesTheTextThatItGivesWhenItIsComputed) {
+TEST_P(EngineTextsTest, ASharedBeginningGivesTheTextThatItGivesWhenItIsComputed) {
   const std::string beginning(60, 'b');
   auto request = greedy(beginning + "what is this?", 20);
   with_engine(2, [&](PipelineEngine& engine) {
@@ -120,7 +120,7 @@ TEST_F(EngineTextsTest, ASharedBeginningGivesTheTextThatItGivesWhenItIsComputed)
   });
 }
 
-TEST_F(EngineTextsTest, ACacheThatHoldsNotOneSequenceIsRefusedAtLoad) {
+TEST_P(EngineTextsTest, ACacheThatHoldsNotOneSequenceIsRefusedAtLoad) {
   try {
     with_engine(1, [](PipelineEngine&) {}, {}, 5 * kPageBytes);
     FAIL() << "96 tokens need six pages";
@@ -130,7 +130,7 @@ TEST_F(EngineTextsTest, ACacheThatHoldsNotOneSequenceIsRefusedAtLoad) {
   }
 }
 
-TEST_F(EngineTextsTest, LogProbabilitiesAreTheModels) {
+TEST_P(EngineTextsTest, LogProbabilitiesAreTheModels) {
   auto request = greedy("probable", 6);
   request.sampling.logprobs = 3;
   for (const int stages : {1, 2}) {
@@ -158,7 +158,7 @@ TEST_F(EngineTextsTest, LogProbabilitiesAreTheModels) {
 }
 
 // In pieces of a prompt, beside others, after its beginning is there already, and after it was put back.
-TEST_F(EngineTextsTest, LogProbabilitiesOfPromptsAreTheModels) {
+TEST_P(EngineTextsTest, LogProbabilitiesOfPromptsAreTheModels) {
   const auto expect_the_models = [&](const std::string& prompt, const std::vector<std::vector<text::TokenLogprob>>& told) {
     at::NoGradGuard no_grad;
     const auto tokens = text::byte_tokenizer().encode(prompt);
@@ -206,7 +206,7 @@ TEST_F(EngineTextsTest, LogProbabilitiesOfPromptsAreTheModels) {
   }
 }
 
-TEST_F(EngineTextsTest, BiasForbidsStopTokensEndAndMinTokensPostponesThem) {
+TEST_P(EngineTextsTest, BiasForbidsStopTokensEndAndMinTokensPostponesThem) {
   with_engine(1, [&](PipelineEngine& engine) {
     auto request = greedy("steered", 12);
     request.sampling.ignore_eos = true;
@@ -262,7 +262,7 @@ class Pieces final : public EventSink {
   std::vector<GenerationEvent> events_;
 };
 
-TEST_F(EngineTest, AGenerationThatGoesOnAfterTokensThatAreKnownSaysTheRestOfWhatItWouldHaveSaid) {
+TEST_P(EngineTextsTest, AGenerationThatGoesOnAfterTokensThatAreKnownSaysTheRestOfWhatItWouldHaveSaid) {
   auto request = greedy("resume me", 24);
   request.sampling.temperature = 1;
   request.sampling.seed = 7;
@@ -312,7 +312,7 @@ TEST_F(EngineTest, TokensThatLeaveNothingToSayAreRefused) {
   });
 }
 
-TEST_F(EngineTextsTest, AModelWhoseOutputIsNotANumberIsAnErrorOfItsRequestsOnly) {
+TEST_P(EngineTextsTest, AModelWhoseOutputIsNotANumberIsAnErrorOfItsRequestsOnly) {
   std::vector<weights::NamedTensor> tensors;
   for (auto& p : whole_->parameters()) {
     if (p.name == "model.norm.weight") p.value.detach().fill_(std::nan(""));
@@ -335,6 +335,8 @@ TEST_F(EngineTextsTest, AModelWhoseOutputIsNotANumberIsAnErrorOfItsRequestsOnly)
     });
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(On, EngineTextsTest, testing::Values("cpu", "cuda"), name_of_device);
 
 }  // namespace
 }  // namespace penstock::engine

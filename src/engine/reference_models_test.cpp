@@ -8,6 +8,7 @@
 #include "comm/spawn_ranks.h"
 #include "engine/lone_steps.h"
 #include "engine/stage_runner.h"
+#include "tensor/device.h"
 #include "weights/hf_directory.h"
 
 namespace penstock::engine {
@@ -18,10 +19,11 @@ using nlohmann::json;
 // The stages of a model, of which one thread has one tensor rank each. Ranks of one number form the model's column; each passes on what it has.
 class Pipeline {
  public:
-  Pipeline(const std::filesystem::path& model, int stages, const model::TensorRanks* tensor, kernels::Compute compute = kernels::Compute::kFp32) {
+  Pipeline(const std::filesystem::path& model, int stages, const model::TensorRanks* tensor, const at::Device& device, kernels::Compute compute = kernels::Compute::kFp32, bool kv_cache_bf16 = false) {
     for (int i = 0; i < stages; ++i) {
-      StageOptions options{model, i, stages, kSlots, kTokens, compute};
+      StageOptions options{model, i, stages, kSlots, kTokens, compute, device};
       options.tensor = tensor;
+      options.kv_cache_bf16 = kv_cache_bf16;
       stages_.push_back(std::make_unique<StageRunner>(options));
       stages_.back()->make_cache(kSlots * kPages);
       if (tensor != nullptr && tensor->rank() > 0) leaders_.push_back(std::make_unique<TensorLink>(*tensor, kSlots));
@@ -39,7 +41,7 @@ class Pipeline {
       }
       x = stages_[i]->forward(plan, x);
     }
-    return x[0];
+    return x[0].cpu();
   }
 
  private:
@@ -51,13 +53,17 @@ class Pipeline {
 struct Layout {
   int stages = 1;
   int tensor = 1;
+  const char* device = "cpu";
 };
 
 class ReferenceModel : public testing::TestWithParam<std::tuple<const char*, Layout>> {
  protected:
   void SetUp() override {
     if (!std::filesystem::exists(folder())) GTEST_SKIP() << "no " << folder();
+    if (layout().device == std::string("cuda") && tensor::num_gpus() == 0) GTEST_SKIP() << "no GPU";
   }
+  static const Layout& layout() { return std::get<1>(GetParam()); }
+  static at::Device device() { return tensor::find_device(layout().device, 0).value(); }
   static std::filesystem::path folder() { return std::filesystem::path(PENSTOCK_SOURCE_DIR) / "../shared/data/models" / std::get<0>(GetParam()); }
   static json reference() {
     const auto beside = std::filesystem::exists(folder() / "reference.json") ? folder() : folder().parent_path();
@@ -92,11 +98,10 @@ void expect_reference(Pipeline& pipeline, const json& reference) {
 }
 
 TEST_P(ReferenceModel, GivesItsLogitsAndGreedyTokensWithACache) {
-  const auto [stages, tensor] = std::get<1>(GetParam());
   const json expected = reference();
-  comm::spawn_ranks(tensor, [&, stages = stages, tensor = tensor](comm::Communicator& group) {
+  comm::spawn_ranks(layout().tensor, [&](comm::Communicator& group) {
     const model::TensorRanks ranks(group, seconds(20));
-    Pipeline pipeline(folder(), stages, tensor > 1 ? &ranks : nullptr);
+    Pipeline pipeline(folder(), layout().stages, layout().tensor > 1 ? &ranks : nullptr, device());
     expect_reference(pipeline, expected);
   });
 }
@@ -105,24 +110,43 @@ TEST_P(ReferenceModel, GivesItsLogitsAndGreedyTokensWithACache) {
 class ReferenceModelInBfloat16 : public ReferenceModel {};
 
 TEST_P(ReferenceModelInBfloat16, GivesTheLogitsAndGreedyTokensOfFloat32) {
-  Pipeline pipeline(folder(), std::get<1>(GetParam()).stages, nullptr, kernels::Compute::kBf16);
+  Pipeline pipeline(folder(), layout().stages, nullptr, device(), kernels::Compute::kBf16);
   expect_reference(pipeline, reference());
+}
+
+// There operands of every product are rounded, however small.
+class ReferenceModelInBfloat16OnAGpu : public ReferenceModel {};
+
+TEST_P(ReferenceModelInBfloat16OnAGpu, ComesCloseToTheLogitsOfFloat32) {
+  for (const bool kv_cache_bf16 : {false, true}) {
+    Pipeline pipeline(folder(), layout().stages, nullptr, device(), kernels::Compute::kBf16, kv_cache_bf16);
+    int slot = 0;
+    for (const json& sequence : reference()) {
+      const json& logits = sequence.contains("logits_all") ? sequence["logits_all"].back() : sequence["logits"];
+      const at::Tensor expected = at::tensor(logits.get<std::vector<double>>(), at::kDouble);
+      const at::Tensor got = pipeline.feed(slot++, 0, sequence["ids"].get<std::vector<int64_t>>()).to(at::kDouble);
+      EXPECT_LE((got - expected).abs().max().item<double>(), 0.05 * expected.abs().max().item<double>()) << "sequence " << slot;
+    }
+  }
 }
 
 constexpr const char* kModels[] = {"stories260K/hf", "tiny_gpt2", "tiny_mistral", "tiny_mistral/sharded_bf16", "tiny_qwen2", "tiny_qwen3", "stories260K/stories260K.gguf",
                                    "tiny_gpt2/tiny_gpt2.gguf", "tiny_mistral/tiny_mistral.gguf", "tiny_qwen2/tiny_qwen2.gguf", "tiny_qwen3/tiny_qwen3.gguf"};
 
 std::string name_of(const testing::TestParamInfo<std::tuple<const char*, Layout>>& info) {
-  std::string name = std::string(std::get<0>(info.param)) + "_in_" + std::to_string(std::get<1>(info.param).stages) + "x" + std::to_string(std::get<1>(info.param).tensor);
+  const auto& [model, layout] = info.param;
+  std::string name = std::string(model) + "_in_" + std::to_string(layout.stages) + "x" + std::to_string(layout.tensor);
+  if (layout.device != std::string("cpu")) name += std::string("_on_") + layout.device;
   std::ranges::replace_if(name, [](char c) { return c == '/' || c == '.'; }, '_');
   return name;
 }
 
 INSTANTIATE_TEST_SUITE_P(All, ReferenceModel,
                          testing::Combine(testing::ValuesIn(kModels), testing::Values(Layout{1, 1}, Layout{2, 1}, Layout{3, 1}, Layout{5, 1}, Layout{1, 2}, Layout{1, 4},
-                                                                                      Layout{2, 2}, Layout{3, 4})),
+                                                                                      Layout{2, 2}, Layout{3, 4}, Layout{1, 1, "cuda"}, Layout{2, 1, "cuda"})),
                          name_of);
 INSTANTIATE_TEST_SUITE_P(All, ReferenceModelInBfloat16, testing::Combine(testing::ValuesIn(kModels), testing::Values(Layout{1, 1}, Layout{2, 1})), name_of);
+INSTANTIATE_TEST_SUITE_P(All, ReferenceModelInBfloat16OnAGpu, testing::Combine(testing::ValuesIn(kModels), testing::Values(Layout{1, 1, "cuda"}, Layout{2, 1, "cuda"})), name_of);
 
 }  // namespace
 }  // namespace penstock::engine

@@ -30,7 +30,7 @@ StepPlan StageLink::recv_plan(Deadline deadline) {
   return from_pieces(receive, max_sequences_);
 }
 
-void StageLink::send_hidden(const at::Tensor& hidden) { post(hidden.contiguous(), stages_.rank() + 1, kHiddenTag); }
+void StageLink::send_hidden(const at::Tensor& hidden) { post(hidden.cpu().contiguous(), stages_.rank() + 1, kHiddenTag); }
 
 at::Tensor StageLink::recv_hidden(int rows, int64_t width) {
   at::Tensor hidden = at::empty({rows, width}, at::kFloat);

@@ -18,7 +18,7 @@ class StageLink {
 
   void send_plan(const StepPlan& plan);           // to the next stage
   [[nodiscard]] StepPlan recv_plan(Deadline deadline);  // from the previous stage
-  void send_hidden(const at::Tensor& hidden);     // [N, D] float32, to the next stage
+  void send_hidden(const at::Tensor& hidden);     // [N, D] float32 on any device, to the next stage
   [[nodiscard]] at::Tensor recv_hidden(int rows, int64_t width);
 
   void send_samples(const StepPlan& plan, const std::vector<SampledToken>& tokens);  // last stage to first

@@ -13,6 +13,7 @@
 #include "model/families.h"
 #include "model/stored_weights.h"
 #include "plan/partition.h"
+#include "tensor/device.h"
 #include "weights/model_files.h"
 
 namespace penstock::engine {
@@ -38,10 +39,29 @@ constexpr int kLeastSequenceTokens = 2048;
 
 static_assert(kPageTokens == kernels::kPageTokens);
 
+// A GPU multiplies floats: what a file has in blocks becomes those.
+StageOptions for_device(StageOptions options) {
+  if (options.device.is_cpu()) return options;
+  if (options.quantization == model::Quantization::kInt8 || options.quantization == model::Quantization::kInt4) {
+    throw error(Code::kUnimplemented,
+                "handler.quantization: int8 and int4 weights are multiplied on the CPU, and this stage is on {}; set 'handler.quantization: none', or 'handler.device: cpu'",
+                options.device.str());
+  }
+  options.quantization = model::Quantization::kNone;
+  return options;
+}
+
+// Memory that a stage on this device can still get, in bytes.
+std::optional<int64_t> available_on(const at::Device& device) {
+  if (device.is_cpu()) return available_memory();
+  const auto memory = tensor::device_memory(device);
+  return memory ? std::optional(memory->free) : std::nullopt;
+}
+
 }  // namespace
 
 StageRunner::StageRunner(const StageOptions& options)
-    : options_(options),
+    : options_(for_device(options)),
       config_(read_config(options.model)),
       team_(at::get_num_threads()) {
   const auto limit = static_cast<int>(config_.max_sequence());
@@ -56,19 +76,22 @@ StageRunner::StageRunner(const StageOptions& options)
   int64_t num_weights = 0;
   for (int i = boundaries[index]; i < boundaries[index + 1]; ++i) num_weights += specs[static_cast<size_t>(i)].num_parameters;
   num_weights /= options.tensor == nullptr ? 1 : options.tensor->size();
-  if (auto too_large = check_weight_memory(least_weight_bytes(num_weights, options.quantization, options.compute), available_memory())) throw *too_large;
+  if (auto too_large = check_weight_memory(least_weight_bytes(num_weights, options_.quantization, options.compute), available_on(options.device))) throw *too_large;
   stage_ = std::make_unique<pipeline::Stage>(specs, boundaries, options.stage);
   load_weights();
   if (leads()) followers_.emplace(*options.tensor, options.max_sequences);
   if (stage_->is_last() && (leads() || options.tensor == nullptr)) sampler_.emplace(options.max_sequences, options.tokenizer ? &*options.tokenizer : nullptr);
 }
 
+plan::TensorPart StageRunner::part() const {
+  const model::TensorRanks* tensor = options_.tensor;
+  return plan::tensor_part(config_.tensor_sizes(), tensor == nullptr ? 0 : tensor->rank(), tensor == nullptr ? 1 : tensor->size()).value();
+}
+
 // The decoder blocks among the stage's layers: layer 0 is the embedding, the last one the head.
 model::KvCache::Shape StageRunner::cache_shape() const {
   const int first = std::max(stage_->first_layer(), 1), end = std::min(stage_->first_layer() + stage_->num_layers(), static_cast<int>(config_.num_layers) + 1);
-  const model::TensorRanks* tensor = options_.tensor;
-  const plan::TensorPart part = plan::tensor_part(config_.tensor_sizes(), tensor == nullptr ? 0 : tensor->rank(), tensor == nullptr ? 1 : tensor->size()).value();
-  return {first - 1, std::max(0, end - first), part.kv_heads.size(), config_.head_size, options_.kv_cache_bf16};
+  return {first - 1, std::max(0, end - first), part().kv_heads.size(), config_.head_size, options_.kv_cache_bf16};
 }
 
 void StageRunner::load_weights() {
@@ -80,7 +103,8 @@ void StageRunner::load_weights() {
   for (model::Parameter& p : stage_->parameters()) {
     if (files) files->load(p);
     else options_.weights(p);
-    model::hold(p, options_.quantization, options_.compute, blocks, quantized_);
+    if (on_gpu()) model::move_to(options_.device, p, options_.compute);
+    else model::hold(p, options_.quantization, options_.compute, blocks, quantized_);
     loaded += p.value.numel();
     if (options_.on_progress) options_.on_progress(static_cast<double>(loaded) / static_cast<double>(all));
   }
@@ -90,8 +114,9 @@ void StageRunner::load_weights() {
 int StageRunner::affordable_pages() const {
   const int least = options_.max_sequence_tokens == 0 ? std::min(kLeastSequenceTokens, max_sequence_tokens_) : max_sequence_tokens_;
   const int sharers = options_.tensor == nullptr ? 1 : options_.tensor->size();
-  const KvDemand demand{cache_shape().page_bytes(), options_.max_sequences, max_sequence_tokens_, least, options_.num_stages * sharers};
-  return plan_pages(demand, options_.kv_cache_bytes, available_memory()).value();
+  const int ranks = options_.num_stages * sharers, places = on_gpu() ? tensor::num_gpus() : 1;
+  const KvDemand demand{cache_shape().page_bytes(), options_.max_sequences, max_sequence_tokens_, least, (ranks + places - 1) / places};
+  return plan_pages(demand, options_.kv_cache_bytes, available_on(options_.device)).value();
 }
 
 void StageRunner::make_cache(int num_pages) {
@@ -101,8 +126,10 @@ void StageRunner::make_cache(int num_pages) {
     }
     max_sequence_tokens_ = static_cast<int>(held);
   }
-  cache_ = std::make_unique<model::KvCache>(cache_shape(), num_pages);
+  num_pages_ = num_pages;
+  cache_ = std::make_unique<model::KvCache>(cache_shape(), num_pages, options_.device);
   slots_ = std::make_unique<SlotTable>(options_.max_sequences, num_pages);
+  if (on_gpu()) step_rows_.emplace(kernels::AttentionShape{part().heads.size(), part().kv_heads.size(), config_.head_size}, options_.device);
 }
 
 int64_t StageRunner::weight_bytes() const {
@@ -116,7 +143,8 @@ at::Tensor StageRunner::forward(const StepPlan& plan, const at::Tensor& input) {
   PENSTOCK_CHECK(cache_, "a step before make_cache()");
   if (followers_) followers_->send_step(plan, input);
   slots_->apply(plan);
-  const kernels::TeamScope scope(team_);
+  std::optional<kernels::TeamScope> scope;
+  if (!on_gpu()) scope.emplace(team_);
   std::vector<kernels::SequenceRows> rows;
   std::vector<int64_t> answered;
   int64_t end = 0;
@@ -131,8 +159,12 @@ at::Tensor StageRunner::forward(const StepPlan& plan, const at::Tensor& input) {
   context.linear.quantized = quantized_.empty() ? nullptr : &quantized_;
   context.sequences = rows;
   context.cache = cache_.get();
-  if (stage_->is_last()) context.output_rows = at::tensor(answered, at::kLong);
-  return stage_->forward({input}, context).at(0);
+  if (step_rows_) {
+    step_rows_->begin(rows, num_pages_);
+    context.step_rows = &*step_rows_;
+  }
+  if (stage_->is_last()) context.output_rows = at::tensor(answered, at::kLong).to(options_.device, /*non_blocking=*/true);
+  return stage_->forward({input.to(options_.device, /*non_blocking=*/true)}, context).at(0);
 }
 
 void StageRunner::tell(const StepPlan& plan) {

@@ -28,8 +28,9 @@ std::vector<SampledToken> StepSampler::sample(const StepPlan& plan, const Tensor
   }
   std::vector<SampledToken> tokens(parts.size());
   if (parts.empty()) return tokens;
-  const auto width = static_cast<size_t>(logits.size(-1));
-  float* first = logits.data_ptr<float>();
+  const Tensor on_host = logits.cpu();
+  const auto width = static_cast<size_t>(on_host.size(-1));
+  float* first = on_host.data_ptr<float>();
   kernels::parallel_for(0, static_cast<int64_t>(parts.size()), 1, [&](int64_t begin, int64_t end) {
     for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) tokens[i] = answer(*parts[i].step, first + parts[i].first_row * width, width);
   });

@@ -17,7 +17,7 @@ class StepSampler {
   // `tokenizer`: without it no text can be constrained; copied from.
   StepSampler(int num_slots, const text::Tokenizer* tokenizer) : slots_(static_cast<size_t>(num_slots)), constraints_(tokenizer) {}
 
-  // Of each sequence that answers(), from its rows of logits [S, V], which are changed: log probabilities of its targets, and a token by its choice.
+  // Of each sequence that answers(), from its rows of logits [S, V] on any device, which are changed: log probabilities of its targets, and a token by its choice.
   // REQUIRES: every step that is computed, in order, for steps tell which sequences begin; of one without answers the logits may be undefined.
   [[nodiscard]] std::vector<SampledToken> sample(const StepPlan& plan, const Tensor& logits);
 

@@ -14,7 +14,7 @@ void TensorLink::send_plan(const StepPlan& plan) {
 
 void TensorLink::send_step(const StepPlan& plan, const at::Tensor& input) {
   send_plan(plan);
-  at::Tensor contiguous = input.contiguous();
+  at::Tensor contiguous = input.cpu().contiguous();
   broadcast(contiguous, deadline());
 }
 

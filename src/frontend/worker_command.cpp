@@ -56,6 +56,7 @@ Result<WorkerCommand> text_command(const ModelSpec& spec, const fs::path& progra
   }
   std::vector<std::string> command = {program.string(), "serve", "--model", handler.model_path.string(), "--max-concurrent",
                                       std::to_string(handler.max_concurrent), "--dtype", std::string(dtype_name(handler.dtype))};
+  if (handler.device != config::HandlerDevice::kAuto) command.insert(command.end(), {"--device", handler.device == config::HandlerDevice::kCuda ? "cuda" : "cpu"});
   if (handler.max_sequence_tokens > 0) {
     command.insert(command.end(), {"--max-sequence-tokens", std::to_string(handler.max_sequence_tokens)});
   }

@@ -9,8 +9,10 @@
 namespace penstock::frontend {
 namespace {
 
+using testing::Contains;
 using testing::ElementsAre;
 using testing::HasSubstr;
+using testing::Not;
 
 class WorkerCommandTest : public testing::Test {
  protected:
@@ -48,6 +50,16 @@ TEST_F(WorkerCommandTest, TextGenerationTakesAGgufFileAndAFolderWithOne) {
   EXPECT_EQ(worker_command(spec, programs).value().arguments.at(3), dir.path().string());
   spec.config.handler.model_path = dir.path() / "x.gguf";
   EXPECT_EQ(worker_command(spec, programs).value().arguments.at(3), (dir.path() / "x.gguf").string());
+}
+
+TEST_F(WorkerCommandTest, TextGenerationIsToldItsDeviceOnlyWhereOneIsChosen) {
+  write_file_atomic(dir.path() / "config.json", "{}");
+  EXPECT_THAT(worker_command(spec, programs).value().arguments, Not(Contains("--device")));
+  for (const auto& [device, name] : {std::pair(config::HandlerDevice::kCpu, "cpu"), std::pair(config::HandlerDevice::kCuda, "cuda")}) {
+    spec.config.handler.device = device;
+    const auto arguments = worker_command(spec, programs).value().arguments;
+    EXPECT_THAT(std::vector(arguments.end() - 2, arguments.end()), ElementsAre("--device", name));
+  }
 }
 
 TEST_F(WorkerCommandTest, TextGenerationNamesTheDtypeAsTheWorkerTakesIt) {

@@ -39,10 +39,13 @@ struct SequenceRows {
   int count = 0;
 };
 
-// Serving, on the CPU. qkv [N, (H+2G)·K] float32, the rows of `sequences` one after another; they are rotated in place, and the keys and values of all
+class StepRows;
+
+// Serving. qkv [N, (H+2G)·K] float32, the rows of `sequences` one after another; they are rotated, in place on the CPU, and the keys and values of all
 // of them are written into their pages before any page is read. k_cache [pages, G, K, 16]: the keys of 16 positions side by side, so that one
-// vector register takes an element of all of them; v_cache [pages, G, 16, K]. -> [N, H·K]. No gradients. Parallel over rows, sequences and heads.
+// vector register takes an element of all of them; v_cache [pages, G, 16, K]. -> [N, H·K]. No gradients. On the CPU parallel over rows, sequences and heads.
+// `rows`: of these sequences, on the tensors' device (kernels/step_rows.h), where that is not the CPU; null: the CPU's kernel computes.
 Tensor cached_attention(const Tensor& qkv, const AttentionShape& shape, const RotaryTable& rotary, std::span<const SequenceRows> sequences,
-                        Tensor& k_cache, Tensor& v_cache);
+                        Tensor& k_cache, Tensor& v_cache, StepRows* rows = nullptr);
 
 }  // namespace penstock::kernels

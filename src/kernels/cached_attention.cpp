@@ -7,8 +7,10 @@
 #include "kernels/attention.h"
 #include "kernels/attention_rows.h"
 #include "kernels/bfloat16.h"
+#include "kernels/cached_attention_tensors.h"
 #include "kernels/parallel.h"
 #include "kernels/simd.h"
+#include "kernels/step_rows.h"
 #include "tensor/cpu_features.h"
 
 namespace penstock::kernels {
@@ -271,27 +273,30 @@ void attend_all(const Tensor& qkv, Tensor& out, const AttentionShape& shape, con
   });
 }
 
-void check(const Tensor& qkv, const AttentionShape& shape, std::span<const SequenceRows> sequences, const Tensor& k_cache, const Tensor& v_cache) {
+void check(const Tensor& qkv, const AttentionShape& shape, const Tensor& k_cache, const Tensor& v_cache) {
   PENSTOCK_CHECK(qkv.dim() == 2 && qkv.size(-1) == shape.row() && qkv.is_contiguous(), "attention: rows of {} elements, expected {}", qkv.size(-1), shape.row());
   PENSTOCK_CHECK(k_cache.size(1) == shape.kv_heads && k_cache.size(2) == shape.head_size && k_cache.size(3) == kPageTokens && v_cache.numel() == k_cache.numel(),
                  "attention: pages of {} heads of {} elements, expected {} of {}", k_cache.size(1), k_cache.size(2), shape.kv_heads, shape.head_size);
   PENSTOCK_CHECK(k_cache.scalar_type() == v_cache.scalar_type() && (k_cache.scalar_type() == at::kFloat || k_cache.scalar_type() == at::kBFloat16),
                  "attention: pages of {} and {}, expected both of float32 or of bfloat16", c10::toString(k_cache.scalar_type()), c10::toString(v_cache.scalar_type()));
-  int64_t rows = 0;
-  for (const SequenceRows& s : sequences) {
-    PENSTOCK_CHECK(s.start >= 0 && s.count > 0 && static_cast<size_t>(s.start + s.count) <= s.pages.size() * kPageTokens,
-                   "attention: positions {}+{} of a sequence with {} pages", s.start, s.count, s.pages.size());
-    for (const int32_t page : s.pages) PENSTOCK_CHECK(page >= 0 && page < k_cache.size(0), "attention: page {} of {}", page, k_cache.size(0));
-    rows += s.count;
-  }
+}
+
+void check_rows(int64_t rows, const Tensor& qkv) {
   PENSTOCK_CHECK(rows == qkv.size(0), "attention: sequences have {} rows, qkv has {}", rows, qkv.size(0));
 }
 
 }  // namespace
 
+// The one place that says what computes.
 Tensor cached_attention(const Tensor& qkv, const AttentionShape& shape, const RotaryTable& rotary, std::span<const SequenceRows> sequences,
-                        Tensor& k_cache, Tensor& v_cache) {
-  check(qkv, shape, sequences, k_cache, v_cache);
+                        Tensor& k_cache, Tensor& v_cache, StepRows* step) {
+  check(qkv, shape, k_cache, v_cache);
+  if (step != nullptr) {
+    check_rows(step->count(), qkv);
+    return cached_attention_tensors(qkv, shape, rotary, *step, k_cache, v_cache);
+  }
+  PENSTOCK_CHECK(qkv.is_cpu(), "attention: rows on {} without StepRows", qkv.device().str());
+  check_rows(check_sequences(sequences, k_cache.size(0)), qkv);
   const int64_t head = shape.head_size * kPageTokens, page = shape.kv_heads * head;
   Tensor out = at::empty({qkv.size(0), shape.heads * shape.head_size}, qkv.options());
   if (k_cache.scalar_type() == at::kFloat) {

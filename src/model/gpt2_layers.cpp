@@ -7,6 +7,7 @@
 #include "kernels/attention.h"
 #include "kernels/embedding.h"
 #include "kernels/rotary.h"
+#include "kernels/step_rows.h"
 #include "model/document_starts.h"
 #include "model/kv_cache.h"
 #include "model/layer_share.h"
@@ -60,11 +61,12 @@ struct LayerNorm {
 // The position of each token: [T] for all rows of a training batch, [N] for the rows of a serving step.
 at::Tensor positions_of(const at::Tensor& ids, const ForwardContext& context) {
   if (context.cache == nullptr && context.sequences.empty()) return at::arange(ids.size(-1), ids.options());
+  if (context.step_rows != nullptr) return context.step_rows->positions();
   std::vector<int64_t> positions;
   for (const kernels::SequenceRows& rows : context.sequences) {
     for (int i = 0; i < rows.count; ++i) positions.push_back(rows.start + i);
   }
-  return at::tensor(positions, at::kLong).to(ids.device());
+  return at::tensor(positions, at::kLong);
 }
 
 class Embedding : public Layer {
@@ -141,7 +143,7 @@ class Block : public Layer {
  private:
   at::Tensor attention(const at::Tensor& qkv, const at::Tensor& starts, const ForwardContext& context) const {
     if (context.cache == nullptr) return kernels::causal_attention(qkv, shape_, *no_rotation_, starts);
-    return kernels::cached_attention(qkv, shape_, *no_rotation_, context.sequences, context.cache->keys(index_), context.cache->values(index_));
+    return kernels::cached_attention(qkv, shape_, *no_rotation_, context.sequences, context.cache->keys(index_), context.cache->values(index_), context.step_rows);
   }
 
   const TransformerConfig config_;

@@ -95,4 +95,11 @@ void hold(Parameter& parameter, Quantization quantization, kernels::Compute comp
   }
 }
 
+void move_to(const at::Device& device, Parameter& parameter, kernels::Compute compute) {
+  const at::NoGradGuard no_grad;
+  parameter.value.requires_grad_(false);
+  const bool rounds = compute == kernels::Compute::kBf16 && parameter.use != WeightUse::kOther;
+  parameter.value.set_data(parameter.value.to(device, rounds ? at::kBFloat16 : at::kFloat));
+}
+
 }  // namespace penstock::model

@@ -1,5 +1,7 @@
 #pragma once
 // In which form a serving stage holds the weights that it multiplies with.
+#include <c10/core/Device.h>
+
 #include <functional>
 #include <optional>
 #include <string>
@@ -35,5 +37,8 @@ using StoredBlocks = std::function<std::optional<formats::GgmlType>(const Stored
 // Does nothing to parameters of other use. Values that are not finite throw Error kDataLoss naming the parameter, where they are quantized.
 // `stored` may be empty: nothing is stored in blocks.
 void hold(Parameter& parameter, Quantization quantization, kernels::Compute compute, const StoredBlocks& stored, kernels::QuantizedWeights& into);
+
+// On a GPU, in place of hold(): moves the value there, rounded to bfloat16 where products are computed in it, however few its values are.
+void move_to(const at::Device& device, Parameter& parameter, kernels::Compute compute);
 
 }  // namespace penstock::model

@@ -4,11 +4,11 @@
 
 namespace penstock::model {
 
-KvCache::KvCache(const Shape& shape, int64_t num_pages) : shape_(shape) {
-  const auto dtype = shape.bf16 ? at::kBFloat16 : at::kFloat;
+KvCache::KvCache(const Shape& shape, int64_t num_pages, const at::Device& device) : shape_(shape) {
+  const auto options = at::TensorOptions(device).dtype(shape.bf16 ? at::kBFloat16 : at::kFloat);
   for (int i = 0; i < shape.num_layers; ++i) {
-    keys_.push_back(at::empty({num_pages, shape.kv_heads, shape.head_size, kernels::kPageTokens}, dtype));
-    values_.push_back(at::empty({num_pages, shape.kv_heads, kernels::kPageTokens, shape.head_size}, dtype));
+    keys_.push_back(at::empty({num_pages, shape.kv_heads, shape.head_size, kernels::kPageTokens}, options));
+    values_.push_back(at::empty({num_pages, shape.kv_heads, kernels::kPageTokens, shape.head_size}, options));
   }
 }
 

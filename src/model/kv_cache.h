@@ -1,6 +1,7 @@
 #pragma once
 // Keys and values of the sequences that a stage is serving.
 #include <ATen/core/Tensor.h>
+#include <c10/core/Device.h>
 
 #include <cstdint>
 #include <vector>
@@ -10,7 +11,7 @@
 namespace penstock::model {
 
 // Pages of kernels::kPageTokens positions, for the layers [first_layer, first_layer + num_layers) of a stage. Who has which page is decided
-// elsewhere. The memory is reserved at once; the system gives it when it is written.
+// elsewhere. The memory is reserved at once; that of the CPU the system gives when it is written.
 //
 // Threads: owned by the thread that runs the stage.
 class KvCache {
@@ -25,7 +26,7 @@ class KvCache {
     // Of a page of all its layers: keys and values.
     [[nodiscard]] int64_t page_bytes() const { return 2 * (bf16 ? 2 : 4) * num_layers * kv_heads * kernels::kPageTokens * head_size; }
   };
-  KvCache(const Shape& shape, int64_t num_pages);
+  KvCache(const Shape& shape, int64_t num_pages, const at::Device& device = at::kCPU);
 
   // Of the layer with this number in the whole model, as kernels::cached_attention() wants them.
   [[nodiscard]] at::Tensor& keys(int layer);    // [pages, G, K, 16]

@@ -26,6 +26,8 @@ struct ForwardContext {
   // Training: both empty; every row of the batch is a whole sequence from position 0.
   std::span<const kernels::SequenceRows> sequences;
   KvCache* cache = nullptr;
+  // Of `sequences`, where the layers are on a device that is not the CPU; null: they are on the CPU.
+  kernels::StepRows* step_rows = nullptr;
   // Rows of the input that the last layer turns into logits (int64 [R]); undefined = all.
   at::Tensor output_rows;
 };

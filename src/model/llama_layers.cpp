@@ -116,7 +116,7 @@ class DecoderBlock : public Layer {
  private:
   at::Tensor attention(const at::Tensor& qkv, const at::Tensor& starts, const ForwardContext& context) const {
     if (context.cache == nullptr) return kernels::causal_attention(qkv, shape_, *rotary_, starts);
-    return kernels::cached_attention(qkv, shape_, *rotary_, context.sequences, context.cache->keys(index_), context.cache->values(index_));
+    return kernels::cached_attention(qkv, shape_, *rotary_, context.sequences, context.cache->keys(index_), context.cache->values(index_), context.step_rows);
   }
   [[nodiscard]] std::vector<StoredRows> qkv_rows(const std::string& prefix, const std::string& ending) const {
     const int64_t k = config_.head_size, q_rows = shape_.heads * k, kv_rows = shape_.kv_heads * k, all_kv = config_.num_kv_heads * k;
