@@ -18,8 +18,8 @@ Result<int> plan_pages(const KvDemand& demand, int64_t budget, std::optional<int
   const int64_t of_one = pages_for(demand.least_sequence_tokens), wanted = std::min(kMostPages, pages_for(demand.max_sequence_tokens) * int64_t{demand.max_sequences});
   if (demand.page_bytes == 0) return static_cast<int>(budget > 0 ? kMostPages : wanted);
   if (budget > 0 && available && budget > *available) {
-    return error(Code::kResourceExhausted, "handler.kv_cache_mb: {} MiB for the KV cache of each rank, but {} MiB are available; expected less", mib(budget),
-                 *available >> 20);
+    return error(Code::kResourceExhausted, "handler.kv_cache_mb: {} MiB for the KV cache of each rank, but {} MiB{} are available; expected less", mib(budget),
+                 *available >> 20, demand.place);
   }
   const auto share = static_cast<int64_t>(kKvMemoryShare * static_cast<double>(available.value_or(INT64_MAX / 2)) / demand.ranks_on_host);
   const int64_t pages = budget > 0 ? std::min(kMostPages, budget / demand.page_bytes) : std::min(wanted, share / demand.page_bytes);
@@ -32,9 +32,9 @@ Result<int> plan_pages(const KvDemand& demand, int64_t budget, std::optional<int
                  mib(budget), pages * kPageTokens, demand.least_sequence_tokens, mib(needed));
   }
   return error(Code::kResourceExhausted,
-               "the KV cache of one sequence of {} tokens needs {} MiB on this rank; {} MiB of memory are available, of which the caches of {} ranks may take half. "
+               "the KV cache of one sequence of {} tokens needs {} MiB on this rank; {} MiB of memory{} are available, of which the caches of {} ranks may take half. "
                "Set handler.max_sequence_tokens lower, free memory, or set handler.kv_cache_mb",
-               demand.least_sequence_tokens, mib(needed), available.value_or(0) >> 20, demand.ranks_on_host);
+               demand.least_sequence_tokens, mib(needed), available.value_or(0) >> 20, demand.place, demand.ranks_on_host);
 }
 
 }  // namespace penstock::engine

@@ -2,6 +2,7 @@
 // How much memory the KV cache of a stage gets.
 #include <cstdint>
 #include <optional>
+#include <string>
 
 #include "base/error.h"
 
@@ -12,7 +13,8 @@ struct KvDemand {
   int max_sequences = 1;
   int max_sequence_tokens = 1;     // of a sequence of full length
   int least_sequence_tokens = 1;   // shorter sequences than these are not worth serving
-  int ranks_on_host = 1;   // that share its memory
+  int ranks_on_host = 1;   // or on one GPU, that share its memory
+  std::string place = {};  // for messages: " of cuda:0"; empty: the machine's memory
 };
 
 // The share of the memory that is available when a model is loaded which its KV caches may take by themselves.

@@ -9,7 +9,7 @@ namespace {
 using testing::HasSubstr;
 
 constexpr int64_t kMiB = 1 << 20;
-constexpr KvDemand kDemand{.page_bytes = kMiB, .max_sequences = 4, .max_sequence_tokens = 160, .least_sequence_tokens = 160, .ranks_on_host = 2};  // 10 pages a sequence
+const KvDemand kDemand{.page_bytes = kMiB, .max_sequences = 4, .max_sequence_tokens = 160, .least_sequence_tokens = 160, .ranks_on_host = 2};  // 10 pages a sequence
 
 TEST(KvBudget, ByItselfItIsWhatAllSequencesNeedWithinARanksPartOfHalfTheMemory) {
   EXPECT_EQ(plan_pages(kDemand, 0, 1000 * kMiB).value(), 40);
@@ -31,6 +31,13 @@ TEST(KvBudget, SaysWhatIsNeededAndWhatThereIs) {
   EXPECT_THAT(message(9 * kMiB, 100 * kMiB), HasSubstr("9 MiB hold 144 tokens of a sequence on this rank; one of 160 tokens needs 10 MiB"));
   EXPECT_THAT(message(0, 39 * kMiB), HasSubstr("one sequence of 160 tokens needs 10 MiB on this rank; 39 MiB of memory are available"));
   EXPECT_THAT(message(200 * kMiB, 100 * kMiB), HasSubstr("200 MiB for the KV cache of each rank, but 100 MiB are available"));
+}
+
+TEST(KvBudget, NamesTheGpuWhoseMemoryItIs) {
+  KvDemand on_gpu = kDemand;
+  on_gpu.place = " of cuda:1";
+  EXPECT_THAT(plan_pages(on_gpu, 0, 39 * kMiB).error().message(), HasSubstr("39 MiB of memory of cuda:1 are available"));
+  EXPECT_THAT(plan_pages(on_gpu, 200 * kMiB, 100 * kMiB).error().message(), HasSubstr("but 100 MiB of cuda:1 are available"));
 }
 
 TEST(KvBudget, ALongModelMayBeServedWithShorterSequences) {

@@ -103,7 +103,7 @@ void StageRunner::load_weights() {
   for (model::Parameter& p : stage_->parameters()) {
     if (files) files->load(p);
     else options_.weights(p);
-    if (on_gpu()) model::move_to(options_.device, p, options_.compute);
+    if (on_gpu()) move_to_gpu(p);
     else model::hold(p, options_.quantization, options_.compute, blocks, quantized_);
     loaded += p.value.numel();
     if (options_.on_progress) options_.on_progress(static_cast<double>(loaded) / static_cast<double>(all));
@@ -111,11 +111,20 @@ void StageRunner::load_weights() {
   if (files) files->require_all_used(stage_->parameters());
 }
 
+void StageRunner::move_to_gpu(model::Parameter& parameter) {
+  try {
+    model::move_to(options_.device, parameter, options_.compute);
+  } catch (const c10::OutOfMemoryError&) {  // others use it, too
+    throw too_little_weight_memory(parameter.value.numel() * (options_.compute == kernels::Compute::kBf16 ? 2 : 4), available_on(options_.device).value_or(0), options_.device);
+  }
+}
+
 int StageRunner::affordable_pages() const {
   const int least = options_.max_sequence_tokens == 0 ? std::min(kLeastSequenceTokens, max_sequence_tokens_) : max_sequence_tokens_;
   const int sharers = options_.tensor == nullptr ? 1 : options_.tensor->size();
   const int ranks = options_.num_stages * sharers, places = on_gpu() ? tensor::num_gpus() : 1;
-  const KvDemand demand{cache_shape().page_bytes(), options_.max_sequences, max_sequence_tokens_, least, (ranks + places - 1) / places};
+  const KvDemand demand{cache_shape().page_bytes(), options_.max_sequences, max_sequence_tokens_, least, (ranks + places - 1) / places,
+                        on_gpu() ? " of " + options_.device.str() : ""};
   return plan_pages(demand, options_.kv_cache_bytes, available_on(options_.device)).value();
 }
 
@@ -127,7 +136,12 @@ void StageRunner::make_cache(int num_pages) {
     max_sequence_tokens_ = static_cast<int>(held);
   }
   num_pages_ = num_pages;
-  cache_ = std::make_unique<model::KvCache>(cache_shape(), num_pages, options_.device);
+  try {
+    cache_ = std::make_unique<model::KvCache>(cache_shape(), num_pages, options_.device);
+  } catch (const c10::OutOfMemoryError&) {
+    throw error(Code::kResourceExhausted, "the KV cache needs {} MiB on {}, and {} MiB are available there; set handler.kv_cache_mb or handler.max_concurrent lower",
+                (num_pages * cache_shape().page_bytes()) >> 20, options_.device.str(), available_on(options_.device).value_or(0) >> 20);
+  }
   slots_ = std::make_unique<SlotTable>(options_.max_sequences, num_pages);
   if (on_gpu()) step_rows_.emplace(kernels::AttentionShape{part().heads.size(), part().kv_heads.size(), config_.head_size}, options_.device);
 }

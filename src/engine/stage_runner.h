@@ -75,6 +75,7 @@ class StageRunner {
 
  private:
   void load_weights();
+  void move_to_gpu(model::Parameter& parameter);
   [[nodiscard]] bool on_gpu() const { return !options_.device.is_cpu(); }
   [[nodiscard]] plan::TensorPart part() const;  // of every layer, that this rank has
   [[nodiscard]] model::KvCache::Shape cache_shape() const;

@@ -1,10 +1,24 @@
 #include "engine/step_sampler.h"
 
-#include <ATen/core/Tensor.h>
+#include <ATen/ATen.h>
 
+#include <algorithm>
+
+#include "engine/greedy_tokens.h"
 #include "kernels/parallel.h"
 
 namespace penstock::engine {
+namespace {
+
+// In memory that the device writes to directly.
+Tensor on_host(const Tensor& logits) {
+  if (logits.is_cpu()) return logits;
+  Tensor host = at::empty(logits.sizes(), logits.options().device(at::kCPU).pinned_memory(true));
+  host.copy_(logits);
+  return host;
+}
+
+}  // namespace
 
 void StepSampler::begin(const StepPlan& plan) {
   for (const SequenceStep& s : plan.sequences) {
@@ -28,9 +42,15 @@ std::vector<SampledToken> StepSampler::sample(const StepPlan& plan, const Tensor
   }
   std::vector<SampledToken> tokens(parts.size());
   if (parts.empty()) return tokens;
-  const Tensor on_host = logits.cpu();
-  const auto width = static_cast<size_t>(on_host.size(-1));
-  float* first = on_host.data_ptr<float>();
+  const auto is_plain = [&](const Part& p) { return p.step->targets.empty() && is_plain_greedy(at(p.step->slot).choice, at(p.step->slot).history); };
+  if (!logits.is_cpu() && std::ranges::all_of(parts, is_plain)) {
+    tokens = greedy_tokens(logits);
+    for (size_t i = 0; i < parts.size(); ++i) at(parts[i].step->slot).history.add(tokens[i].id);
+    return tokens;
+  }
+  const Tensor rows_on_host = on_host(logits);
+  const auto width = static_cast<size_t>(rows_on_host.size(-1));
+  float* first = rows_on_host.data_ptr<float>();
   kernels::parallel_for(0, static_cast<int64_t>(parts.size()), 1, [&](int64_t begin, int64_t end) {
     for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) tokens[i] = answer(*parts[i].step, first + parts[i].first_row * width, width);
   });

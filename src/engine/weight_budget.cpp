@@ -21,12 +21,22 @@ int64_t least_weight_bytes(int64_t num_weights, model::Quantization quantization
   return num_weights * (compute == kernels::Compute::kBf16 ? 2 : 4);
 }
 
-std::optional<Error> check_weight_memory(int64_t needed, std::optional<int64_t> available) {
-  if (!available || needed <= *available) return std::nullopt;
+Error too_little_weight_memory(int64_t needed, int64_t available, const at::Device& device) {
+  if (device.is_cpu()) {
+    return error(Code::kResourceExhausted,
+                 "the weights of this rank need {} MiB of memory, and {} MiB are available; free memory, divide the model among more ranks (parallelLevel), on several "
+                 "machines if need be, or set handler.quantization",
+                 needed >> 20, available >> 20);
+  }
   return error(Code::kResourceExhausted,
-               "the weights of this rank need {} MiB of memory, and {} MiB are available; free memory, divide the model among more ranks (parallelLevel), on several "
-               "machines if need be, or set handler.quantization",
-               needed >> 20, *available >> 20);
+               "the weights of this rank need {} MiB of the memory of {}, and {} MiB are available there; free memory, divide the model among more GPUs (parallelLevel), "
+               "set 'handler.dtype: bf16', or serve it on the CPU (handler.device: cpu)",
+               needed >> 20, device.str(), available >> 20);
+}
+
+std::optional<Error> check_weight_memory(int64_t needed, std::optional<int64_t> available, const at::Device& device) {
+  if (!available || needed <= *available) return std::nullopt;
+  return too_little_weight_memory(needed, *available, device);
 }
 
 }  // namespace penstock::engine

@@ -1,5 +1,7 @@
 #pragma once
 // Whether the weights of a stage fit into memory, asked before any is loaded.
+#include <c10/core/Device.h>
+
 #include <cstdint>
 #include <optional>
 
@@ -12,7 +14,10 @@ namespace penstock::engine {
 // Bytes that so many weights take at least, in the form in which a stage holds them (model/held_weights.h).
 [[nodiscard]] int64_t least_weight_bytes(int64_t num_weights, model::Quantization quantization, kernels::Compute compute);
 
-// kResourceExhausted when they need more than is `available` (bytes; absent = not known): what is needed, what there is, what to try.
-[[nodiscard]] std::optional<Error> check_weight_memory(int64_t needed, std::optional<int64_t> available);
+// kResourceExhausted: what is needed on this device, what there is (bytes), what to try.
+[[nodiscard]] Error too_little_weight_memory(int64_t needed, int64_t available, const at::Device& device);
+
+// That, when they need more than is `available` (absent = not known).
+[[nodiscard]] std::optional<Error> check_weight_memory(int64_t needed, std::optional<int64_t> available, const at::Device& device = at::kCPU);
 
 }  // namespace penstock::engine

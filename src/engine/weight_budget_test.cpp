@@ -6,11 +6,13 @@
 #include "base/file.h"
 #include "base/temp_dir.h"
 #include "engine/stage_runner.h"
+#include "tensor/device.h"
 
 namespace penstock::engine {
 namespace {
 
 using testing::HasSubstr;
+using testing::Not;
 
 constexpr int64_t kMiB = 1 << 20;
 
@@ -30,13 +32,24 @@ TEST(WeightBudget, SaysWhatIsNeededAndWhatThereIs) {
   ASSERT_TRUE(refused);
   EXPECT_EQ(refused->code(), Code::kResourceExhausted);
   EXPECT_THAT(refused->message(), HasSubstr("need 10 MiB of memory, and 9 MiB are available"));
+  const auto on_gpu = check_weight_memory(10 * kMiB, 9 * kMiB, at::Device(at::kCUDA, 1));
+  ASSERT_TRUE(on_gpu);
+  EXPECT_THAT(on_gpu->message(), HasSubstr("need 10 MiB of the memory of cuda:1, and 9 MiB are available there"));
+  EXPECT_THAT(on_gpu->message(), Not(HasSubstr("quantization"))) << "a GPU takes none";
 }
 
-TEST(WeightBudget, AModelThatNoMachineHoldsIsRefusedBeforeItsFilesAreOpened) {
+class NoMachine : public testing::TestWithParam<const char*> {
+ protected:
+  void SetUp() override {
+    if (GetParam() == std::string("cuda") && tensor::num_gpus() == 0) GTEST_SKIP() << "no GPU";
+  }
+};
+
+TEST_P(NoMachine, HoldsThisModelWhichIsRefusedBeforeItsFilesAreOpened) {
   TempDir folder;
   write_file_atomic(folder.path() / "config.json", R"({"architectures": ["LlamaForCausalLM"], "vocab_size": 32000, "hidden_size": 65536, "num_hidden_layers": 200,
     "num_attention_heads": 64, "intermediate_size": 262144, "max_position_embeddings": 2048, "rms_norm_eps": 1e-5, "tie_word_embeddings": false})");
-  StageOptions options{folder.path(), 0, 2, 1, 0, kernels::Compute::kFp32};
+  StageOptions options{folder.path(), 0, 2, 1, 0, kernels::Compute::kFp32, tensor::find_device(GetParam(), 0).value()};
   try {
     StageRunner runner(options);
     FAIL() << "50 TiB of weights were loaded";
@@ -45,6 +58,8 @@ TEST(WeightBudget, AModelThatNoMachineHoldsIsRefusedBeforeItsFilesAreOpened) {
     EXPECT_THAT(refused.message(), HasSubstr("the weights of this rank need"));
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(On, NoMachine, testing::Values("cpu", "cuda"), [](const auto& info) { return std::string(info.param); });
 
 }  // namespace
 }  // namespace penstock::engine
