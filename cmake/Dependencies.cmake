@@ -21,6 +21,8 @@ endif()
 if(PENSTOCK_TORCH)
   find_package(Torch REQUIRED)
   message(STATUS "LibTorch ${Torch_VERSION}")
+  # The libtorch.so of PyTorch's wheels exports parts of an older std::filesystem that crash when they are called: the real ones must be found first.
+  list(PREPEND TORCH_LIBRARIES stdc++)
   # LibTorch 2.x ships headers of a newer fmt than the one that we and spdlog link: ours must be found first.
   foreach(folder IN LISTS TORCH_INCLUDE_DIRS)
     if(EXISTS ${folder}/fmt AND NOT folder STREQUAL "/usr/include")
