@@ -10,6 +10,7 @@
 #include "comm/flat_parts.h"
 #include "comm/group_collectives.h"
 #include "comm/operation_queue.h"
+#include "comm/staged_communicator.h"
 
 namespace penstock::comm {
 namespace {
@@ -235,7 +236,7 @@ std::unique_ptr<Communicator> connect_c10d(const cluster::RankInfo& info, const 
   const Deadline deadline = Deadline::after(options.connect_timeout);
   const auto network = open_network(info, options, name, deadline);
   auto membership = join_group(network, name, name, info.rank, info.world_size, deadline, network->connect_limit());
-  return std::make_unique<C10dCommunicator>(network, std::move(membership), name);
+  return make_staged(std::make_unique<C10dCommunicator>(network, std::move(membership), name));
 }
 
 }  // namespace penstock::comm

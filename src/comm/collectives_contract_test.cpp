@@ -133,7 +133,7 @@ TEST_P(CollectivesContract, EveryRootBroadcastsToAll) {
 }
 
 TEST_P(CollectivesContract, SendsNoMoreThanItHasTo) {
-  if (is("local")) return;  // sends nothing
+  if (is("local") || is("staged")) return;  // sends nothing
   run(4, [](Communicator& ranks) {
     constexpr int64_t kCount = 1 << 19, kBytes = kCount * 4;
     const std::vector<int64_t> offsets = even_parts(kCount, 4);

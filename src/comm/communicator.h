@@ -31,8 +31,8 @@ enum class Reduce { kSum, kMax };
 // Blocking:  no method waits for a peer; the Work does.
 // Buffering: a send completes without its receive having been posted as far as the caller's thread is concerned:
 //            the caller keeps the Work (and the tensor) and goes on. Any number of sends may be pending.
-// Tensors:   contiguous, on the CPU; float32, float64, bfloat16, int64, int32, uint8. A receive must match shape and dtype exactly
-//            (the pipeline sends a header first).
+// Tensors:   contiguous, on the CPU, or on a GPU (they travel through host memory: staged_communicator.h); float32, float64, bfloat16, int64, int32, uint8. A
+//            receive must match shape and dtype exactly (the pipeline sends a header first).
 // Errors:    after the first failed operation the group is dead: every later call throws that first error at once.
 class Communicator {
  public:

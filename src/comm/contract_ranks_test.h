@@ -1,5 +1,6 @@
 #pragma once
-// Every kind of Communicator, with ranks as threads: the local one, and c10d over loopback, with its ranks on one host, two on each, and apart.
+// Every kind of Communicator, with ranks as threads: the local one, as it is and with all tensors copied as those of a GPU are, and c10d over loopback, with its ranks on
+// one host, two on each, and apart.
 #include <gtest/gtest.h>
 
 #include <exception>
@@ -11,7 +12,9 @@
 #include "base/mutex.h"
 #include "comm/c10d_communicator.h"
 #include "comm/network_address.h"
+#include "comm/forwarding_communicator.h"
 #include "comm/spawn_ranks.h"
+#include "comm/staged_communicator.h"
 
 namespace penstock::comm {
 
@@ -46,11 +49,17 @@ inline void spawn_c10d_ranks(int size, int ranks_per_host, const Body& body) {
   if (first_failure) std::rethrow_exception(first_failure);
 }
 
+// Like spawn_ranks, and every tensor is copied to the host and back.
+inline void spawn_staged_ranks(int size, const Body& body) {
+  spawn_ranks(size, [&](Communicator& world) { body(*make_staged(std::make_unique<ForwardingCommunicator>(world), Staged::kAll)); });
+}
+
 class RanksOfAnyKind : public testing::TestWithParam<const char*> {
  protected:
   static void run(int size, const Body& body) {
     const std::string kind = GetParam();
     if (kind == "local") return spawn_ranks(size, body);
+    if (kind == "staged") return spawn_staged_ranks(size, body);
     spawn_c10d_ranks(size, kind == "one_host" ? 0 : kind == "hosts_of_two" ? 2 : 1, body);
   }
   [[nodiscard]] static bool is(const char* kind) { return std::string(GetParam()) == kind; }
@@ -58,7 +67,7 @@ class RanksOfAnyKind : public testing::TestWithParam<const char*> {
 
 inline Deadline soon() { return Deadline::after(kLong); }
 
-inline auto all_kinds() { return testing::Values("local", "one_host", "hosts_of_two", "hosts_of_one"); }
+inline auto all_kinds() { return testing::Values("local", "staged", "one_host", "hosts_of_two", "hosts_of_one"); }
 
 // The Error that `action` throws.
 inline Error failure_of(const std::function<void()>& action) {

@@ -11,6 +11,7 @@
 #include "base/mutex.h"
 #include "comm/combine.h"
 #include "comm/flat_parts.h"
+#include "comm/staged_communicator.h"
 
 namespace penstock::comm {
 namespace {
@@ -385,12 +386,12 @@ std::vector<std::unique_ptr<Communicator>> make_local_group(int size) {
   const auto hub = std::make_shared<Hub>();
   const auto world = make_group("world", size);
   std::vector<std::unique_ptr<Communicator>> ranks;
-  for (int rank = 0; rank < size; ++rank) ranks.push_back(std::make_unique<LocalCommunicator>(Place{hub, world, rank}, "world"));
+  for (int rank = 0; rank < size; ++rank) ranks.push_back(make_staged(std::make_unique<LocalCommunicator>(Place{hub, world, rank}, "world")));
   return ranks;
 }
 
 void poison_local_group(Communicator& member, const Error& failure) {
-  auto* local = dynamic_cast<LocalCommunicator*>(&member);
+  auto* local = dynamic_cast<LocalCommunicator*>(&unstaged(member));
   PENSTOCK_CHECK(local != nullptr, "group '{}' is not local", member.name());
   local->poison(failure);
 }
