@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "kernels/attention_on_device.h"
 #include "kernels/attention_rows.h"
 #include "kernels/matmul.h"
 #include "kernels/simd.h"
@@ -183,6 +184,7 @@ void check_shape(const Tensor& qkv, const AttentionShape& shape, const RotaryTab
   if (!starts.defined()) return;
   PENSTOCK_CHECK(starts.scalar_type() == at::kInt && starts.is_contiguous() && starts.dim() == 2 && starts.size(0) == qkv.size(0) && starts.size(1) == qkv.size(1),
                  "attention: document starts must be contiguous int32 of [{}, {}]", qkv.size(0), qkv.size(1));
+  if (!starts.is_cpu()) return;  // asking would wait for the device
   const Tensor positions = at::arange(qkv.size(1), starts.options());
   PENSTOCK_CHECK(starts.numel() == 0 || (starts.ge(0).logical_and(starts.le(positions)).all().item<bool>() && at::diff(starts, 1, 1).ge(0).all().item<bool>()),
                  "attention: document starts must lie between 0 and their position and never fall");
@@ -190,10 +192,10 @@ void check_shape(const Tensor& qkv, const AttentionShape& shape, const RotaryTab
 
 }  // namespace
 
-Tensor causal_attention(const Tensor& qkv, const AttentionShape& shape, const RotaryTable& rotary, const Tensor& starts) {
+Tensor causal_attention(const Tensor& qkv, const AttentionShape& shape, const RotaryTable& rotary, const Tensor& starts, Compute compute) {
   check_shape(qkv, shape, rotary, starts);
   PENSTOCK_CHECK(qkv.size(1) <= rotary.max_positions(), "attention: {} positions, the table has {}", qkv.size(1), rotary.max_positions());
-  if (!qkv.is_cpu()) return causal_attention_reference(qkv, shape, rotary, starts);
+  if (!qkv.is_cpu()) return attention_on_device(qkv, shape, rotary, starts, compute);
   return AttentionFunction::apply(qkv.contiguous(), &shape, &rotary, &starts);
 }
 

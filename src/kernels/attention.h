@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <span>
 
+#include "kernels/compute.h"
 #include "kernels/rotary.h"
 #include "tensor/tensor_fwd.h"
 
@@ -24,7 +25,8 @@ struct AttentionShape {
 // (Dao et al. 2022, arXiv 2205.14135). Parallel over sequences and key heads. `rotary` must outlive the backward pass.
 // `starts` [B, T] int32: where in its row the document of position t begins, never falling, in 0 … t. Then t attends to starts[t] … t only, and its
 // rotary position is t − starts[t]. Scores across documents are mostly not computed. Undefined: a row is one document.
-Tensor causal_attention(const Tensor& qkv, const AttentionShape& shape, const RotaryTable& rotary, const Tensor& starts = {});
+// `compute`: of a GPU, which takes LibTorch's fused kernels where they fit; the CPU computes in float32.
+Tensor causal_attention(const Tensor& qkv, const AttentionShape& shape, const RotaryTable& rotary, const Tensor& starts = {}, Compute compute = Compute::kFp32);
 
 // The same by plain LibTorch operations.
 Tensor causal_attention_reference(const Tensor& qkv, const AttentionShape& shape, const RotaryTable& rotary, const Tensor& starts = {});

@@ -4,6 +4,7 @@
 #include "kernels/cuda/cuda_kernels.h"
 #include "kernels/float_product.h"
 #include "kernels/matmul.h"
+#include "kernels/operands.h"
 #include "kernels/parallel.h"
 #include "kernels/quantized_linear.h"
 #include "kernels/weight_grad_queue.h"
@@ -17,12 +18,21 @@ using torch::autograd::variable_list;
 
 Tensor as_rows(const Tensor& x) { return x.contiguous().view({-1, x.size(-1)}); }
 
+Tensor product(const Tensor& a, Transpose a_op, const Tensor& b, Transpose b_op, Compute compute);
+
+Tensor rounded_to_half(const Tensor& x) { return x.to(at::kHalf).to(at::kFloat); }
+
+// LibTorch 1.13 has no such product on a CPU, and processors gain nothing by it: float32 arithmetic on rounded numbers.
+Tensor half_product_on_cpu(const Tensor& a, Transpose a_op, const Tensor& b, Transpose b_op) {
+  return rounded_to_half(product(rounded_to_half(a), a_op, rounded_to_half(b), b_op, Compute::kFp32));
+}
+
 // a [M, K] or [K, M]ᵀ times b [K, N] or [N, K]ᵀ.
 Tensor product(const Tensor& a, Transpose a_op, const Tensor& b, Transpose b_op, Compute compute) {
   const bool at = a_op == Transpose::kYes, bt = b_op == Transpose::kYes;
+  if (compute == Compute::kFp16 && a.is_cpu()) return half_product_on_cpu(a, a_op, b, b_op);
   if (compute == Compute::kBf16 || !a.is_cpu()) {
-    const auto type = compute == Compute::kBf16 ? at::kBFloat16 : at::kFloat;
-    const Tensor left = a.to(type), right = b.to(type);
+    const Tensor left = a.to(operand_dtype(compute)), right = b.to(operand_dtype(compute));
     return at::mm(at ? left.t() : left, bt ? right.t() : right).to(at::kFloat);
   }
   const int64_t m = a.size(at ? 1 : 0), k = a.size(at ? 0 : 1), n = b.size(bt ? 0 : 1);
@@ -87,7 +97,7 @@ struct Deferred {
 
 // grad [O, D] += grad_output [N, O]ᵀ · x [N, D].
 void add_weight_gradient(Tensor& grad, const Tensor& grad_output, const Tensor& x, Compute compute) {
-  if (compute == Compute::kBf16 || !grad.is_cpu() || !grad.is_contiguous()) {
+  if (compute != Compute::kFp32 || !grad.is_cpu() || !grad.is_contiguous()) {
     grad.add_(product(grad_output, Transpose::kYes, x, Transpose::kNo, compute));
     return;
   }

@@ -1,12 +1,14 @@
 #pragma once
 // What this machine can compute, measured on the spot: the denominator of MFU.
 
+#include <c10/core/Device.h>
+
 #include "kernels/compute.h"
 
 namespace penstock::kernels {
 
-// Operations per second of a 1024³ matrix product in this precision on the calling process's OpenMP threads: the best of several runs
-// within about `seconds`.
-[[nodiscard]] double measure_peak_flops(Compute compute, double seconds);
+// Operations per second of a matrix product in this precision: 1024³ on the calling process's OpenMP threads, 8192³ on a GPU; the best of several runs within about
+// `seconds`. float16 on a CPU, which only imitates it: that of float32.
+[[nodiscard]] double measure_peak_flops(Compute compute, double seconds, at::Device device = at::kCPU);
 
 }  // namespace penstock::kernels

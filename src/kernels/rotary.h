@@ -2,13 +2,20 @@
 // Rotary position embedding (Su et al. 2021, arXiv 2104.09864), in the half-split form of Hugging Face Llama checkpoints:
 // the pair of element i is element i + K/2.
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
+
+namespace c10 {
+struct Device;
+}
 
 namespace penstock::kernels {
 
 // theta^(−2i/K) for i in [0, K/2): radians by which one position turns pair i.
 [[nodiscard]] std::vector<double> rotary_frequencies(int64_t head_size, double theta);
+
+struct RotaryTensors;
 
 // cos and sin of every position times every frequency; computed in float64, stored in float32.
 class RotaryTable {
@@ -23,9 +30,14 @@ class RotaryTable {
   [[nodiscard]] const float* sin(int64_t position) const { return sin_.data() + position * half_; }
 
  private:
+  struct OnDevices;  // rotary_tensors.h
+  static std::shared_ptr<OnDevices> no_devices();
+  friend RotaryTensors rotary_tensors(const RotaryTable& table, const c10::Device& device);
+
   int64_t max_positions_;
   int64_t half_;
   std::vector<float> cos_, sin_;  // [max_positions, K/2]
+  std::shared_ptr<OnDevices> on_devices_ = no_devices();
 };
 
 enum class Rotation { kForward, kInverse };

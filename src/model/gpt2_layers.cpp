@@ -142,7 +142,7 @@ class Block : public Layer {
 
  private:
   at::Tensor attention(const at::Tensor& qkv, const at::Tensor& starts, const ForwardContext& context) const {
-    if (context.cache == nullptr) return kernels::causal_attention(qkv, shape_, *no_rotation_, starts);
+    if (context.cache == nullptr) return kernels::causal_attention(qkv, shape_, *no_rotation_, starts, context.linear.compute);
     return kernels::cached_attention(qkv, shape_, *no_rotation_, context.sequences, context.cache->keys(index_), context.cache->values(index_), context.step_rows);
   }
 

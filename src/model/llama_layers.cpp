@@ -115,7 +115,7 @@ class DecoderBlock : public Layer {
 
  private:
   at::Tensor attention(const at::Tensor& qkv, const at::Tensor& starts, const ForwardContext& context) const {
-    if (context.cache == nullptr) return kernels::causal_attention(qkv, shape_, *rotary_, starts);
+    if (context.cache == nullptr) return kernels::causal_attention(qkv, shape_, *rotary_, starts, context.linear.compute);
     return kernels::cached_attention(qkv, shape_, *rotary_, context.sequences, context.cache->keys(index_), context.cache->values(index_), context.step_rows);
   }
   [[nodiscard]] std::vector<StoredRows> qkv_rows(const std::string& prefix, const std::string& ending) const {

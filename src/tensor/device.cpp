@@ -6,6 +6,8 @@
 
 #include <charconv>
 
+#include "tensor/cpu_features.h"
+
 namespace penstock::tensor {
 namespace {
 
@@ -50,6 +52,15 @@ Result<at::Device> find_device(const std::string& name, int local_rank) {
 
 void synchronize(const at::Device& device) {
   if (device.is_cuda()) torch::cuda::synchronize(device.index());
+}
+
+bool computes_in_bf16(const at::Device& device) {
+  if (!device.is_cuda()) return has_bf16();
+  constexpr int kComputeCapabilityMajor = 75;  // cudaDevAttrComputeCapabilityMajor
+  using GetAttribute = int(int* value, int attribute, int device);
+  auto* get_attribute = reinterpret_cast<GetAttribute*>(::dlsym(RTLD_DEFAULT, "cudaDeviceGetAttribute"));
+  int major = 0;
+  return get_attribute != nullptr && get_attribute(&major, kComputeCapabilityMajor, device.index()) == 0 && major >= 8;
 }
 
 std::optional<DeviceMemory> device_memory(const at::Device& device) {

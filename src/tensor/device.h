@@ -20,6 +20,9 @@ namespace penstock::tensor {
 // Blocks until the device has done what this process has given it. Nothing to do for the CPU.
 void synchronize(const at::Device& device);
 
+// Products of bfloat16 are fast there: the CPU has instructions for them, a GPU is of compute capability 8 or newer.
+[[nodiscard]] bool computes_in_bf16(const at::Device& device);
+
 struct DeviceMemory {
   int64_t free = 0;   // bytes
   int64_t total = 0;
