@@ -4,6 +4,7 @@
 
 #include "apps/worker/rank_setup.h"
 #include "apps/worker/worker_commands.h"
+#include "cluster/launch_env.h"
 #include "comm/run_job.h"
 #include "tensor/heap.h"
 #include "train/overlap.h"
@@ -30,8 +31,11 @@ int run_overlap_rank(const OverlapRankOptions& options) {
     overlap.link.bytes_per_second = options.link_gigabytes * 1e9;
     overlap.link.latency = microseconds(static_cast<int64_t>(options.link_latency_us));
     overlap.steps = options.steps;
+    const auto launched = cluster::rank_from_environment().value();
     comm::run_job(config.world_size(), [&](comm::Communicator& world) {
-      const train::OverlapReport report = train::measure_overlap(config, world, overlap);
+      train::OverlapOptions mine = overlap;
+      mine.local_rank = launched ? launched->local_rank : world.rank();
+      const train::OverlapReport report = train::measure_overlap(config, world, mine);
       if (world.rank() == 0) print(config, report);
     });
     return 0;

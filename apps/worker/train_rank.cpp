@@ -17,6 +17,7 @@
 #include "comm/recorded_communicator.h"
 #include "comm/same_settings.h"
 #include "config/train_config.h"
+#include "tensor/device.h"
 #include "tensor/heap.h"
 #include "train/time_account.h"
 #include "train/trainer.h"
@@ -103,14 +104,17 @@ std::string troubles(const train::TrainSummary& s) {
   for (const train::Straggler& straggler : s.stragglers) {
     text += fmt::format("  rank {} computed {:.1f} times as long as the other replicas of its stage\n", straggler.rank, straggler.factor);
   }
-  if (s.skipped_steps > 0) text += fmt::format("  {} steps were skipped (bad_step)\n", s.skipped_steps);
+  const int64_t bad = s.skipped_steps - s.overflowed_steps;
+  if (bad > 0) text += fmt::format("  {} steps were skipped (bad_step)\n", bad);
+  if (s.overflowed_steps > 0) text += fmt::format("  {} steps were skipped, as gradients overflowed float16\n", s.overflowed_steps);
   return text;
 }
 
 // Of time and memory.
 std::string whereabouts(const train::TrainSummary& s) {
   const auto mib = [](double bytes) { return bytes / (1 << 20); };
-  return fmt::format("  memory of the largest rank {:.0f} MiB: weights {:.1f}, gradients {:.1f}, optimizer {:.1f}, the rest activations, data and programs\n"
+  const std::string gpu = s.memory.gpu_bytes > 0 ? fmt::format("  memory in use on the GPU {:.0f} MiB, of all its processes\n", mib(s.memory.gpu_bytes)) : "";
+  return gpu + fmt::format("  memory of the largest rank {:.0f} MiB: weights {:.1f}, gradients {:.1f}, optimizer {:.1f}, the rest activations, data and programs\n"
                      "  time, mean over the ranks:\n{}",
                      mib(s.memory.peak_bytes), mib(s.memory.weight_bytes), mib(s.memory.gradient_bytes), mib(s.memory.optimizer_bytes), train::time_table(s.time));
 }
@@ -150,6 +154,12 @@ bool is_said_by_another(comm::Liveness& liveness, const Speaker& self, const std
   if (self.shared_log && !said) spdlog::critical("{}", e.message());
   if (said || (self.shared_log && self.info.rank == 0 && self.info.world_size > 1)) std::this_thread::sleep_for(kSpeakerTime);
   _exit(exit_code_of(e));  // threads of the communicator may be stuck in the network: nothing is torn down
+}
+
+// The library computes it on a CPU, too, for tests.
+void refuse_slow_fp16(const config::TrainConfig& config, int local_rank) {
+  if (config.precision != config::Precision::kFloat16 || !tensor::find_device(config.device, local_rank).value().is_cpu()) return;
+  throw error(Code::kInvalidArgument, "precision: fp16 needs a GPU, and device '{}' is the CPU, which gains nothing by it; use bf16 or fp32", config.device);
 }
 
 void train_connected(const config::TrainConfig& config, const Speaker& self, train::TrainOptions options) {
@@ -196,10 +206,11 @@ int run_train_rank(const TrainRankOptions& options) {
       throw error(Code::kInvalidArgument, "mesh {} x {} x {} (data x pipe x tensor) needs {} ranks, the launcher started {}", config.mesh.data, config.mesh.pipe, config.mesh.tensor,
                   config.world_size(), info.world_size);
     }
+    refuse_slow_fp16(config, info.local_rank);
     tensor::keep_freed_memory();
     at::set_num_threads(config.omp_threads);
     log_blas(info.rank);
-    train_connected(config, {info, options.shared_log}, {options.resume, options.auto_resume, options.overwrite, options.quiet, {}, &stop});
+    train_connected(config, {info, options.shared_log}, {options.resume, options.auto_resume, options.overwrite, options.quiet, {}, info.local_rank, &stop});
     return 0;
   } catch (const Error& e) {
     std::cerr << fmt::format("penstock-worker train: {}\n", e.message());

@@ -1,6 +1,7 @@
 #include "config/train_config.h"
 
 #include <algorithm>
+#include <cctype>
 #include <charconv>
 #include <set>
 #include <utility>
@@ -79,9 +80,12 @@ std::vector<Field> fields_of(TrainConfig& c) {
       boolean_field("optimizer.shard", o.shard, "older word for `sharding: optimizer`"),
       integer_field("steps", c.steps, {0}, "0 = until max_seconds"),
       real_field("max_seconds", c.max_seconds, {.min = 0}, "training time; 0 = no limit"),
+      text_field("device", c.device, "where ranks compute: cpu; cuda, each rank of a machine on its GPU; cuda:N; auto = cuda where there is a GPU"),
       choice_field<Precision>("precision", c.precision,
-                              {{"auto", Precision::kAuto}, {"fp32", Precision::kFloat32}, {"bf16", Precision::kBfloat16}},
-                              "of the computation; auto = bf16 where the processor has it"),
+                              {{"auto", Precision::kAuto}, {"fp32", Precision::kFloat32}, {"bf16", Precision::kBfloat16}, {"fp16", Precision::kFloat16}},
+                              "of the computation; auto = bf16 where the device has it; fp16 on a GPU, with a scaled loss"),
+      real_field("fp16.first_scale", c.fp16.first_scale, {.min = 1, .max = 1e30}, "by which the loss is multiplied; halved when gradients overflow, and the step is skipped"),
+      integer_field("fp16.growth_steps", c.fp16.growth_steps, {1}, "steps without an overflow, after which the scale doubles"),
       integer_field("seed", c.seed, {0}, "of weights and data order"),
       integer_field("validation.every_steps", c.validation.every_steps, {0}, "0 = only at the end"),
       integer_field("validation.batches", c.validation.batches, {1}, "micro-batches per replica"),
@@ -213,8 +217,16 @@ std::optional<Error> check_shape(const TrainConfig& c) {
   return std::nullopt;
 }
 
+bool is_device(const std::string& name) {
+  constexpr std::string_view kNumbered = "cuda:";
+  if (!name.starts_with(kNumbered)) return name == "auto" || name == "cpu" || name == "cuda";
+  const std::string number = name.substr(kNumbered.size());
+  return !number.empty() && number.size() < 4 && std::ranges::all_of(number, [](unsigned char c) { return std::isdigit(c) != 0; });
+}
+
 // Keys that must fit each other, whatever the model.
 std::optional<Error> check_fit(const TrainConfig& c) {
+  if (!is_device(c.device)) return wrong("device", "expected auto, cpu, cuda or cuda:N, found '{}'", c.device);
   if (c.reduce_dtype == ReduceDtype::kBfloat16 && (c.sharding == Sharding::kGradients || c.sharding == Sharding::kParameters)) {
     return wrong("reduce_dtype", "expected fp32 with sharding of gradients or parameters, whose reductions are not rounded, found bf16");
   }

@@ -14,7 +14,7 @@
 
 namespace penstock::config {
 
-enum class Precision { kAuto, kFloat32, kBfloat16 };  // auto = bfloat16 where the processor computes in it
+enum class Precision { kAuto, kFloat32, kBfloat16, kFloat16 };  // auto = bfloat16 where the device computes in it
 
 // A new Llama model of this shape, or with `path` the model of a Hugging Face directory, whose shape it then has.
 struct TrainModelConfig {
@@ -100,6 +100,12 @@ struct ValidationConfig {
   int batches = 8;       // micro-batches per replica
 };
 
+// The loss's scale with precision fp16.
+struct Fp16Config {
+  double first_scale = 65536;
+  int growth_steps = 2000;  // without an overflow, after which it doubles
+};
+
 enum class BadStepAction { kStop, kSkip };
 
 // A step whose loss or gradient is not finite, or whose loss is a spike.
@@ -151,7 +157,9 @@ struct TrainConfig {
   OptimizerConfig optimizer;
   int steps = 0;            // 0 = until max_seconds
   double max_seconds = 0;   // 0 = no limit; one of the two is required
+  std::string device = "auto";  // where ranks compute: auto, cpu, cuda or cuda:N, as tensor/device.h
   Precision precision = Precision::kAuto;
+  Fp16Config fp16;
   int64_t seed = 1;
   ValidationConfig validation;
   CheckpointConfig checkpoint;

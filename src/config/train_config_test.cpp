@@ -132,6 +132,12 @@ TEST(TrainConfig, TakesAnInterfaceOrAHostnameButNotBoth) {
   EXPECT_THAT(refusal(kSmallest, {"reduce_dtype=bf16", "sharding=gradients"}), HasSubstr("reduce_dtype"));
   EXPECT_THAT(refusal(kSmallest, {"reduce_dtype=bf16", "sharding=gradients", "model.path=/m"}), HasSubstr("reduce_dtype")) << "also of a model that is there";
   EXPECT_THAT(refusal(kSmallest, {"reduce_dtype=fp16"}), HasSubstr("reduce_dtype"));
+  for (const char* device : {"auto", "cpu", "cuda", "cuda:0", "cuda:12"}) EXPECT_EQ(refusal(kSmallest, {fmt::format("device={}", device)}), "accepted");
+  for (const char* device : {"gpu", "cuda:", "cuda:x", "cuda:-1", "cuda:00000", "CPU"}) {
+    EXPECT_THAT(refusal(kSmallest, {fmt::format("device={}", device)}), HasSubstr("key 'device': expected auto, cpu, cuda or cuda:N, found"));
+  }
+  EXPECT_EQ(parse_train_config(kSmallest, "t", {"precision=fp16", "fp16.first_scale=1024"}).value().fp16.first_scale, 1024);
+  EXPECT_THAT(refusal(kSmallest, {"fp16.first_scale=0.5"}), HasSubstr("fp16.first_scale"));
 }
 
 TEST(TrainConfig, PrintsTheWholeTreeSoThatItReadsBackTheSame) {

@@ -52,6 +52,9 @@ std::optional<CheckpointManifest> parse(const json& j) {
   manifest.config = j["config"];
   if (has("validation_loss", number)) manifest.validation_loss = j["validation_loss"].get<double>();
   if (has("skipped_steps", is_count)) manifest.skipped_steps = j["skipped_steps"];
+  if (has("loss_scale", [](const json& value) { return value.is_number() && value >= 0; })) manifest.loss_scale = j["loss_scale"];
+  if (has("loss_scale_good_steps", is_count)) manifest.loss_scale_good_steps = j["loss_scale_good_steps"];
+  if (has("overflowed_steps", is_count)) manifest.overflowed_steps = j["overflowed_steps"];
   if (has("skipped_in_a_row", is_count)) manifest.skipped_in_a_row = j["skipped_in_a_row"];
   for (const json& loss : has("recent_losses", [](const json& v) { return v.is_array(); }) ? j["recent_losses"] : json::array()) {
     if (!loss.is_number()) return std::nullopt;
@@ -140,6 +143,11 @@ std::string to_json(const CheckpointManifest& manifest) {
   j["tokens"] = manifest.tokens;
   j["skipped_steps"] = manifest.skipped_steps;
   j["skipped_in_a_row"] = manifest.skipped_in_a_row;
+  if (manifest.loss_scale > 0 || manifest.overflowed_steps > 0) {
+    j["loss_scale"] = manifest.loss_scale;
+    j["loss_scale_good_steps"] = manifest.loss_scale_good_steps;
+    j["overflowed_steps"] = manifest.overflowed_steps;
+  }
   j["recent_losses"] = manifest.recent_losses;
   if (manifest.validation_loss) j["validation_loss"] = *manifest.validation_loss;
   j["config"] = manifest.config;

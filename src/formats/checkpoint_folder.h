@@ -23,6 +23,8 @@ struct CheckpointManifest {
   double elapsed_seconds = 0;
   int64_t tokens = 0;
   int64_t skipped_steps = 0, skipped_in_a_row = 0;
+  double loss_scale = 0;  // of precision fp16; 0 = none
+  int64_t loss_scale_good_steps = 0, overflowed_steps = 0;
   std::vector<double> recent_losses;      // nats per token, of the last steps, to know a spike by
   std::optional<double> validation_loss;  // nats per byte, the last one known when it was written
   std::string config;                     // of the run, YAML

@@ -14,7 +14,7 @@ struct Activation {
     int first_layer = 0, last_layer = 0;  // within the stage, [first, last)
     model::Tensors inputs;                // leaves
     model::Tensors outputs;               // with their graph; empty: they are computed again, and only their inputs are kept
-    at::Tensor random_state;              // then: of the generator before the segment, so that dropout draws the same again
+    model::Tensors random_states;         // then: of the generators before the segment, so that dropout draws the same again
   };
 
   model::Tensors inputs;           // as they arrived: leaves

@@ -2,8 +2,8 @@
 
 namespace penstock::pipeline {
 
-at::Tensor BufferPool::take(at::IntArrayRef shape, at::ScalarType type) {
-  Shelf& shelf = shelves_[{shape.vec(), type}];
+at::Tensor BufferPool::take(at::IntArrayRef shape, at::ScalarType type, at::Device device) {
+  Shelf& shelf = shelves_[{shape.vec(), type, {device.type(), device.index()}}];
   auto& [buffers, next, last_taken] = shelf;
   last_taken = step_;
   for (size_t tried = 0; tried < buffers.size(); ++tried) {
@@ -11,7 +11,7 @@ at::Tensor BufferPool::take(at::IntArrayRef shape, at::ScalarType type) {
     next = (next + 1) % buffers.size();
     if (buffer.storage().use_count() == 1) return buffer.detach();
   }
-  buffers.push_back(at::empty(shape, type));
+  buffers.push_back(at::empty(shape, at::TensorOptions(type).device(device)));
   next = 0;
   return buffers.back().detach();
 }

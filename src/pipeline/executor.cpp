@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/flight_recorder.h"
 #include "comm/recorded_communicator.h"
+#include "tensor/device.h"
 
 namespace penstock::pipeline {
 namespace {
@@ -61,7 +62,7 @@ void named(int rank, const Action& action, F work) {
 }  // namespace
 
 Executor::Executor(comm::Communicator& pipe, std::vector<Stage*> stages, seconds timeout)
-    : pipe_(pipe), stages_(std::move(stages)), timeout_(timeout), num_stages_(stages_.at(0)->num_stages()), link_(pipe) {
+    : pipe_(pipe), stages_(std::move(stages)), timeout_(timeout), num_stages_(stages_.at(0)->num_stages()), link_(pipe, stages_.at(0)->device()) {
   local_index_.assign(static_cast<size_t>(num_stages_), -1);
   for (size_t i = 0; i < stages_.size(); ++i) local_index_[static_cast<size_t>(stages_[i]->index())] = static_cast<int>(i);
 }
@@ -91,11 +92,31 @@ StepResult Executor::run(const StepRequest& request) {
     named(pipe_.rank(), action, [&] {
       const FlightScope scope(comm::recorder_of(pipe_), entry_of(action));
       carry_out(action);
+      if (plan::is_compute(action.kind) && pipe_.size() > 1) await_device();
     });
     result_.records.push_back({action, start_us, now_us()});
   }
+  await_device();
+  if (!result_.records.empty() && pipe_.size() == 1) result_.records.back().end_us = now_us();
+  sum_losses();
   finish();
   return std::move(result_);
+}
+
+// For the times of the records. A GPU that several pipe ranks wait for is waited for by what is sent, anyway.
+void Executor::await_device() const { tensor::synchronize(stages_.at(0)->device()); }
+
+// Read at the end of the step, as reading waits for the device.
+void Executor::sum_losses() {
+  if (losses_.empty()) return;
+  std::vector<at::Tensor> values;
+  for (const Loss& loss : losses_) values.push_back(loss.value);
+  const at::Tensor all = at::stack(values).to(at::kCPU);
+  for (size_t i = 0; i < losses_.size(); ++i) {
+    const double loss = all.data_ptr<double>()[i];
+    if (!std::isfinite(loss) && result_.first_not_finite < 0) result_.first_not_finite = losses_[i].microbatch;
+    result_.loss_sum += loss;
+  }
 }
 
 void Executor::begin(const StepRequest& request) {
@@ -118,6 +139,7 @@ void Executor::begin(const StepRequest& request) {
     weights_left_[static_cast<size_t>(a.stage)] += plan::makes_weight_grad(a.kind) ? 1 : 0;
     if (a.kind == ActionKind::kWeightGrad) splits_[static_cast<size_t>(a.stage)] = true;
   }
+  losses_.clear();
   result_ = StepResult{};
   result_.records.reserve(actions.size());
 }
@@ -238,9 +260,7 @@ void Executor::compute_loss(const Action& action, Cell& c) {
   c.loss_inputs = as_leaves(c.activation.outputs);
   c.loss = request_->loss(c.loss_inputs, microbatch.targets);
   if (!microbatch.counts) return;
-  const double loss = c.loss.item<double>();
-  if (!std::isfinite(loss) && result_.first_not_finite < 0) result_.first_not_finite = action.microbatch;
-  result_.loss_sum += loss;
+  losses_.push_back({action.microbatch, c.loss.detach().to(at::kDouble).reshape({})});
 }
 
 void Executor::announce_last(int stage, const std::vector<at::Tensor>* pending) {

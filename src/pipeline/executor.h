@@ -23,7 +23,8 @@ struct Microbatch {
 // The loss of one micro-batch as a scalar *sum* over its items (tokens); the executor scales its gradient.
 using LossFunction = std::function<at::Tensor(const model::Tensors& outputs, const model::Tensors& targets)>;
 
-// When an action ran on this rank; microseconds of base/clock.h's now_us(). A receive is posted where the schedule says and lasts, here, as
+// When an action ran on this rank; microseconds of base/clock.h's now_us(). On a GPU, which computes behind the thread's back: computing ends when the GPU has
+// done it, with several pipe ranks for each action, with one for the last. A receive is posted where the schedule says and lasts, here, as
 // long as the rank then waited for it: right before the action that needs it.
 struct ActionRecord {
   plan::Action action;
@@ -81,6 +82,10 @@ class Executor {
     model::Tensors loss_inputs;                     // last stage: leaves on the outputs
     at::Tensor loss;
   };
+  struct Loss {
+    int microbatch = 0;
+    at::Tensor value;  // a scalar, where it was computed
+  };
 
   void begin(const StepRequest& request);
   void finish();
@@ -91,6 +96,8 @@ class Executor {
   void send(const plan::Action& action);
   void forward(const plan::Action& action);
   void compute_loss(const plan::Action& action, Cell& cell);
+  void sum_losses();
+  void await_device() const;
   void backward(const plan::Action& action);
   void weight_grad(const plan::Action& action);
   void hand_input_gradients_on(const plan::Action& action, Cell& cell);
@@ -114,6 +121,7 @@ class Executor {
   std::vector<bool> splits_;         // by stage: the list has weight gradients apart
   bool clean_ = true;                // the last step came to its end
   const StepRequest* request_ = nullptr;
+  std::vector<Loss> losses_;         // of the step, in the order of the actions
   StepResult result_;
 };
 

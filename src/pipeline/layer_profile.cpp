@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "pipeline/microbatch.h"
+#include "tensor/device.h"
 #include "tensor/memory_meter.h"
 
 namespace penstock::pipeline {
@@ -25,7 +27,7 @@ model::Tensors run_once(model::Layer& layer, const model::Tensors& inputs, const
   model::Tensors outputs = layer.forward(inputs, context);
   model::Tensors roots, gradients;
   if (with_loss && request.loss) {
-    roots = {request.loss(outputs, request.sample.targets)};
+    roots = {request.loss(outputs, on_device({&request.sample, 1}, request.device)[0].targets)};
     gradients = {at::ones_like(roots[0])};
   } else {
     for (const at::Tensor& t : outputs) {
@@ -34,9 +36,11 @@ model::Tensors run_once(model::Layer& layer, const model::Tensors& inputs, const
       gradients.push_back(at::ones_like(t));
     }
   }
+  tensor::synchronize(request.device);
   const int64_t forwarded = now_us();
   profile.activation_bytes = std::max<int64_t>(0, meter.live_bytes() - bytes_of(gradients));
   if (!roots.empty()) torch::autograd::backward(roots, gradients);
+  tensor::synchronize(request.device);
   const int64_t end = now_us();
   const auto shorter = [](double& best, int64_t time) { best = best == 0 ? static_cast<double>(time) : std::min(best, static_cast<double>(time)); };
   shorter(profile.forward_us, forwarded - start);
@@ -48,13 +52,14 @@ model::Tensors run_once(model::Layer& layer, const model::Tensors& inputs, const
 
 std::vector<LayerProfile> profile_layers(std::span<const model::LayerSpec> layers, const ProfileRequest& request) {
   std::vector<LayerProfile> profiles;
-  model::Tensors inputs = request.sample.inputs;
+  model::Tensors inputs = on_device({&request.sample, 1}, request.device)[0].inputs;
   for (size_t i = 0; i < layers.size(); ++i) {
     model::SharedWeights shared;
     const auto layer = layers[i].build(shared);
     LayerProfile profile;
     for (model::Parameter& p : layer->parameters()) {
       model::initialize(p, request.seed);
+      if (p.value.device() != request.device) p.value.set_data(p.value.detach().to(request.device));
       p.value.mutable_grad() = at::zeros_like(p.value);
       profile.parameter_bytes += static_cast<int64_t>(p.value.nbytes());
     }

@@ -22,6 +22,7 @@ struct ProfileRequest {
   kernels::Compute compute = kernels::Compute::kFp32;
   uint64_t seed = 1;      // of the weights
   int repeats = 3;        // after one that warms up
+  at::Device device = at::kCPU;
 };
 
 // Builds, runs and drops the layers one after the other: memory holds one layer, and the activations between two.

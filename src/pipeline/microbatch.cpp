@@ -69,6 +69,15 @@ model::Tensors merge_outputs(std::span<const model::Tensors> parts, std::span<co
   return merged;
 }
 
+std::vector<Microbatch> on_device(std::span<const Microbatch> microbatches, at::Device device) {
+  std::vector<Microbatch> moved(microbatches.begin(), microbatches.end());
+  for (Microbatch& microbatch : moved) {
+    for (at::Tensor& t : microbatch.inputs) t = t.to(device);
+    for (at::Tensor& t : microbatch.targets) t = t.to(device);
+  }
+  return moved;
+}
+
 std::vector<Microbatch> split_batch(const model::Tensors& inputs, const model::Tensors& targets, int count, bool with_inputs, bool with_targets) {
   std::vector<Microbatch> microbatches(static_cast<size_t>(count));
   const auto deal_out = [&](const model::Tensors& tensors, model::Tensors Microbatch::*part) {

@@ -28,6 +28,9 @@ struct MergeRule {
 // The inverse. `parts` are the outputs of each micro-batch, in order, equally many. No parts give no tensors.
 [[nodiscard]] model::Tensors merge_outputs(std::span<const model::Tensors> parts, std::span<const MergeRule> rules = {});
 
+// Copies on `device`; what is there already is not copied.
+[[nodiscard]] std::vector<Microbatch> on_device(std::span<const Microbatch> microbatches, at::Device device);
+
 // Micro-batches of inputs and targets along dim 0; what a rank does not need (`with_*` false) is left out. Fewer rows than micro-batches: one row
 // each, and the first row again, which does not count, in those that are left. REQUIRES: at least one row of what the rank needs.
 [[nodiscard]] std::vector<Microbatch> split_batch(const model::Tensors& inputs, const model::Tensors& targets, int count, bool with_inputs,

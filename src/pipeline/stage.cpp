@@ -1,6 +1,6 @@
 #include "pipeline/stage.h"
 
-#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/Context.h>
 #include <torch/csrc/autograd/autograd.h>
 
 #include <algorithm>
@@ -11,31 +11,41 @@
 namespace penstock::pipeline {
 namespace {
 
-at::Generator& generator() {
-  static at::Generator cpu = at::detail::getDefaultCPUGenerator();
-  return cpu;
+// Those that a layer on `device` may draw from: the CPU's, and the device's own.
+std::vector<at::Generator> generators_of(const at::Device& device) {
+  std::vector<at::Generator> all = {at::globalContext().defaultGenerator(at::kCPU)};
+  if (!device.is_cpu()) all.push_back(at::globalContext().defaultGenerator(device));
+  return all;
 }
 
-at::Tensor random_state() {
-  const std::lock_guard lock(generator().mutex());
-  return generator().get_state();
+model::Tensors random_states(const at::Device& device) {
+  model::Tensors states;
+  for (at::Generator& generator : generators_of(device)) {
+    const std::lock_guard lock(generator.mutex());
+    states.push_back(generator.get_state());
+  }
+  return states;
 }
 
-void set_random_state(const at::Tensor& state) {
-  const std::lock_guard lock(generator().mutex());
-  generator().set_state(state);
+void set_random_states(const at::Device& device, const model::Tensors& states) {
+  std::vector<at::Generator> generators = generators_of(device);
+  for (size_t i = 0; i < generators.size(); ++i) {
+    const std::lock_guard lock(generators[i].mutex());
+    generators[i].set_state(states.at(i));
+  }
 }
 
-// Draws as they were drawn from `state` on, and goes back to the present state at the end.
+// Draws as they were drawn from `states` on, and goes back to the present ones at the end.
 class ReplayedRandomness {
  public:
-  explicit ReplayedRandomness(const at::Tensor& state) : present_(random_state()) { set_random_state(state); }
-  ~ReplayedRandomness() { set_random_state(present_); }
+  ReplayedRandomness(const at::Device& device, const model::Tensors& states) : device_(device), present_(random_states(device)) { set_random_states(device, states); }
+  ~ReplayedRandomness() { set_random_states(device_, present_); }
   ReplayedRandomness(const ReplayedRandomness&) = delete;
   ReplayedRandomness& operator=(const ReplayedRandomness&) = delete;
 
  private:
-  at::Tensor present_;
+  const at::Device device_;
+  const model::Tensors present_;
 };
 
 // Backward from those outputs that require a gradient; `gradients` are theirs, or empty for a scalar loss.
@@ -63,11 +73,13 @@ model::Tensors as_leaves(const model::Tensors& tensors) {
   return leaves;
 }
 
-Stage::Stage(std::span<const model::LayerSpec> specs, std::span<const int> boundaries, int index, int checkpoint_layers, model::SharedWeights* shared)
+Stage::Stage(std::span<const model::LayerSpec> specs, std::span<const int> boundaries, int index, int checkpoint_layers, model::SharedWeights* shared,
+             at::Device device)
     : index_(index),
       num_stages_(static_cast<int>(boundaries.size()) - 1),
       first_layer_(boundaries[static_cast<size_t>(index)]),
-      checkpoint_layers_(checkpoint_layers) {
+      checkpoint_layers_(checkpoint_layers),
+      device_(device) {
   PENSTOCK_CHECK(boundaries.front() == 0 && boundaries.back() == static_cast<int>(specs.size()),
                  "the stages cover layers {} to {}, the model has {}", boundaries.front(), boundaries.back(), specs.size());
   model::SharedWeights own;
@@ -75,6 +87,7 @@ Stage::Stage(std::span<const model::LayerSpec> specs, std::span<const int> bound
     layers_.push_back(specs[static_cast<size_t>(i)].build(shared != nullptr ? *shared : own));
     layer_values_.emplace_back();
     for (model::Parameter& p : layers_.back()->parameters()) {
+      if (p.value.device() != device_) p.value.set_data(p.value.detach().to(device_));  // the layer's handle sees it too
       layer_values_.back().push_back(p.value);
       const bool known = std::any_of(parameters_.begin(), parameters_.end(), [&](const auto& q) { return q.value.is_same(p.value); });
       if (!known) parameters_.push_back(std::move(p));
@@ -117,7 +130,7 @@ void Stage::forward(Activation& activation, const model::ForwardContext& context
   for (int first = 0; first < num_layers(); first += length) {
     const int last = std::min(first + length, num_layers());
     Activation::Segment& segment = activation.segments.emplace_back(Activation::Segment{first, last, tensors, {}, {}});
-    if (recomputes()) segment.random_state = random_state();
+    if (recomputes()) segment.random_states = random_states(device_);
     model::Tensors outputs = visit(first, last, std::move(tensors), recomputes() ? throw_away : context);
     tensors = as_leaves(outputs);
     if (!recomputes()) segment.outputs = std::move(outputs);
@@ -132,7 +145,7 @@ void Stage::backward(Activation& activation, const model::Tensors& output_gradie
   for (auto segment = activation.segments.rbegin(); segment != activation.segments.rend(); ++segment) {
     visited(visits_.before, segment->first_layer, segment->last_layer);
     if (segment->outputs.empty()) {
-      const ReplayedRandomness again(segment->random_state);
+      const ReplayedRandomness again(device_, segment->random_states);
       run_backward(run(segment->first_layer, segment->last_layer, segment->inputs, context), gradients);
     } else {
       run_backward(segment->outputs, gradients);

@@ -24,8 +24,9 @@ class Stage {
   // `checkpoint_layers` > 0: training keeps only the input of every so many layers and computes them again in the backward pass,
   // drawing the same random numbers again; ranks that are threads share one generator, so that layers which draw from it (dropout) then differ.
   // `shared`: weights that the layers of one rank have in common, over all its stages; null when this is the only one.
+  // `device`: where the parameters are moved, and inputs have to be. Layers make them on the CPU.
   Stage(std::span<const model::LayerSpec> specs, std::span<const int> boundaries, int index, int checkpoint_layers = 0,
-        model::SharedWeights* shared = nullptr);
+        model::SharedWeights* shared = nullptr, at::Device device = at::kCPU);
 
   // Backward passes then go layer by layer, or segment by segment where layers are computed again.
   void set_visits(LayerVisits visits) { visits_ = std::move(visits); }
@@ -46,6 +47,7 @@ class Stage {
   // Of one layer of this stage, by its index in the model.
   [[nodiscard]] const std::vector<at::Tensor>& values_of(int layer) const { return layer_values_.at(static_cast<size_t>(layer - first_layer_)); }
   [[nodiscard]] bool recomputes() const { return checkpoint_layers_ > 0; }
+  [[nodiscard]] at::Device device() const { return device_; }
   [[nodiscard]] int index() const { return index_; }
   [[nodiscard]] int num_stages() const { return num_stages_; }
   [[nodiscard]] bool is_first() const { return index_ == 0; }
@@ -59,6 +61,7 @@ class Stage {
   void visited(const std::function<void(int, int)>& visit, int first_layer, int last_layer) const;
 
   const int index_, num_stages_, first_layer_, checkpoint_layers_;
+  const at::Device device_;
   std::vector<std::unique_ptr<model::Layer>> layers_;
   std::vector<model::Parameter> parameters_;
   std::vector<std::vector<at::Tensor>> layer_values_;  // by layer

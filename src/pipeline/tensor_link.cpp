@@ -14,7 +14,7 @@ int tag_of(int key, Part part) { return 16 + 3 * key + static_cast<int>(part); }
 constexpr int64_t kFieldsPerTensor = 3 + TensorLink::kMaxDims;  // dtype, wants gradient, number of dims, dims
 constexpr int64_t kHeaderSize = 1 + TensorLink::kMaxTensors * kFieldsPerTensor;
 
-// What the communicator sends of a contiguous tensor: itself, or its bytes, which it does not own.
+// What the communicator sends of a contiguous tensor: itself, or its bytes.
 at::Tensor on_the_wire(const at::Tensor& t) {
   switch (t.scalar_type()) {
     case at::kFloat:
@@ -23,7 +23,7 @@ at::Tensor on_the_wire(const at::Tensor& t) {
     case at::kLong:
     case at::kInt:
     case at::kByte: return t;
-    default: return at::from_blob(t.data_ptr(), {static_cast<int64_t>(t.nbytes())}, at::kByte);
+    default: return t.view({-1}).view(at::kByte);
   }
 }
 
@@ -88,13 +88,13 @@ void TensorLink::meet_expected_receives(PendingSend& message, const model::Tenso
   const std::vector<TensorShape>* expected = sent_.expected(message.key);
   const std::vector<TensorShape> shapes = shapes_of(tensors);
   if (expected != nullptr && *expected != shapes) {
-    for (const TensorShape& shape : *expected) message.post(ranks_, buffers_.take(shape.sizes, shape.dtype), to, tag_of(message.key, Part::kActivation));
+    for (const TensorShape& shape : *expected) message.post(ranks_, buffers_.take(shape.sizes, shape.dtype, device_), to, tag_of(message.key, Part::kActivation));
   }
   sent_.note(message.key, shapes);
 }
 
 void TensorLink::post_receive(Expected& expected, const TensorShape& shape) {
-  expected.tensors.push_back(buffers_.take(shape.sizes, shape.dtype));
+  expected.tensors.push_back(buffers_.take(shape.sizes, shape.dtype, device_));
   at::Tensor wire = on_the_wire(expected.tensors.back());
   expected.works.push_back(ranks_.recv(wire, expected.from, tag_of(expected.key, Part::kActivation)));
 }
@@ -152,7 +152,7 @@ TensorLink::Expected TensorLink::expect_gradients(int from, int key, const model
   Expected expected{from, key, {}, {}};
   for (const at::Tensor& t : like) {
     if (!t.requires_grad()) continue;
-    expected.tensors.push_back(buffers_.take(t.sizes(), t.scalar_type()));
+    expected.tensors.push_back(buffers_.take(t.sizes(), t.scalar_type(), device_));
     at::Tensor wire = on_the_wire(expected.tensors.back());
     expected.works.push_back(ranks_.recv(wire, from, tag_of(key, Part::kGradient)));
   }

@@ -34,7 +34,8 @@ class TensorLink {
   static constexpr int kMaxDims = 6;
   static constexpr size_t kMaxPendingGradients = 2;  // messages
 
-  explicit TensorLink(comm::Communicator& ranks) : ranks_(ranks) {}
+  // `device`: where activations and gradients are received.
+  explicit TensorLink(comm::Communicator& ranks, at::Device device = at::kCPU) : ranks_(ranks), device_(device) {}
 
   // A receive that has been posted.
   struct Expected {
@@ -78,6 +79,7 @@ class TensorLink {
   void meet_expected_receives(PendingSend& message, const model::Tensors& tensors, int to);
 
   comm::Communicator& ranks_;
+  const at::Device device_;
   MessageShapes sent_, received_;            // activations
   std::deque<PendingSend> activations_, gradients_;  // on their way
   BufferPool buffers_;

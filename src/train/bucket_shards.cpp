@@ -11,7 +11,7 @@ BucketShards::BucketShards(std::vector<model::Parameter>& parameters, comm::Comm
 
 void BucketShards::follow() {
   const at::NoGradGuard no_grad;
-  flat_ = at::zeros({reducer_.num_elements()}, at::kFloat);  // the old one goes with the last value that leaves it
+  flat_ = at::zeros({reducer_.num_elements()}, device_options());  // the old one goes with the last value that leaves it
   for (model::Parameter& p : parameters_) {
     const DataParallelReducer::Place place = reducer_.place(p.value);
     const at::Tensor moved = flat_.narrow(0, place.bucket + place.begin, p.value.numel()).view(p.value.sizes());

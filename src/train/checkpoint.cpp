@@ -59,6 +59,7 @@ void read_checkpoint(const fs::path& checkpoint, TrainState& state) {
   if (state.trainer != nullptr) restore_rounding_errors(*state.trainer, names, lookup_with(""));
   state.position = {manifest.step, manifest.elapsed_seconds, manifest.tokens};
   state.guard = {manifest.recent_losses, manifest.skipped_steps, manifest.skipped_in_a_row};
+  state.scaler = {manifest.loss_scale, manifest.loss_scale_good_steps, manifest.overflowed_steps};
 }
 
 }  // namespace penstock::train

@@ -52,7 +52,7 @@ std::vector<weights::NamedTensor> copies_of(const TrainState& state, const Check
     const auto add = [&](const at::Tensor& own, const char* ending) {
       const model::Parameter whole = whole_over_ranks(p, own, state.tensor, deadline);
       if (!place.writes) return;
-      for (auto& [name, part] : model::stored_parts(whole, whole.value.detach().clone())) tensors.emplace_back(name + ending, part);
+      for (auto& [name, part] : model::stored_parts(whole, host_copy(whole.value))) tensors.emplace_back(name + ending, part);
     };
     add(value, "");
     for (size_t k = 0; k < moments.size(); ++k) add(moments[k], state.optimizer->moment_names()[k]);
@@ -86,6 +86,9 @@ void CheckpointWriter::start(comm::Communicator& world, const TrainState& state,
     job.manifest->tokens = state.position.tokens;
     job.manifest->skipped_steps = state.guard.skipped;
     job.manifest->skipped_in_a_row = state.guard.in_a_row;
+    job.manifest->loss_scale = state.scaler.scale;
+    job.manifest->loss_scale_good_steps = state.scaler.good_steps;
+    job.manifest->overflowed_steps = state.scaler.overflows;
     job.manifest->recent_losses = state.guard.losses;
     job.manifest->config = config_yaml;
     job.manifest->validation_loss = validation_loss;

@@ -41,8 +41,10 @@ DataParallelReducer::DataParallelReducer(const std::vector<std::vector<at::Tenso
     std::iota(stage.order.rbegin(), stage.order.rend(), 0);
     for (const plan::Bucket& bucket : plan_of(stage).buckets) total_bytes += bucket.size_bytes;  // whatever the order
   }
-  // Also without replicas the gradients are one piece of memory.
-  memory_ = replicas != nullptr ? replicas->reduction_buffer(total_bytes, deadline) : at::zeros({total_bytes}, at::kByte);
+  // Also without replicas the gradients are one piece of memory. Ranks can share memory of the host only.
+  const at::Device device = parameters_.empty() ? at::Device(at::kCPU) : parameters_.front().value.device();
+  const bool shared = replicas != nullptr && device.is_cpu();
+  memory_ = shared ? replicas->reduction_buffer(total_bytes, deadline) : at::zeros({total_bytes}, at::TensorOptions(at::kByte).device(device));
   for (size_t i = 0; i < parameters_.size(); ++i) watch(i);
   lay_out();
 }
@@ -113,6 +115,8 @@ at::Tensor DataParallelReducer::residual(const at::Tensor& value) const {
   return residual_.narrow(0, where.bucket + where.begin, value.numel());
 }
 
+void DataParallelReducer::scale_residuals(double factor) { residual_.nan_to_num_(0, 0, 0).mul_(factor); }
+
 // `before`: by parameter, in the old memory.
 void DataParallelReducer::move_residuals(const std::vector<at::Tensor>& before) {
   residual_ = at::zeros({num_elements()}, at::kFloat);
@@ -165,10 +169,8 @@ void DataParallelReducer::begin_step() {
     lay_out();
     order_ = Order::kFixed;
   }
-  for (auto& b : buckets_) {
-    b->flat.zero_();
-    b->state = Bucket::State::kAdding;
-  }
+  for (auto& b : buckets_) b->state = Bucket::State::kAdding;
+  memory_.zero_();
   for (Parameter& parameter : parameters_) parameter.has_gradient = false;
   for (Stage& stage : stages_) stage.observed.clear();
   launched_ = 0;

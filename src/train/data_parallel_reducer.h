@@ -30,8 +30,9 @@ struct ReductionRecord {
 // Accumulation: a stage's buckets are reduced between its arm() and finish() only; micro-batches before arm() just add up.
 // Unused parameters: a bucket that waits for a gradient that never comes is reduced by finish(), with zeros in its place.
 // Parts: each bucket is cut into a part for each replica. With Sums::kOwnPart a replica gets the sums of its part only, in half the traffic.
-// Threads:  one thread for all methods; hooks run on it too (LibTorch runs a CPU backward pass on its caller's thread). They only post reductions:
-//           the communicator's own threads carry them out.
+// Threads:  one thread for all methods. Hooks run on it, too (LibTorch runs a CPU backward pass on its caller's thread), or on autograd's thread of a GPU while it waits for the
+//           backward pass. They only post reductions: the communicator's own threads carry them out.
+// Devices:  gradients lie where the parameters do, which are all on one device.
 // Lifetime: the parameters outlive it, and keep grad() as set here (zero by begin_step(), never by resetting it).
 class DataParallelReducer {
  public:
@@ -52,8 +53,10 @@ class DataParallelReducer {
   // 4 bytes a gradient.
   void round_to_bf16();
   [[nodiscard]] bool rounds() const { return rounds_; }
-  // What is remembered of a parameter: float32, flat, where it lives. REQUIRES: rounds().
+  // What is remembered of a parameter: float32, flat, where it lives, on the CPU. REQUIRES: rounds().
   [[nodiscard]] at::Tensor residual(const at::Tensor& parameter) const;
+  // Of all that is remembered; what is not finite, of gradients that were not, is forgotten.
+  void scale_residuals(double factor);
   // Zeroes the gradients. REQUIRES: no reduction under way.
   void begin_step();
   // The next additions complete the gradients of a stage (its position in `stages`). `pending`: the parameters that complete() will tell; all
@@ -120,7 +123,7 @@ class DataParallelReducer {
   const plan::BucketLimits limits_;
   const Sums sums_;
   at::Tensor memory_;    // uint8: all buckets
-  at::Tensor residual_;  // float32, as large; undefined while nothing is rounded
+  at::Tensor residual_;  // float32, as large, on the CPU, where sums are rounded; undefined while nothing is
   std::vector<Parameter> parameters_;
   std::vector<Stage> stages_;
   std::map<const void*, size_t> index_of_;           // of a parameter

@@ -72,6 +72,7 @@ class FineTuneTest : public testing::Test {
     c.optimizer.lr = 3e-3;
     c.optimizer.warmup_steps = 2;
     c.steps = 20;
+    c.device = "cpu";
     c.precision = config::Precision::kFloat32;
     c.validation = {0, 1};
     c.output = (dir_.path() / name).string();
@@ -82,7 +83,7 @@ class FineTuneTest : public testing::Test {
   static TrainSummary run(const config::TrainConfig& c, bool resume = false) {
     TrainSummary summary;
     comm::spawn_ranks(c.world_size(), [&](comm::Communicator& world) {
-      const TrainSummary mine = train(c, world, {.resume = resume, .quiet = true});
+      const TrainSummary mine = train(c, world, {.resume = resume, .quiet = true, .local_rank = world.rank()});
       if (world.rank() == 0) summary = mine;
     });
     return summary;

@@ -1,10 +1,8 @@
 #include "train/layer_shards.h"
 
-#include <c10/core/CPUAllocator.h>
 #include <c10/core/StorageImpl.h>
 
 #include <algorithm>
-#include <cstring>
 
 #include "base/error.h"
 
@@ -20,9 +18,9 @@ int64_t padded(int64_t elements, int64_t multiple) { return (elements + multiple
 // counter moves: what they read is what they saved.
 void take_memory(const at::Tensor& flat) {
   c10::StorageImpl* storage = flat.storage().unsafeGetStorageImpl();
-  const size_t bytes = static_cast<size_t>(flat.numel()) * sizeof(float);
-  storage->set_data_ptr_noswap(c10::GetCPUAllocator()->allocate(bytes));
-  storage->set_nbytes(bytes);
+  const at::Tensor memory = at::empty({flat.numel()}, at::TensorOptions(at::kFloat).device(flat.device()));
+  storage->set_data_ptr_noswap(memory.storage().unsafeGetStorageImpl()->set_data_ptr(c10::DataPtr(nullptr, flat.device())));
+  storage->set_nbytes(static_cast<size_t>(flat.numel()) * sizeof(float));
 }
 
 void give_memory_back(const at::Tensor& flat) {
@@ -100,18 +98,18 @@ void LayerShards::make_unit(const std::vector<size_t>& parameters, int layer) {
 
 // Not their contents: initialize() or set_value() come later.
 void LayerShards::move_values(Unit& unit) {
-  unit.whole = at::empty({unit.size}, at::kFloat);
+  unit.whole = at::empty({unit.size}, device_options());
   for (const size_t i : unit.parameters) {
     at::Tensor& value = parameters_[i].value;
     value.set_data(unit.whole.narrow(0, places_[i].offset, value.numel()).view(value.sizes()));
   }
-  unit.gradient = at::zeros({unit.each}, at::kFloat);
+  unit.gradient = at::zeros({unit.each}, device_options());
   if (!shard_values_) {
     unit.whole.zero_();
     unit.value = unit.whole.narrow(0, replicas_->rank() * unit.each, unit.each);
     return;
   }
-  unit.value = at::zeros({unit.each}, at::kFloat);
+  unit.value = at::zeros({unit.each}, device_options());
   give_memory_back(unit.whole);
   unit.here = false;
 }
@@ -124,14 +122,14 @@ ParameterShards::Range LayerShards::range(size_t i, int replica) const {
 
 at::Tensor LayerShards::values(size_t i) const {
   const Range r = own(i);
-  if (r.count == 0) return at::empty({0}, at::kFloat);
+  if (r.count == 0) return at::empty({0}, device_options());
   const Unit& unit = *units_[places_[i].unit];
   return unit.value.narrow(0, places_[i].offset + r.begin - replicas_->rank() * unit.each, r.count);
 }
 
 at::Tensor LayerShards::gradients(size_t i) const {
   const Range r = own(i);
-  if (r.count == 0) return at::empty({0}, at::kFloat);
+  if (r.count == 0) return at::empty({0}, device_options());
   const Unit& unit = *units_[places_[i].unit];
   return unit.gradient.narrow(0, places_[i].offset + r.begin - replicas_->rank() * unit.each, r.count);
 }
@@ -207,7 +205,10 @@ std::vector<size_t> LayerShards::units_of(const plan::LayerUse& use) const {
 void LayerShards::start_gather(Unit& unit) const {
   if (unit.here || unit.gather) return;
   take_memory(unit.whole);
-  std::memcpy(unit.whole.data_ptr<float>() + replicas_->rank() * unit.each, unit.value.data_ptr<float>(), static_cast<size_t>(unit.each) * sizeof(float));
+  {
+    const at::NoGradGuard no_grad;
+    unit.whole.narrow(0, replicas_->rank() * unit.each, unit.each).copy_(unit.value);
+  }
   unit.gather = replicas_->all_gather(unit.whole, unit.offsets);
 }
 
@@ -259,7 +260,7 @@ void LayerShards::reduce(size_t index) {
   while (reductions_.size() >= kReductionsUnderWay) finish_oldest_reduction();
   Reduction reduction;
   reduction.unit = index;
-  reduction.whole = at::zeros({unit.size}, at::kFloat);
+  reduction.whole = at::zeros({unit.size}, device_options());
   for (const size_t i : unit.parameters) {
     at::Tensor& gradient = parameters_[i].value.mutable_grad();
     if (!gradient.defined()) continue;

@@ -22,7 +22,7 @@ std::vector<weights::NamedTensor> own_tensors(PipelineTrainer& trainer, comm::Co
     if (trainer.replica() != 0 || !trainer.owns(p.name)) continue;
     const model::Parameter whole = whole_over_ranks(p, value, tensor, trainer.deadline());
     if (trainer.tensor_rank() != 0) continue;
-    for (auto& [name, part] : model::stored_parts(whole, whole.value)) tensors.emplace_back(name, part.to(dtype));
+    for (auto& [name, part] : model::stored_parts(whole, whole.value)) tensors.emplace_back(name, part.to(dtype).to(at::kCPU));
   }
   return tensors;
 }

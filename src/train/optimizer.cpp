@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <regex>
 
 #include "base/error.h"
@@ -33,7 +34,7 @@ Optimizer::Optimizer(std::vector<model::Parameter>& parameters, const config::Op
 Optimizer::Part Optimizer::make_part(size_t i) const {
   Part part;
   part.count = shards_.own(i).count;
-  for (size_t k = 0; k < moment_names().size(); ++k) part.moments.push_back(at::zeros({part.count}, at::kFloat));
+  for (size_t k = 0; k < moment_names().size(); ++k) part.moments.push_back(at::zeros({part.count}, parameters_[i].value.options().requires_grad(false)));
   part.layer_wise = parameters_[i].decay && (config_.name == config::OptimizerName::kLamb || config_.name == config::OptimizerName::kLars);
   return part;
 }
@@ -45,17 +46,25 @@ std::span<const char* const> Optimizer::moment_names() const {
 
 double Optimizer::gradient_square_sum(const std::vector<std::string>& except) const {
   double sum = 0;
+  std::vector<at::Tensor> gradients;
   for (size_t i = 0; i < parameters_.size(); ++i) {
     if (std::find(except.begin(), except.end(), parameters_[i].name) != except.end()) continue;
     const at::Tensor gradient = shards_.summed_gradient(i);
-    if (gradient.numel() > 0) sum += kernels::sum_of_squares(gradient.data_ptr<float>(), gradient.numel());
+    if (gradient.numel() == 0) continue;
+    if (gradient.is_cpu()) sum += kernels::sum_of_squares(gradient.data_ptr<float>(), gradient.numel());
+    else gradients.push_back(gradient);
   }
+  for (const double square : kernels::sums_of_squares(gradients)) sum += square;
   return sum;
 }
 
+bool Optimizer::on_cpu() const { return parameters_.empty() || parameters_.front().value.is_cpu(); }
+
 void Optimizer::step(int64_t step, double learning_rate, double gradient_scale, Deadline deadline) {
   const at::NoGradGuard no_grad;
-  if (is_adam()) {
+  if (!on_cpu()) {
+    step_on_device(step, learning_rate, gradient_scale, deadline);
+  } else if (is_adam()) {
     adam(step, learning_rate, gradient_scale, deadline);
   } else {
     momentum_sgd(learning_rate, gradient_scale, deadline);
@@ -114,17 +123,61 @@ void Optimizer::momentum_sgd(double learning_rate, double gradient_scale, Deadli
   if (config_.name == config::OptimizerName::kLars) sums = over_shards(std::move(sums), deadline);
   for (size_t i = 0; i < parts_.size(); ++i) {
     if (parts_[i].count == 0) continue;
-    kernels::MomentumStep update;
-    update.lr = static_cast<float>(learning_rate);
-    update.momentum = static_cast<float>(config_.momentum);
-    update.weight_decay = parts_[i].weight_decay;
-    update.gradient_scale = static_cast<float>(gradient_scale);
-    if (parts_[i].layer_wise) {
-      const double weights = std::sqrt(sums[i].weights), gradients = std::sqrt(sums[i].update);
-      update.lr_scale = static_cast<float>(weights > 0 && gradients > 0 ? config_.trust_coefficient * weights / (gradients + parts_[i].weight_decay * weights) : 1);
-    }
     const auto p = pointers(i);
-    kernels::momentum_sgd(p.weights, p.gradients, p.m, parts_[i].count, update);
+    kernels::momentum_sgd(p.weights, p.gradients, p.m, parts_[i].count, momentum_step(parts_[i], learning_rate, gradient_scale, sums[i]));
+  }
+}
+
+kernels::MomentumStep Optimizer::momentum_step(const Part& part, double learning_rate, double gradient_scale, const kernels::SquareSums& sums) const {
+  kernels::MomentumStep update;
+  update.lr = static_cast<float>(learning_rate);
+  update.momentum = static_cast<float>(config_.momentum);
+  update.weight_decay = part.weight_decay;
+  update.gradient_scale = static_cast<float>(gradient_scale);
+  if (!part.layer_wise) return update;
+  const double weights = std::sqrt(sums.weights), gradients = std::sqrt(sums.update);
+  update.lr_scale = static_cast<float>(weights > 0 && gradients > 0 ? config_.trust_coefficient * weights / (gradients + part.weight_decay * weights) : 1);
+  return update;
+}
+
+kernels::OptimizedTensors Optimizer::tensors(size_t i) const {
+  const Part& part = parts_[i];
+  return {shards_.values(i), shards_.gradients(i), part.moments[0], part.moments.size() > 1 ? part.moments[1] : at::Tensor()};
+}
+
+// The rules of adam() and momentum_sgd(), in few launches: parameters that take the same step go together, layer-wise ones by themselves.
+void Optimizer::step_on_device(int64_t step, double learning_rate, double gradient_scale, Deadline deadline) {
+  std::map<float, std::vector<kernels::OptimizedTensors>> plain;  // by weight decay
+  std::vector<size_t> layer_wise;
+  for (size_t i = 0; i < parts_.size(); ++i) {
+    if (parts_[i].layer_wise) layer_wise.push_back(i);
+    else if (parts_[i].count > 0) plain[parts_[i].weight_decay].push_back(tensors(i));
+  }
+  for (const auto& [weight_decay, group] : plain) {
+    Part like;
+    like.weight_decay = weight_decay;
+    if (is_adam()) kernels::adamw(group, adam_step(like, step, learning_rate, gradient_scale));
+    else kernels::momentum_sgd(group, momentum_step(like, learning_rate, gradient_scale, {}));
+  }
+  if (config_.name != config::OptimizerName::kLamb && config_.name != config::OptimizerName::kLars) return;
+  std::vector<kernels::SquareSums> sums(parts_.size());
+  std::vector<at::Tensor> weights, directions;
+  std::vector<size_t> here;
+  for (const size_t i : layer_wise) {
+    if (parts_[i].count == 0) continue;
+    const kernels::OptimizedTensors t = tensors(i);
+    here.push_back(i);
+    weights.push_back(t.weights);
+    directions.push_back(is_adam() ? kernels::lamb_direction(t, adam_step(parts_[i], step, learning_rate, gradient_scale)) : t.gradients);
+  }
+  const std::vector<double> weight_squares = kernels::sums_of_squares(weights), squares = kernels::sums_of_squares(directions);
+  for (size_t k = 0; k < here.size(); ++k) sums[here[k]] = {weight_squares[k], squares[k] * (is_adam() ? 1 : gradient_scale * gradient_scale)};
+  sums = over_shards(std::move(sums), deadline);
+  for (size_t k = 0; k < here.size(); ++k) {
+    const size_t i = here[k];
+    const double trust = ratio_or_one(std::sqrt(sums[i].weights), std::sqrt(sums[i].update));
+    if (is_adam()) weights[k].sub_(directions[k], learning_rate * trust);
+    else kernels::momentum_sgd({tensors(i)}, momentum_step(parts_[i], learning_rate, gradient_scale, sums[i]));
   }
 }
 

@@ -8,6 +8,7 @@
 
 #include "comm/communicator.h"
 #include "config/train_config.h"
+#include "kernels/device_optimizers.h"
 #include "kernels/optimizers.h"
 #include "model/layer.h"
 #include "train/parameter_shards.h"
@@ -19,6 +20,7 @@ namespace penstock::train {
 // LAMB and LARS scale each parameter's step by its norm; parameters without weight decay (norms, biases) take plain steps, as is usual. Their
 // norms are summed over the shards in float64, so sharding changes results by rounding only; AdamW's and SGD's by no bit.
 //
+// Devices:  where the parameters are; results of a GPU differ from the CPU's by rounding.
 // Threads:  one.
 // Lifetime: the parameters and their shards outlive it.
 class Optimizer {
@@ -61,6 +63,10 @@ class Optimizer {
   [[nodiscard]] kernels::AdamStep adam_step(const Part& part, int64_t step, double learning_rate, double gradient_scale) const;
   void adam(int64_t step, double learning_rate, double gradient_scale, Deadline deadline);
   void momentum_sgd(double learning_rate, double gradient_scale, Deadline deadline);
+  [[nodiscard]] kernels::MomentumStep momentum_step(const Part& part, double learning_rate, double gradient_scale, const kernels::SquareSums& sums) const;
+  [[nodiscard]] bool on_cpu() const;
+  void step_on_device(int64_t step, double learning_rate, double gradient_scale, Deadline deadline);
+  [[nodiscard]] kernels::OptimizedTensors tensors(size_t i) const;
   [[nodiscard]] std::vector<kernels::SquareSums> over_shards(std::vector<kernels::SquareSums> sums, Deadline deadline) const;
 
   std::vector<model::Parameter>& parameters_;

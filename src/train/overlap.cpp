@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "comm/forwarding_communicator.h"
+#include "tensor/device.h"
 #include "train/train_run.h"
 
 namespace penstock::train {
@@ -47,8 +48,8 @@ class ReplicasBy : public comm::ForwardingCommunicator {
 
 // One of the three runs.
 struct Contender {
-  Contender(const config::TrainConfig& c, comm::Communicator& world, ReplicasBy::Wrap wrap)
-      : config(c), replicas(world, std::move(wrap)), run(config, replicas) {
+  Contender(const config::TrainConfig& c, comm::Communicator& world, at::Device device, ReplicasBy::Wrap wrap)
+      : config(c), replicas(world, std::move(wrap)), run(config, replicas, device) {
     run.start_clock();
   }
   const config::TrainConfig config;
@@ -89,8 +90,9 @@ OverlapReport measure_overlap(const config::TrainConfig& config, comm::Communica
   };
   config::TrainConfig one_bucket = config;
   one_bucket.bucket_mib = kOneBucketMib;
-  Contender overlapped(config, world, linked), after(one_bucket, world, linked);
-  Contender without(config, world, [](std::unique_ptr<comm::Communicator> group) { return std::make_unique<NoReduction>(std::move(group)); });
+  const at::Device device = tensor::find_device(config.device, options.local_rank).value();
+  Contender overlapped(config, world, device, linked), after(one_bucket, world, device, linked);
+  Contender without(config, world, device, [](std::unique_ptr<comm::Communicator> group) { return std::make_unique<NoReduction>(std::move(group)); });
 
   for (int step = 0; step < kWarmUp + options.steps; ++step) {
     for (Contender* contender : {&overlapped, &after, &without}) {

@@ -8,6 +8,7 @@ namespace penstock::train {
 struct OverlapOptions {
   comm::LinkShape link;  // between replicas; nothing set = as the network is
   int steps = 12;        // measured, after two of warm-up
+  int local_rank = 0;    // which GPU it takes
 };
 
 // Medians over the rounds, of the slowest rank each; the same on every rank. The machine may be faster in one round than in the next, so differences

@@ -53,6 +53,9 @@ class ParameterShards {
   [[nodiscard]] comm::Communicator* replicas() const { return replicas_; }
 
  protected:
+  // Of float32 where the parameters are.
+  [[nodiscard]] at::TensorOptions device_options() const;
+
   std::vector<model::Parameter>& parameters_;
   comm::Communicator* const replicas_;
 };

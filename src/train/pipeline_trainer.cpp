@@ -40,7 +40,11 @@ std::vector<pipeline::LayerProfile> profile_once(comm::Communicator& world, cons
   if (!wants_profile(options)) return {};
   if (!options.sample) throw error(Code::kInvalidArgument, "partition profiled and schedule auto measure the layers: expected a sample micro-batch, found none");
   std::vector<pipeline::LayerProfile> profiles(layers.size());
-  if (world.rank() == 0) profiles = pipeline::profile_layers(layers, *options.sample);
+  if (world.rank() == 0) {
+    pipeline::ProfileRequest request = *options.sample;
+    request.device = options.device;
+    profiles = pipeline::profile_layers(layers, request);
+  }
   constexpr int64_t kFields = 5;
   at::Tensor packed = at::zeros({static_cast<int64_t>(layers.size()) * kFields}, at::kDouble);
   double* value = packed.data_ptr<double>();
@@ -127,7 +131,8 @@ PipelineTrainer::PipelineTrainer(comm::Communicator& world, std::vector<model::L
       profile_(profile_once(world, layers, options)),
       train_schedule_(training_schedule(options)),
       eval_schedule_(evaluation_schedule(train_schedule_)),
-      boundaries_(cut(layers, options, train_schedule_, profile_)) {
+      boundaries_(cut(layers, options, train_schedule_, profile_)),
+      scaler_(options.compute == kernels::Compute::kFp16, options.fp16) {
   groups_ = make_groups(world, options.mesh, find_tied(layers, boundaries_, train_schedule_.stage_ranks), deadline());
   if (options.schedule == plan::kAutoSchedule) choose_schedule();
   build_stages(layers);
@@ -136,7 +141,7 @@ PipelineTrainer::PipelineTrainer(comm::Communicator& world, std::vector<model::L
   } else {
     build_reducer(groups_.data && options.sharding == config::Sharding::kOptimizer);
   }
-  shards_->initialize([&](model::Parameter& p) { options_.initialize ? options_.initialize(p) : model::initialize(p, options_.seed); });
+  shards_->initialize([&](model::Parameter& p) { set_initial_value(p); });
   optimizer_.emplace(parameters_, options.optimizer, *shards_);
   std::vector<pipeline::Stage*> mine;
   for (const auto& stage : stages_) mine.push_back(stage.get());
@@ -159,7 +164,7 @@ void PipelineTrainer::choose_schedule() {
   }
   at::Tensor hop_us = at::zeros({1}, at::kDouble);
   if (pipe_rank() < 2) {
-    at::Tensor message = at::zeros({std::max<int64_t>(bytes, 1)}, at::kByte);
+    at::Tensor message = at::zeros({std::max<int64_t>(bytes, 1)}, at::TensorOptions(at::kByte).device(options_.device));
     double shortest = 1e12;
     for (int i = 0; i < kHops; ++i) {
       const int64_t start = now_us();
@@ -181,13 +186,24 @@ void PipelineTrainer::choose_schedule() {
 void PipelineTrainer::build_stages(const std::vector<model::LayerSpec>& layers) {
   model::SharedWeights shared;
   for (const int index : train_schedule_.stages_of(pipe_rank())) {
-    stages_.push_back(std::make_unique<pipeline::Stage>(layers, boundaries_, index, options_.checkpoint_layers, &shared));
+    stages_.push_back(std::make_unique<pipeline::Stage>(layers, boundaries_, index, options_.checkpoint_layers, &shared, options_.device));
     for (const model::Parameter& p : stages_.back()->parameters()) {
       const bool known = std::ranges::any_of(parameters_, [&](const auto& q) { return q.value.is_same(p.value); });
       if (!known) parameters_.push_back(p);
     }
   }
   check_tied(layers, shared);
+}
+
+// Drawn or loaded on the CPU: the same values on every device.
+void PipelineTrainer::set_initial_value(model::Parameter& parameter) const {
+  const auto set = [&](model::Parameter& p) { options_.initialize ? options_.initialize(p) : model::initialize(p, options_.seed); };
+  if (parameter.value.is_cpu()) return set(parameter);
+  model::Parameter host = parameter;
+  host.value = at::empty(parameter.value.sizes(), at::kFloat);
+  set(host);
+  const at::NoGradGuard no_grad;
+  parameter.value.copy_(host.value);
 }
 
 // What specs say of shared weights against what layers did.
@@ -272,7 +288,7 @@ bool PipelineTrainer::owns(const std::string& parameter) const { return holders(
 
 PipelineTrainer::Gradients PipelineTrainer::compute_gradients(std::span<const pipeline::Microbatch> microbatches, const pipeline::LossFunction& loss,
                                                               double loss_scale) {
-  Gradients gradients = reduced_gradients(microbatches, loss, loss_scale);
+  Gradients gradients = reduced_gradients(microbatches, loss, loss_scale * scaler_.scale());
   if (options_.unused_parameters == config::UnusedParameters::kError) refuse_unused_parameters(!microbatches.empty());
   for (const TiedParameter& tied : groups_.tied) {
     const auto parameter = std::ranges::find(parameters_, tied.name, &model::Parameter::name);
@@ -284,9 +300,10 @@ PipelineTrainer::Gradients PipelineTrainer::compute_gradients(std::span<const pi
 
 PipelineTrainer::Gradients PipelineTrainer::reduced_gradients(std::span<const pipeline::Microbatch> microbatches, const pipeline::LossFunction& loss,
                                                               double loss_scale) {
+  const std::vector<pipeline::Microbatch> here = pipeline::on_device(microbatches, options_.device);
   pipeline::StepRequest request;
   request.schedule = &train_schedule_;
-  request.microbatches = microbatches;
+  request.microbatches = here;
   request.loss = loss;
   request.loss_scale = loss_scale;
   request.compute = options_.compute;
@@ -353,23 +370,38 @@ double PipelineTrainer::gradient_square() const {
   for (const model::Parameter& p : parameters_) {
     if (!owns(p.name)) counted_elsewhere.push_back(p.name);
   }
-  const int replicas = shards_->gradients_are_whole() ? mesh().data : 1;
-  if (mesh().tensor == 1) return optimizer_->gradient_square_sum(counted_elsewhere) / replicas;
+  const double divisor = (shards_->gradients_are_whole() ? mesh().data : 1) * scaler_.scale() * scaler_.scale();
+  if (mesh().tensor == 1) return optimizer_->gradient_square_sum(counted_elsewhere) / divisor;
   // Of ranks that share layers each counts its parts of cut parameters, and all count the others alike.
   std::vector<std::string> but_parts = counted_elsewhere, but_whole = counted_elsewhere;  // names that do not count
   for (const model::Parameter& p : parameters_) (p.is_cut() ? but_parts : but_whole).push_back(p.name);
   const double whole = optimizer_->gradient_square_sum(but_parts), parts = optimizer_->gradient_square_sum(but_whole);
-  return (parts + whole / mesh().tensor) / replicas;
+  return (parts + whole / mesh().tensor) / divisor;
 }
 
 void PipelineTrainer::update(int64_t step, double learning_rate, double gradient_norm) {
-  optimizer_->step(step, learning_rate, clip_factor(gradient_norm, options_.optimizer.clip_norm), deadline());
+  optimizer_->step(step, learning_rate, clip_factor(gradient_norm, options_.optimizer.clip_norm) / scaler_.scale(), deadline());
+  scale_remembered(scaler_.took());
+}
+
+bool PipelineTrainer::take_overflow(double loss, double gradient_norm) {
+  if (!std::isfinite(loss) || std::isfinite(gradient_norm)) return false;
+  const double before = scaler_.scale();
+  if (!scaler_.overflowed()) return false;
+  scale_remembered(scaler_.scale() / before);
+  return true;
+}
+
+// What rounding has taken from gradients has their scale.
+void PipelineTrainer::scale_remembered(double factor) {
+  if (factor != 1 && reducer_ && reducer_->rounds()) reducer_->scale_residuals(factor);
 }
 
 pipeline::StepResult PipelineTrainer::evaluate(std::span<const pipeline::Microbatch> microbatches, const pipeline::LossFunction& loss, bool keep_outputs) {
+  const std::vector<pipeline::Microbatch> here = pipeline::on_device(microbatches, options_.device);
   pipeline::StepRequest request;
   request.schedule = &eval_schedule_;
-  request.microbatches = microbatches;
+  request.microbatches = here;
   request.loss = loss;
   request.training = false;
   request.keep_outputs = keep_outputs;
@@ -446,7 +478,9 @@ StepOutcome PipelineTrainer::train_batch(const model::Tensors& inputs, const mod
   values[0] = gradients.step.loss_sum / mesh().tensor;
   values[1] = gradient_square();
   world_.all_reduce(sums, comm::Reduce::kSum)->wait(deadline());
-  const StepOutcome outcome{batch.items > 0 ? values[0] / batch.items : 0, std::sqrt(values[1]), batch.items};
+  StepOutcome outcome{batch.items > 0 ? values[0] / batch.items : 0, std::sqrt(values[1]), batch.items};
+  outcome.overflowed = take_overflow(outcome.loss, outcome.gradient_norm);
+  if (outcome.overflowed) return outcome;
   if (!std::isfinite(outcome.loss) || !std::isfinite(outcome.gradient_norm)) explain_not_finite(steps_ + 1, gradients.step);
   update(++steps_, learning_rate, outcome.gradient_norm);
   return outcome;

@@ -18,6 +18,7 @@
 #include "train/bucket_shards.h"
 #include "train/data_parallel_reducer.h"
 #include "train/layer_shards.h"
+#include "train/loss_scaler.h"
 #include "train/mesh_groups.h"
 #include "train/optimizer.h"
 
@@ -38,6 +39,10 @@ struct TrainerOptions {
   int microbatches = 4;              // of each replica and step
   int checkpoint_layers = 0;         // > 0: keep activations of every so many layers only, and compute the rest again
   kernels::Compute compute = kernels::Compute::kFp32;
+  config::Fp16Config fp16;  // with compute kFp16
+  // Where this rank computes (tensor/device.h): weights, gradients, moments and activations lie there. Layers make parameters on the CPU, from where they are moved, and their
+  // constants on the device of their inputs.
+  at::Device device = at::kCPU;
   config::OptimizerConfig optimizer;
   // What each replica keeps a part of only, as bucket_shards.h and layer_shards.h say. With several micro-batches kGradients and kParameters add up in another
   // order than the others do: results then differ from theirs by rounding.
@@ -46,7 +51,7 @@ struct TrainerOptions {
   config::UnusedParameters unused_parameters = config::UnusedParameters::kZero;  // kError: see compute_gradients()
   config::ReduceDtype reduce_dtype = config::ReduceDtype::kFloat32;  // in which they travel between hosts
   uint64_t seed = 1;                 // of the initial weights
-  // Sets a parameter of this rank before the first step; empty: model::initialize() with the seed. A tied copy on another rank must come out the same.
+  // Sets a parameter of this rank, which is on the CPU then, before the first step; empty: model::initialize() with the seed. A tied copy on another rank must come out the same.
   std::function<void(model::Parameter&)> initialize = {};
   seconds timeout{60};               // deadline of every wait between ranks
   std::optional<pipeline::ProfileRequest> sample;  // a micro-batch of the usual shape and the loss, to measure layers with
@@ -57,6 +62,7 @@ struct StepOutcome {
   double loss = 0;           // sum of the losses / number of items
   double gradient_norm = 0;  // before clipping
   double items = 0;          // of all replicas
+  bool overflowed = false;   // compute kFp16: gradients overflowed at this scale of the loss, which is halved now; nothing was updated
 };
 
 // One rank's part of the training of one model. All ranks make the same calls in the same order.
@@ -82,7 +88,7 @@ class PipelineTrainer {
   PipelineTrainer(const PipelineTrainer&) = delete;
   PipelineTrainer& operator=(const PipelineTrainer&) = delete;
 
-  // One step on this replica's batch, tensors [B, ...]: cut along dim 0 into micro-batches, uneven ones too. Ranks without the first stage
+  // One step on this replica's batch, tensors [B, ...] on any device: cut along dim 0 into micro-batches, uneven ones too. Ranks without the first stage
   // need no inputs, ranks without the last no targets; they may give them all the same. The result equals that of the whole batch in one piece,
   // all replicas' rows weighing alike. A replica whose data has run out gives tensors of no rows ([0, ...]): it takes part in the sums and the update,
   // and weighs nothing. When none has a row left, nothing is updated, and the outcome has 0 items.
@@ -104,10 +110,12 @@ class PipelineTrainer {
     std::vector<ReductionRecord> reductions;
   };
   [[nodiscard]] Gradients compute_gradients(std::span<const pipeline::Microbatch> microbatches, const pipeline::LossFunction& loss, double loss_scale);
-  // ... this rank's share of the squared norm, whose sum over all ranks is the whole's ...
+  // ... this rank's share of the squared norm, whose sum over all ranks is the whole's; the scale of a loss in float16, which gradients have, is taken out ...
   [[nodiscard]] double gradient_square() const;
   // ... and the update; `step` counts from 1.
   void update(int64_t step, double learning_rate, double gradient_norm);
+  // ... or, where this is true, no update: with compute kFp16 gradients that are not finite while the loss is show that its scale was too large. Halves it.
+  [[nodiscard]] bool take_overflow(double loss, double gradient_norm);
   // Forward over micro-batches of their own, as many as a step has, or none.
   [[nodiscard]] pipeline::StepResult evaluate(std::span<const pipeline::Microbatch> microbatches, const pipeline::LossFunction& loss, bool keep_outputs);
 
@@ -131,6 +139,7 @@ class PipelineTrainer {
   // The pipe ranks that have it, rising.
   [[nodiscard]] std::vector<int> holders(const std::string& parameter) const;
   [[nodiscard]] Optimizer& optimizer() { return *optimizer_; }
+  [[nodiscard]] LossScaler& scaler() { return scaler_; }
   // Null with sharding of gradients or parameters.
   [[nodiscard]] DataParallelReducer* reducer() { return reducer_ ? &*reducer_ : nullptr; }
   // Between steps: `change` lays the reducer's buckets out anew; what depends on their places follows. Collective over the replicas.
@@ -140,9 +149,11 @@ class PipelineTrainer {
  private:
   void choose_schedule();
   void build_stages(const std::vector<model::LayerSpec>& layers);
+  void set_initial_value(model::Parameter& parameter) const;
   void build_reducer(bool shards_optimizer);
   void build_layer_shards();
   [[nodiscard]] std::vector<size_t> tied_parameters() const;
+  void scale_remembered(double factor);
   [[nodiscard]] Gradients reduced_gradients(std::span<const pipeline::Microbatch> microbatches, const pipeline::LossFunction& loss, double loss_scale);
   void refuse_unused_parameters(bool has_microbatches);
   void check_tied(const std::vector<model::LayerSpec>& layers, const model::SharedWeights& shared) const;
@@ -167,6 +178,7 @@ class PipelineTrainer {
   BucketShards* bucket_shards_ = nullptr;        // shards_, sharding the optimizer's state
   std::unique_ptr<ParameterShards> shards_;
   std::optional<Optimizer> optimizer_;
+  LossScaler scaler_;
   std::optional<pipeline::Executor> executor_;
   int64_t steps_ = 0;
 };

@@ -61,7 +61,7 @@ std::vector<weights::NamedTensor> rounding_errors(PipelineTrainer& trainer, comm
   for (const model::Parameter& p : trainer.parameters()) {
     const model::Parameter whole = whole_over_ranks(p, trainer.reducer()->residual(p.value).view(p.value.sizes()), tensor, deadline);
     if (!writes) continue;
-    for (auto& [name, part] : model::stored_parts(whole, whole.value.detach().clone())) {
+    for (auto& [name, part] : model::stored_parts(whole, host_copy(whole.value))) {
       if (at::any(part.ne(0)).item<bool>()) tensors.emplace_back(name + ending, part);  // most replicas remember but their share of the elements
     }
   }

@@ -58,6 +58,7 @@ std::vector<std::pair<std::string_view, double>> StepReport::scalars() const {
   values.emplace_back("bubble_share", bubble_share);
   values.emplace_back("exposed_communication_share", exposed_share);
   if (skipped_steps > 0) values.emplace_back("skipped_steps", static_cast<double>(skipped_steps));
+  if (loss_scale > 0) values.emplace_back("loss_scale", loss_scale);
   if (mfu > 0) values.emplace_back("mfu", mfu);
   if (peak_bytes > 0) values.emplace_back("peak_memory_bytes", peak_bytes);
   if (!stragglers.empty()) {

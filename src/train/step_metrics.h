@@ -51,6 +51,7 @@ struct StepReport {
   double exposed_share = 0;    // exposed communication / step time
   double mfu = 0;              // of the peak measured at start; 0 = not measured
   int64_t skipped_steps = 0;   // so far
+  double loss_scale = 0;       // of precision fp16, after the step; 0 = none
   double peak_bytes = 0;       // of the rank that has held the most
   std::vector<Straggler> stragglers;  // of the last steps, the slowest first
   bool validated = false;      // validation_loss was measured at this step

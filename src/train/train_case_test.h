@@ -27,6 +27,7 @@ class TrainCase : public testing::Test {
     c.optimizer.lr = 3e-3;
     c.optimizer.warmup_steps = 3;
     c.steps = 20;
+    c.device = "cpu";
     c.precision = config::Precision::kFloat32;
     c.validation = {0, 1};
     c.output = (dir_.path() / name).string();
@@ -38,7 +39,7 @@ class TrainCase : public testing::Test {
   static TrainSummary run(const config::TrainConfig& c, bool resume = false) {
     TrainSummary summary;
     comm::spawn_ranks(c.world_size(), [&](comm::Communicator& world) {
-      const TrainSummary mine = train(c, world, {.resume = resume, .auto_resume = false, .overwrite = false, .quiet = true, .on_finished = {}, .stop = nullptr});
+      const TrainSummary mine = train(c, world, {.resume = resume, .auto_resume = false, .overwrite = false, .quiet = true, .on_finished = {}, .local_rank = world.rank(), .stop = nullptr});
       if (world.rank() == 0) summary = mine;
     });
     return summary;

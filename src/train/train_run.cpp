@@ -7,7 +7,7 @@
 #include "kernels/cross_entropy.h"
 #include "model/families.h"
 #include "model/tensor_cross_entropy.h"
-#include "tensor/cpu_features.h"
+#include "tensor/device.h"
 #include "train/checkpoint.h"
 #include "train/lr_schedule.h"
 
@@ -19,14 +19,15 @@ constexpr int kTimelineSteps = 10;
 
 seconds whole_seconds(double value) { return seconds(std::max<int64_t>(1, static_cast<int64_t>(std::ceil(value)))); }
 
-kernels::Compute choose_compute(config::Precision precision) {
-  const bool bf16 = precision == config::Precision::kBfloat16 || (precision == config::Precision::kAuto && tensor::has_bf16());
+kernels::Compute choose_compute(config::Precision precision, const at::Device& device) {
+  if (precision == config::Precision::kFloat16) return kernels::Compute::kFp16;
+  const bool bf16 = precision == config::Precision::kBfloat16 || (precision == config::Precision::kAuto && tensor::computes_in_bf16(device));
   return bf16 ? kernels::Compute::kBf16 : kernels::Compute::kFp32;
 }
 
 plan::Topology mesh_of(const config::TrainConfig& config) { return {config.mesh.pipe, config.mesh.data, config.mesh.tensor}; }
 
-TrainerOptions trainer_options(const config::TrainConfig& config, kernels::Compute compute, const pipeline::LossFunction& loss, const pipeline::Microbatch& sample) {
+TrainerOptions trainer_options(const config::TrainConfig& config, at::Device device, kernels::Compute compute, const pipeline::LossFunction& loss, const pipeline::Microbatch& sample) {
   TrainerOptions options;
   options.mesh = mesh_of(config);
   options.schedule = config.schedule;
@@ -35,6 +36,8 @@ TrainerOptions trainer_options(const config::TrainConfig& config, kernels::Compu
   options.microbatches = config.batch.microbatches;
   options.checkpoint_layers = config.activation_checkpoint_layers;
   options.compute = compute;
+  options.device = device;
+  options.fp16 = config.fp16;
   options.optimizer = config.optimizer;
   options.sharding = config.sharding;
   options.bucket_mib = config.bucket_mib;
@@ -49,16 +52,17 @@ TrainerOptions trainer_options(const config::TrainConfig& config, kernels::Compu
 
 }  // namespace
 
-TrainRun::TrainRun(const config::TrainConfig& config, comm::Communicator& world)
+TrainRun::TrainRun(const config::TrainConfig& config, comm::Communicator& world, at::Device device)
     : config_(config),
       world_(world),
       batch_{config.mesh.data, config.batch.microbatches, config.batch.microbatch_size, config.batch.sequence_length},
       timeout_(whole_seconds(config.timeout_seconds)),
-      compute_(choose_compute(config.precision)),
+      device_(device),
+      compute_(choose_compute(config.precision, device)),
       model_(open_run_model(config)),
       data_(config.data, batch_, static_cast<uint64_t>(config.seed), config.model.path),
       guard_(config.bad_step) {
-  TrainerOptions options = trainer_options(config, compute_, loss_, data_.loader().step(0, 0).at(0));
+  TrainerOptions options = trainer_options(config, device_, compute_, loss_, data_.loader().step(0, 0).at(0));
   if (model_.weights) options.initialize = [&](model::Parameter& parameter) { model_.weights->load(parameter); };
   trainer_.emplace(world, make_layers(), options);
   if (model_.weights) model_.weights->require_all_used(trainer_->parameters());
@@ -114,6 +118,7 @@ void TrainRun::resume_from(const std::filesystem::path& checkpoint) {
   read_checkpoint(checkpoint, loaded);
   position_ = loaded.position;
   guard_.restore(loaded.guard);
+  trainer_->scaler().restore(loaded.scaler);
   elapsed_before_ = position_.elapsed_seconds;
 }
 
@@ -163,7 +168,7 @@ void TrainRun::update(Step& step, const pipeline::StepResult& result) {
 
   step.gradient_norm = std::sqrt(step.sums.gradient_square);
   step.learning_rate = learning_rate(config_.optimizer, position_.step, progress());
-  if (is_good(step, result)) trainer_->update(position_.step + 1 - guard_.skipped(), step.learning_rate, step.gradient_norm);
+  if (is_good(step, result)) trainer_->update(position_.step + 1 - skipped_steps(), step.learning_rate, step.gradient_norm);
   ++position_.step;
   position_.tokens += batch_.tokens_per_step();
   position_.elapsed_seconds = step.sums.elapsed_seconds;
@@ -176,6 +181,11 @@ void TrainRun::update(Step& step, const pipeline::StepResult& result) {
 
 bool TrainRun::is_good(Step& step, const pipeline::StepResult& result) {
   const bool finite = std::isfinite(step.sums.loss_sum) && std::isfinite(step.gradient_norm);
+  const double scale = trainer_->scaler().scale();
+  if (!finite && trainer_->take_overflow(step.sums.loss_sum, step.gradient_norm)) {
+    step.skipped = fmt::format("step {}: gradients overflow float16 at a loss scale of {:g}, which is {:g} now", position_.step + 1, scale, trainer_->scaler().scale());
+    return false;
+  }
   const auto [verdict, reason] = guard_.judge(step.sums.mean_loss(), finite);
   if (verdict == StepGuard::Verdict::kTake) return true;
   const int64_t number = position_.step + 1;

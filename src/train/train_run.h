@@ -22,8 +22,8 @@ namespace penstock::train {
 // Threads: one. Members hold references to one another: not movable.
 class TrainRun {
  public:
-  // Collective over `world`: connects the groups, reads the data, builds this rank's stage and sets its initial weights.
-  TrainRun(const config::TrainConfig& config, comm::Communicator& world);
+  // Collective over `world`: connects the groups, reads the data, builds this rank's stage on `device` and sets its initial weights.
+  TrainRun(const config::TrainConfig& config, comm::Communicator& world, at::Device device);
   TrainRun(const TrainRun&) = delete;
   TrainRun& operator=(const TrainRun&) = delete;
 
@@ -40,12 +40,13 @@ class TrainRun {
   // Nats per byte over `batches` micro-batches per replica, spread evenly over the held-out text (0 = all of it). Collective.
   [[nodiscard]] double validate(int batches);
 
-  [[nodiscard]] TrainState state() { return {&trainer_->parameters(), &trainer_->shards(), &trainer_->optimizer(), position_, guard_.state(), tensor_group(), &*trainer_}; }
+  [[nodiscard]] TrainState state() { return {&trainer_->parameters(), &trainer_->shards(), &trainer_->optimizer(), position_, guard_.state(), tensor_group(), trainer_->scaler().state(), &*trainer_}; }
   void resume_from(const std::filesystem::path& checkpoint);
   [[nodiscard]] CheckpointPlace checkpoint_place() const;
 
   [[nodiscard]] const RunPosition& position() const { return position_; }
-  [[nodiscard]] int64_t skipped_steps() const { return guard_.skipped(); }
+  [[nodiscard]] int64_t skipped_steps() { return guard_.skipped() + overflowed_steps(); }
+  [[nodiscard]] int64_t overflowed_steps() { return trainer_->scaler().state().overflows; }
   [[nodiscard]] double progress() const;
   [[nodiscard]] bool over() const { return progress() >= 1; }
   [[nodiscard]] const data::Corpus& corpus() const { return data_.corpus(); }
@@ -56,6 +57,7 @@ class TrainRun {
   [[nodiscard]] int replica() const { return trainer_->replica(); }
   // Those that share this rank's layers; null: none.
   [[nodiscard]] comm::Communicator* tensor_group() { return tensor_group_.get(); }
+  [[nodiscard]] at::Device device() const { return device_; }
   [[nodiscard]] kernels::Compute compute() const { return compute_; }
   [[nodiscard]] Timeline& timeline() { return *timeline_; }
   [[nodiscard]] Deadline deadline() const { return Deadline::after(timeout_); }
@@ -82,6 +84,7 @@ class TrainRun {
   comm::Communicator& world_;
   const BatchShape batch_;
   const seconds timeout_;
+  const at::Device device_;
   const kernels::Compute compute_;
   const RunModel model_;
   const RunData data_;

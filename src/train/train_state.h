@@ -5,6 +5,7 @@
 
 #include "comm/communicator.h"
 #include "model/layer.h"
+#include "train/loss_scaler.h"
 #include "train/optimizer.h"
 #include "train/step_guard.h"
 
@@ -26,6 +27,7 @@ struct TrainState {
   RunPosition position;
   StepGuard::State guard = {};
   comm::Communicator* tensor = nullptr;  // the ranks that share these parameters; null: none
+  LossScaler::State scaler = {};
   PipelineTrainer* trainer = nullptr;    // whose rounding errors belong to it (rounding_errors.h); null: nobody's
 };
 

@@ -357,7 +357,7 @@ TEST_F(TrainTest, EveryRankGoesOnFromTheCheckpointThatRank0Sees) {
     fs::rename(hidden, fs::path(late.output) / newest);
   });
   comm::spawn_ranks(2, [&](comm::Communicator& world) {
-    const auto summary = train(world.rank() == 0 ? c : late, world, {.resume = true, .auto_resume = false, .overwrite = false, .quiet = true, .on_finished = {}, .stop = nullptr});
+    const auto summary = train(world.rank() == 0 ? c : late, world, {.resume = true, .auto_resume = false, .overwrite = false, .quiet = true, .on_finished = {}, .local_rank = world.rank(), .stop = nullptr});
     EXPECT_EQ(summary.losses.size(), 2u);
   });
   shows.join();
@@ -451,7 +451,7 @@ TEST_F(TrainTest, StopsAfterAStepWhenAskedAndStillWritesTheModel) {
   auto c = config("stopped");
   const std::atomic<bool> stop{true};
   comm::spawn_ranks(1, [&](comm::Communicator& world) {
-    const auto summary = train(c, world, {.resume = false, .auto_resume = false, .overwrite = false, .quiet = true, .on_finished = {}, .stop = &stop});
+    const auto summary = train(c, world, {.resume = false, .auto_resume = false, .overwrite = false, .quiet = true, .on_finished = {}, .local_rank = world.rank(), .stop = &stop});
     EXPECT_TRUE(summary.stopped);
     EXPECT_EQ(summary.steps, 1);
   });

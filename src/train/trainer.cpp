@@ -18,6 +18,7 @@
 #include "model/families.h"
 #include "train/model_export.h"
 #include "plan/simulation.h"
+#include "tensor/device.h"
 #include "train/checkpoint_writer.h"
 #include "train/train_run.h"
 
@@ -114,10 +115,10 @@ double operations_per_token(const model::TransformerConfig& m, int64_t sequence_
 }
 
 // All ranks measure at the same time, so that ranks which share cores share the peak too.
-double measure_peak(kernels::Compute compute, comm::Communicator& world, Deadline deadline) {
+double measure_peak(kernels::Compute compute, at::Device device, comm::Communicator& world, Deadline deadline) {
   world.barrier()->wait(deadline);
   at::Tensor peak = at::empty({1}, at::kDouble);
-  *peak.data_ptr<double>() = kernels::measure_peak_flops(compute, kPeakMeasurement);
+  *peak.data_ptr<double>() = kernels::measure_peak_flops(compute, kPeakMeasurement, device);
   world.all_reduce(peak, comm::Reduce::kSum)->wait(deadline);
   return *peak.data_ptr<double>();
 }
@@ -126,15 +127,19 @@ double planned_bubble(const plan::Schedule& schedule) {
   return plan::simulate(schedule, std::vector<plan::StageCosts>(static_cast<size_t>(schedule.num_stages)), 0).bubble_share;
 }
 
+const char* name_of(kernels::Compute compute) {
+  return compute == kernels::Compute::kBf16 ? "bf16" : compute == kernels::Compute::kFp16 ? "fp16" : "fp32";
+}
+
 std::string describe(TrainRun& run, double peak) {
   const auto& m = run.run_model().config;
   const plan::Schedule& schedule = run.trainer().schedule();
-  return fmt::format("{:.2f} M parameters, {} layers x {}, {} replicas x {} stages{} ({}, layers cut at {}), {} tokens a step, {}, peak {:.0f} GFLOP/s; {:.2f} M tokens "
+  return fmt::format("{:.2f} M parameters, {} layers x {}, {} replicas x {} stages{} ({}, layers cut at {}), {} tokens a step, {} on {}, peak {:.0f} GFLOP/s; {:.2f} M tokens "
                      "of text in {} documents",
                      static_cast<double>(model::num_parameters(m)) * 1e-6, m.num_layers, m.hidden_size, run.mesh().data, schedule.num_stages,
                      run.mesh().tensor > 1 ? fmt::format(" x {} ranks", run.mesh().tensor) : "", schedule.name,
                      fmt::join(run.trainer().boundaries(), ","),
-                     run.batch().tokens_per_step(), run.compute() == kernels::Compute::kBf16 ? "bf16" : "fp32", peak * 1e-9,
+                     run.batch().tokens_per_step(), name_of(run.compute()), run.device().str(), peak * 1e-9,
                      static_cast<double>(run.corpus().train->size()) * 1e-6, run.corpus().train->documents());
 }
 
@@ -145,11 +150,11 @@ std::string describe(const Straggler& s) {
 class TrainLoop {
  public:
   TrainLoop(const config::TrainConfig& config, comm::Communicator& world, const TrainOptions& options)
-      : config_(config), world_(world), options_(options), run_(config, world), stragglers_(run_.mesh()), averages_(run_.mesh().size(), run_.batch().tokens_per_step()), checkpoints_(checkpoint_options()) {}
+      : config_(config), world_(world), options_(options), run_(config, world, tensor::find_device(config.device, options.local_rank).value()), stragglers_(run_.mesh()), averages_(run_.mesh().size(), run_.batch().tokens_per_step()), checkpoints_(checkpoint_options()) {}
 
   TrainSummary operator()() {
     if (const auto checkpoint = checkpoint_to_continue()) resume(*checkpoint);
-    peak_ = measure_peak(run_.compute(), world_, run_.deadline());
+    peak_ = measure_peak(run_.compute(), run_.device(), world_, run_.deadline());
     if (world_.rank() == 0 && !options_.quiet) spdlog::info("{}", describe(run_, peak_));
     Reporter reporter(config_, world_.rank() == 0, run_.position().step, options_.quiet);
     run_.start_clock();
@@ -246,10 +251,12 @@ class TrainLoop {
   // The largest of each over the ranks.
   TrainSummary::Memory memory() {
     const auto [weights, gradients] = run_.weight_and_gradient_bytes();
-    at::Tensor largest = at::tensor({weights, gradients, static_cast<double>(run_.trainer().optimizer().state_bytes())}, at::kDouble);
+    const auto gpu = tensor::device_memory(run_.device());
+    const double in_use = gpu ? static_cast<double>(gpu->total - gpu->free) : 0;
+    at::Tensor largest = at::tensor({weights, gradients, static_cast<double>(run_.trainer().optimizer().state_bytes()), in_use}, at::kDouble);
     world_.all_reduce(largest, comm::Reduce::kMax)->wait(run_.deadline());
     const double* values = largest.data_ptr<double>();
-    return {report_.peak_bytes, values[0], values[1], values[2]};
+    return {report_.peak_bytes, values[0], values[1], values[2], values[3]};
   }
 
   CheckpointWriter::Options checkpoint_options() {
@@ -266,6 +273,7 @@ class TrainLoop {
     averages_.report_into(report_);
     report_.step = run_.position().step;
     report_.skipped_steps = run_.skipped_steps();
+    report_.loss_scale = run_.trainer().scaler().state().scale;
     report_.elapsed_seconds = run_.position().elapsed_seconds;
     report_.validation_loss = validation_loss_;
     report_.learning_rate = step.learning_rate;
@@ -288,6 +296,7 @@ class TrainLoop {
     summary_.memory = memory();
     summary_.stragglers = stragglers_.persistent();
     summary_.skipped_steps = run_.skipped_steps();
+    summary_.overflowed_steps = run_.overflowed_steps();
     summary_.steps = run_.position().step;
     summary_.seconds = run_.position().elapsed_seconds;
     summary_.train_loss = report_.loss;

@@ -24,6 +24,7 @@ struct TrainOptions {
   bool quiet = false;      // no progress line
   // Called on every rank when all is written and all ranks know it, while the groups still stand; a process may end itself in it.
   std::function<void(const TrainSummary&)> on_finished = {};
+  int local_rank = 0;      // among the ranks of this machine: which GPU it takes
   const std::atomic<bool>* stop = nullptr;  // set by a signal: all ranks stop after the same step, write a checkpoint and the model
 };
 
@@ -38,11 +39,13 @@ struct TrainSummary {
   double planned_bubble = 0;   // of this schedule on equal stages without hops
   double exposed_share = 0;
   int64_t skipped_steps = 0;
+  int64_t overflowed_steps = 0;  // of those: gradients of precision fp16
   std::vector<Straggler> stragglers;                             // the slowest first
   std::vector<std::pair<std::string_view, double>> time;         // where the time of this process went, mean seconds over the ranks
   // Of the rank that has held the most: the process at its peak, and what of it the run is made of.
   struct Memory {
     double peak_bytes = 0, weight_bytes = 0, gradient_bytes = 0, optimizer_bytes = 0;
+    double gpu_bytes = 0;  // in use on the GPU by all its processes; 0 = on the CPU
   };
   Memory memory;
   bool stopped = false;        // by a signal, before its end

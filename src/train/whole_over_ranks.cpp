@@ -14,11 +14,13 @@ model::Parameter whole_over_ranks(const model::Parameter& parameter, const at::T
   PENSTOCK_CHECK(tensor != nullptr, "{} is cut, and nobody is known to have the rest", parameter.name);
   const at::NoGradGuard no_grad;
   const model::WholeParameter place(parameter);
-  at::Tensor whole = at::zeros(place.shape(), at::kFloat);
+  at::Tensor whole = at::zeros(place.shape(), value.options().dtype(at::kFloat));
   for (size_t i = 0; i < parameter.stored.size(); ++i) place.part(i, whole).copy_(place.own(i, value));
   tensor->all_reduce(whole, comm::Reduce::kSum)->wait(deadline);  // each element is on one rank, and zero on the others
   return place.uncut(std::move(whole));
 }
+
+at::Tensor host_copy(const at::Tensor& tensor) { return tensor.detach().to(at::kCPU, tensor.scalar_type(), /*non_blocking=*/false, /*copy=*/true); }
 
 int64_t whole_elements(const model::Parameter& parameter) {
   if (!parameter.is_cut()) return parameter.value.numel();

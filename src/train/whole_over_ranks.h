@@ -11,6 +11,9 @@ namespace penstock::train {
 // `value` as it is. Collective over `tensor`, the ranks that have the other parts, which may be null where nothing is cut.
 [[nodiscard]] model::Parameter whole_over_ranks(const model::Parameter& parameter, const at::Tensor& value, comm::Communicator* tensor, Deadline deadline);
 
+// A copy of its own on the CPU, for a file.
+[[nodiscard]] at::Tensor host_copy(const at::Tensor& tensor);
+
 // Elements of the whole.
 [[nodiscard]] int64_t whole_elements(const model::Parameter& parameter);
 

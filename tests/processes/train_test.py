@@ -157,6 +157,12 @@ class TrainTest(TrainCase):
         self.assertEqual(done.returncode, 2)
         self.assertRegex(done.stderr, r"bad\.yaml:\d+: .*(optimizer\.lr|'step')")
 
+    def test_fp16_on_a_cpu_exits_2_and_says_what_to_use(self):
+        done = subprocess.run(self.command("fp16", precision="fp16", device="cpu"), capture_output=True, text=True, timeout=60)
+        self.assertEqual(done.returncode, 2, done.stderr)
+        self.assertIn("precision: fp16 needs a GPU, and device 'cpu' is the CPU", done.stderr)
+        self.assertFalse((self.folder / "fp16").exists())
+
     def test_missing_text_exits_2_and_names_the_path(self):
         done = subprocess.run(self.command("none", **{"data.path": "/nowhere"}), capture_output=True, text=True, timeout=60)
         self.assertEqual(done.returncode, 2, done.stderr)
