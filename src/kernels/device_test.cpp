@@ -124,23 +124,25 @@ TEST(DeviceOptimizers, MomentumSgdEqualsTheCpusKernel) {
 
 TEST(DeviceOptimizers, LambEqualsTheCpusKernels) {
   std::vector<double> weights, updates;
-  expect_same(trained([&](Trained& t, const std::vector<Tensor>& g, int64_t n) {
-                for (const OptimizedTensors& one : all_of(t, g)) {
-                  const Tensor direction = lamb_direction(one, adam_step(n));
-                  weights.push_back(sums_of_squares({one.weights})[0]);
-                  updates.push_back(sums_of_squares({direction})[0]);
-                  one.weights.sub_(direction, 0.01 * 0.7);
-                }
-              }),
-              trained([&, k = size_t{0}](Trained& t, const std::vector<Tensor>& g, int64_t n) mutable {
-                for (size_t i = 0; i < g.size(); ++i, ++k) {
-                  float *w = t.weights[i].data_ptr<float>(), *m = t.m[i].data_ptr<float>(), *v = t.v[i].data_ptr<float>();
-                  const SquareSums sums = lamb_moments(w, g[i].data_ptr<float>(), m, v, g[i].numel(), adam_step(n));
-                  EXPECT_NEAR(weights[k] / sums.weights, 1, 1e-5);
-                  EXPECT_NEAR(updates[k] / sums.update, 1, 1e-5);
-                  lamb_update(w, m, v, g[i].numel(), adam_step(n), 0.7f);
-                }
-              }));
+  const Trained got = trained([&](Trained& t, const std::vector<Tensor>& g, int64_t n) {
+    for (const OptimizedTensors& one : all_of(t, g)) {
+      const Tensor direction = lamb_direction(one, adam_step(n));
+      weights.push_back(sums_of_squares({one.weights})[0]);
+      updates.push_back(sums_of_squares({direction})[0]);
+      one.weights.sub_(direction, 0.01 * 0.7);
+    }
+  });
+  size_t k = 0;
+  const Trained expected = trained([&](Trained& t, const std::vector<Tensor>& g, int64_t n) {
+    for (size_t i = 0; i < g.size(); ++i, ++k) {
+      float *w = t.weights[i].data_ptr<float>(), *m = t.m[i].data_ptr<float>(), *v = t.v[i].data_ptr<float>();
+      const SquareSums sums = lamb_moments(w, g[i].data_ptr<float>(), m, v, g[i].numel(), adam_step(n));
+      EXPECT_NEAR(weights[k] / sums.weights, 1, 1e-5);
+      EXPECT_NEAR(updates[k] / sums.update, 1, 1e-5);
+      lamb_update(w, m, v, g[i].numel(), adam_step(n), 0.7f);
+    }
+  });
+  expect_same(got, expected);
 }
 
 // On the first GPU; a failure names the input whose gradient differs.
