@@ -132,6 +132,7 @@ void add_train_command(CLI::App& app) {
                   "  penstock train examples/quickstart.yaml\n"
                   "  penstock train examples/quickstart.yaml --set data.path=my/texts --set max_seconds=600\n"
                   "  penstock train examples/quickstart.yaml --resume\n"
+                  "  penstock train examples/quickstart.yaml --set device=cuda --set precision=fp16     (a GPU is taken without being asked for where there is one)\n"
                   "  penstock train examples/quickstart.yaml --set checkpoint.every_steps=50 --max-restarts 3\n"
                   "  penstock train CONFIG.yaml --nnodes 1:4 --node-rank 0 --rdzv-endpoint host0:29400 --max-restarts 3     (1, 2, 3 on the others)");
   command->callback([options] { train(*options); });

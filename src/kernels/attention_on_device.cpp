@@ -6,15 +6,10 @@
 
 #include "kernels/operands.h"
 #include "kernels/rotary_tensors.h"
+#include "kernels/training_on_device.h"
 
 namespace penstock::kernels {
 namespace {
-
-// x [B, T, N, K] turned by cos and sin [B or 1, T, 1, K/2].
-Tensor rotated(const Tensor& x, const Tensor& cos, const Tensor& sin) {
-  const auto halves = x.chunk(2, -1);
-  return at::cat({halves[0] * cos - halves[1] * sin, halves[1] * cos + halves[0] * sin}, -1);
-}
 
 // [B, G, T, K] -> [B, H, T, K].
 Tensor for_each_query_head(const Tensor& x, int64_t per_group) { return per_group == 1 ? x : x.repeat_interleave(per_group, 1); }
@@ -45,12 +40,12 @@ Tensor attention_on_device(const Tensor& qkv, const AttentionShape& shape, const
     sin = tables.sin.index({positions});
     visible = rows.unsqueeze(0).le(rows.unsqueeze(1)).logical_and(rows.view({1, 1, length}).ge(first.unsqueeze(2))).unsqueeze(1);
   }
-  const Tensor heads = qkv.view({batch, length, turned + shape.kv_heads, shape.head_size});
-  const Tensor qk = rotated(heads.narrow(2, 0, turned), cos.unsqueeze(-2), sin.unsqueeze(-2));
+  // Cut by split, whose gradient is one cat.
+  const auto heads = qkv.view({batch, length, turned + shape.kv_heads, shape.head_size}).split_with_sizes({turned, shape.kv_heads}, 2);
+  const auto qk = rotated_on_device(heads[0], cos.unsqueeze(-2), sin.unsqueeze(-2)).split_with_sizes({shape.heads, shape.kv_heads}, 2);
   const auto operand = [&](const Tensor& x) { return x.to(operand_dtype(compute)).transpose(1, 2); };
   const int64_t per_group = shape.heads / shape.kv_heads;
-  const Tensor q = operand(qk.narrow(2, 0, shape.heads)), k = for_each_query_head(operand(qk.narrow(2, shape.heads, shape.kv_heads)), per_group),
-               v = for_each_query_head(operand(heads.narrow(2, turned, shape.kv_heads)), per_group);
+  const Tensor q = operand(qk[0]), k = for_each_query_head(operand(qk[1]), per_group), v = for_each_query_head(operand(heads[1]), per_group);
   return attended(q, k, v, visible).transpose(1, 2).reshape({batch, length, shape.heads * shape.head_size}).to(at::kFloat);
 }
 

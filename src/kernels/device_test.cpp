@@ -12,6 +12,7 @@
 #include "kernels/peak_flops.h"
 #include "kernels/rms_norm.h"
 #include "kernels/swiglu.h"
+#include "kernels/training_on_device.h"
 #include "kernels/weight_grad_queue.h"
 #include "tensor/device.h"
 
@@ -66,6 +67,24 @@ TEST(AttentionOnDevice, EqualsTheCpusKernelWithGradients) {
     expect_same(with_gradients(qkv, at::kCPU, [&](auto& in) { return attention_on_device(in[0], shape, rotary, starts, Compute::kFp32); }), kernel, 2e-5);
     expect_same(with_gradients(qkv, at::kCPU, [&](auto& in) { return attention_on_device(in[0], shape, rotary, starts, Compute::kBf16); }), kernel, 5e-2);
   }
+}
+
+TEST(TrainingOnDevice, NormAndGateEqualTheCpusKernelsWithGradients) {
+  const std::vector<Tensor> norm = {random({2, 37, 24}, 1), random({24}, 2)}, gate = {random({7, 2, 62}, 1) * 6};
+  expect_same(with_gradients(norm, at::kCPU, [](auto& in) { return rms_norm_on_device(in[0], in[1], 1e-5); }),
+              with_gradients(norm, at::kCPU, [](auto& in) { return rms_norm(in[0], in[1], 1e-5); }), 1e-5);
+  expect_same(with_gradients(gate, at::kCPU, [](auto& in) { return swiglu_on_device(in[0]); }),
+              with_gradients(gate, at::kCPU, [](auto& in) { return swiglu(in[0]); }), 1e-5);
+}
+
+TEST(Linear, InFloat16RoundsAsAGpuDoes) {
+  const Tensor x = random({33, 64}, 1), w = random({48, 64}, 2);
+  const auto exact = with_gradients({x, w}, at::kCPU, [](auto& in) { return kernels::linear(in[0], in[1]); });
+  const auto rounded = with_gradients({x, w}, at::kCPU, [](auto& in) { return linear(in[0], in[1], {Compute::kFp16, nullptr}); });
+  expect_same(rounded, exact, 2e-3);
+  EXPECT_TRUE(rounded[0].equal(rounded[0].to(at::kHalf).to(at::kFloat)));
+  EXPECT_FALSE(rounded[0].equal(exact[0].to(at::kHalf).to(at::kFloat))) << "operands are rounded, too";
+  EXPECT_TRUE(at::isinf(kernels::linear(x * 1e4, w * 1e3, {Compute::kFp16, nullptr})).any().item<bool>()) << "65504 is the largest";
 }
 
 // Parameters of 3 and 5000 elements, after some gradients.

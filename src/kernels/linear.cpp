@@ -18,6 +18,9 @@ using torch::autograd::variable_list;
 
 Tensor as_rows(const Tensor& x) { return x.contiguous().view({-1, x.size(-1)}); }
 
+// As products take it: rounded already, where they round.
+Tensor as_operand(const Tensor& x, Compute compute) { return x.to(operand_dtype(compute)); }
+
 Tensor product(const Tensor& a, Transpose a_op, const Tensor& b, Transpose b_op, Compute compute);
 
 Tensor rounded_to_half(const Tensor& x) { return x.to(at::kHalf).to(at::kFloat); }
@@ -27,12 +30,12 @@ Tensor half_product_on_cpu(const Tensor& a, Transpose a_op, const Tensor& b, Tra
   return rounded_to_half(product(rounded_to_half(a), a_op, rounded_to_half(b), b_op, Compute::kFp32));
 }
 
-// a [M, K] or [K, M]ᵀ times b [K, N] or [N, K]ᵀ.
+// a [M, K] or [K, M]ᵀ times b [K, N] or [N, K]ᵀ, float32 or operands -> float32.
 Tensor product(const Tensor& a, Transpose a_op, const Tensor& b, Transpose b_op, Compute compute) {
   const bool at = a_op == Transpose::kYes, bt = b_op == Transpose::kYes;
   if (compute == Compute::kFp16 && a.is_cpu()) return half_product_on_cpu(a, a_op, b, b_op);
   if (compute == Compute::kBf16 || !a.is_cpu()) {
-    const Tensor left = a.to(operand_dtype(compute)), right = b.to(operand_dtype(compute));
+    const Tensor left = as_operand(a, compute), right = as_operand(b, compute);
     return at::mm(at ? left.t() : left, bt ? right.t() : right).to(at::kFloat);
   }
   const int64_t m = a.size(at ? 1 : 0), k = a.size(at ? 0 : 1), n = b.size(bt ? 0 : 1);
@@ -41,11 +44,15 @@ Tensor product(const Tensor& a, Transpose a_op, const Tensor& b, Transpose b_op,
   return c;
 }
 
-Tensor forward_product(const Tensor& x, const Tensor& weight, Compute compute) {
-  Tensor y = product(as_rows(x), Transpose::kNo, weight, Transpose::kYes, compute);
+// y [N, ...] as x is shaped, but for its width.
+Tensor shaped_as(const Tensor& x, const Tensor& y) {
   auto shape = x.sizes().vec();
-  shape.back() = weight.size(0);
+  shape.back() = y.size(-1);
   return y.view(shape);
+}
+
+Tensor forward_product(const Tensor& x, const Tensor& weight, Compute compute) {
+  return shaped_as(x, product(as_rows(x), Transpose::kNo, weight, Transpose::kYes, compute));
 }
 
 // So many rows are rounded to bfloat16 where the processor computes in it: their products take longer than reading the weights.
@@ -72,19 +79,21 @@ Tensor serving_product(const Tensor& x, const Tensor& weight) {
 
 struct LinearFunction : torch::autograd::Function<LinearFunction> {
   static Tensor forward(AutogradContext* ctx, const Tensor& x, const Tensor& weight, int64_t compute) {
-    ctx->save_for_backward({x, weight});
+    const auto how = static_cast<Compute>(compute);
+    const Tensor rows = as_operand(as_rows(x), how);
+    ctx->save_for_backward({rows, weight});
     ctx->saved_data["compute"] = compute;
-    return forward_product(x, weight, static_cast<Compute>(compute));
+    return shaped_as(x, product(rows, Transpose::kNo, weight, Transpose::kYes, how));
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
     const auto saved = ctx->get_saved_variables();
     const auto compute = static_cast<Compute>(ctx->saved_data["compute"].toInt());
-    const Tensor &x = saved[0], &weight = saved[1];
-    const Tensor gy = as_rows(grads[0]);
+    const Tensor &rows = saved[0], &weight = saved[1];
+    const Tensor gy = as_operand(as_rows(grads[0]), compute);
     Tensor gx, gw;
-    if (ctx->needs_input_grad(0)) gx = product(gy, Transpose::kNo, weight, Transpose::kNo, compute).view(x.sizes());
-    if (ctx->needs_input_grad(1)) gw = product(gy, Transpose::kYes, as_rows(x), Transpose::kNo, compute);
+    if (ctx->needs_input_grad(0)) gx = shaped_as(grads[0], product(gy, Transpose::kNo, weight, Transpose::kNo, compute));
+    if (ctx->needs_input_grad(1)) gw = product(gy, Transpose::kYes, rows, Transpose::kNo, compute);
     return {gx, gw, Tensor()};
   }
 };
@@ -107,21 +116,23 @@ void add_weight_gradient(Tensor& grad, const Tensor& grad_output, const Tensor& 
 
 struct DeferringLinear : torch::autograd::Function<DeferringLinear> {
   static Tensor forward(AutogradContext* ctx, const Tensor& x, const Deferred& deferred, int64_t compute) {
-    ctx->save_for_backward({x});
+    const auto how = static_cast<Compute>(compute);
+    const Tensor rows = as_operand(as_rows(x), how);
+    ctx->save_for_backward({rows});
     ctx->saved_data["weight"] = deferred.weight;
     ctx->saved_data["queue"] = reinterpret_cast<int64_t>(deferred.queue);
     ctx->saved_data["compute"] = compute;
-    return forward_product(x, deferred.weight, static_cast<Compute>(compute));
+    return shaped_as(x, product(rows, Transpose::kNo, deferred.weight, Transpose::kYes, how));
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
-    const Tensor x = ctx->get_saved_variables()[0];
+    const Tensor rows = ctx->get_saved_variables()[0];
     const Tensor weight = ctx->saved_data["weight"].toTensor();
     auto* queue = reinterpret_cast<WeightGradQueue*>(ctx->saved_data["queue"].toInt());
     const auto compute = static_cast<Compute>(ctx->saved_data["compute"].toInt());
-    const Tensor gy = as_rows(grads[0]).detach();
-    queue->push(weight, [x = as_rows(x).detach(), gy, compute](Tensor& grad) { add_weight_gradient(grad, gy, x, compute); });
-    return {product(gy, Transpose::kNo, weight, Transpose::kNo, compute).view(x.sizes()), Tensor(), Tensor()};
+    const Tensor gy = as_operand(as_rows(grads[0]).detach(), compute);
+    queue->push(weight, [rows = rows.detach(), gy, compute](Tensor& grad) { add_weight_gradient(grad, gy, rows, compute); });
+    return {shaped_as(grads[0], product(gy, Transpose::kNo, weight, Transpose::kNo, compute)), Tensor(), Tensor()};
   }
 };
 

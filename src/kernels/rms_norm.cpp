@@ -7,6 +7,7 @@
 #include "kernels/parallel.h"
 #include "kernels/rms_norm_rows.h"
 #include "kernels/simd.h"
+#include "kernels/training_on_device.h"
 
 namespace penstock::kernels {
 
@@ -90,7 +91,7 @@ struct RmsNormFunction : torch::autograd::Function<RmsNormFunction> {
 
 Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps) {
   PENSTOCK_CHECK(x.size(-1) == weight.size(0), "rms_norm: x has width {}, weight {}", x.size(-1), weight.size(0));
-  if (!x.is_cpu()) return cuda::takes(x) ? cuda::rms_norm(x, weight, eps) : rms_norm_reference(x, weight, eps);
+  if (!x.is_cpu()) return cuda::takes(x) ? cuda::rms_norm(x, weight, eps) : rms_norm_on_device(x, weight, eps);
   if (!at::GradMode::is_enabled()) {
     Tensor inverse;
     return forward_rows(x.contiguous(), weight, eps, inverse);

@@ -4,6 +4,7 @@
 #include "kernels/cuda/cuda_kernels.h"
 #include "kernels/parallel.h"
 #include "kernels/simd.h"
+#include "kernels/training_on_device.h"
 
 namespace penstock::kernels {
 namespace {
@@ -72,7 +73,7 @@ struct SwigluFunction : torch::autograd::Function<SwigluFunction> {
 
 Tensor swiglu(const Tensor& gate_up) {
   PENSTOCK_CHECK(gate_up.size(-1) % 2 == 0, "swiglu: the last dim is {}, expected an even number", gate_up.size(-1));
-  if (!gate_up.is_cpu()) return cuda::takes(gate_up) ? cuda::swiglu(gate_up) : swiglu_reference(gate_up);
+  if (!gate_up.is_cpu()) return cuda::takes(gate_up) ? cuda::swiglu(gate_up) : swiglu_on_device(gate_up);
   if (!at::GradMode::is_enabled()) return forward_rows(gate_up.contiguous());
   return SwigluFunction::apply(gate_up.contiguous());
 }
