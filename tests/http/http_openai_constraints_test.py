@@ -15,8 +15,9 @@ class OpenAiConstraintsServerTest(OpenAiServerTestCase):
                       {"structured_outputs": {"json": schema}}):
             text = self.complete(prompt="[sampling]", max_tokens=7, **asked).json["choices"][0]["text"]
             self.assertTrue(text.endswith(said), text)
-        text = self.infer("POST", "/predictions/tiny", json.dumps({"prompt": "[sampling]", "max_tokens": 7, "guided_json": schema})).text
-        self.assertTrue(text.endswith(said), text)
+        for form in ({}, {"stream": False}, {"stream": True}):  # which is taken out of the body
+            text = self.infer("POST", "/predictions/tiny", json.dumps({"prompt": "[sampling]", "max_tokens": 7, "guided_json": schema, **form})).text
+            self.assertTrue(text.endswith(said), text)
         text = self.complete(prompt="[sampling]", max_tokens=7, guided_choice=["a", "b"]).json["choices"][0]["text"]
         self.assertTrue(text.endswith('constraint=4:["a","b"] '), text)
 
