@@ -1,6 +1,7 @@
 // `penstock bench prefill|decode`: one stage that holds a whole model of random weights, driven step by step.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
 
 #include <algorithm>
 #include <iostream>
