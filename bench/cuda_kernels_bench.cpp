@@ -9,7 +9,9 @@
 #include "base/clock.h"
 #include "kernels/cuda/cuda_kernels.h"
 #include "kernels/head_norm.h"
+#include "kernels/linear.h"
 #include "kernels/rms_norm.h"
+#include "kernels/step_rows.h"
 #include "kernels/swiglu.h"
 #include "tensor/device.h"
 
@@ -70,7 +72,7 @@ void measure_products(const Table& table) {
         const at::Tensor x = at::randn({rows, s.width}, floats());
         const auto weight = [&](int i) -> const at::Tensor& { return weights[static_cast<size_t>(i % copies)]; };
         table.row(fmt::format("product {}x{} {} {} row(s)", s.outputs, s.width, type == at::kFloat ? "fp32" : "bf16", rows), bytes,
-                  [&](int i) { at::mm(x.to(type), weight(i).t()).to(at::kFloat); }, [&](int i) { (void)cuda::product(x, weight(i), {}); });
+                  [&](int i) { at::mm(x.to(type), weight(i).t()).to(at::kFloat); }, [&](int i) { (void)cuda::product({}, x, weight(i), {}); });
       }
     }
   }
@@ -88,6 +90,75 @@ void measure_rows(const Table& table) {
   }
 }
 
+// Sequences of one step, each `rows` rows from position `start` on, with pages of bfloat16 of their own: several caches, so that none is read from the GPU's.
+class Attention {
+ public:
+  Attention(const AttentionShape& shape, int sequences, int start, int rows)
+      : shape_(shape), rotary_(start + rows, shape.head_size, 10000), by_libtorch_(shape, kGpu, StepRows::kMostElements, StepRows::By::kLibTorch), by_own_(shape, kGpu) {
+    const int read = (start + rows + kPageTokens - 1) / kPageTokens, all = sequences * read;
+    for (int i = 0; i < all; ++i) numbers_.push_back(static_cast<int32_t>(i * int64_t{7919} % all));
+    for (int i = 0; i < sequences; ++i) sequences_.push_back({std::span(numbers_).subspan(static_cast<size_t>(i * read), static_cast<size_t>(read)), start, rows});
+    bytes_ = 2 * int64_t{2} * all * kPageTokens * shape.kv_heads * shape.head_size;
+    for (int64_t i = 0; i < std::clamp<int64_t>((int64_t{256} << 20) / bytes_, 1, 64); ++i) {
+      keys_.push_back(at::randn({all, shape.kv_heads, shape.head_size, kPageTokens}, floats()).to(at::kBFloat16));
+      values_.push_back(at::randn({all, shape.kv_heads, kPageTokens, shape.head_size}, floats()).to(at::kBFloat16));
+    }
+    by_libtorch_.begin(sequences_, all);
+    by_own_.begin(sequences_, all);
+  }
+  [[nodiscard]] at::Tensor qkv() const { return at::randn({by_own_.count(), shape_.row()}, floats()); }
+  at::Tensor by_libtorch(const at::Tensor& qkv, int i) { return run(qkv, i, by_libtorch_); }
+  at::Tensor by_own(const at::Tensor& qkv, int i) { return run(qkv, i, by_own_); }
+  [[nodiscard]] int64_t bytes() const { return bytes_; }
+
+ private:
+  at::Tensor run(const at::Tensor& qkv, int i, StepRows& rows) {
+    const size_t copy = static_cast<size_t>(i) % keys_.size();
+    return cached_attention(qkv, shape_, rotary_, sequences_, keys_[copy], values_[copy], &rows);
+  }
+
+  const AttentionShape shape_;
+  const RotaryTable rotary_;
+  StepRows by_libtorch_, by_own_;
+  std::vector<int32_t> numbers_;
+  std::vector<SequenceRows> sequences_;
+  std::vector<at::Tensor> keys_, values_;
+  int64_t bytes_ = 0;
+};
+
+void measure_attention(const Table& table) {
+  struct Case {
+    AttentionShape shape;
+    int sequences, start, rows;
+  };
+  constexpr AttentionShape kSmall{9, 3, 64}, kLarge{32, 8, 128};
+  for (const Case& c : {Case{kSmall, 1, 200, 1}, Case{kSmall, 1, 4095, 1}, Case{kLarge, 1, 4095, 1}, Case{kLarge, 32, 1023, 1}, Case{kSmall, 1, 0, 512}, Case{kLarge, 1, 0, 512}, Case{kLarge, 1, 3584, 512}}) {
+    Attention attention(c.shape, c.sequences, c.start, c.rows);
+    const at::Tensor qkv = attention.qkv();
+    table.row(fmt::format("attention {}x{} {}x{} at {}", c.shape.heads, c.shape.head_size, c.sequences, c.rows, c.start), attention.bytes(),
+              [&](int i) { attention.by_libtorch(qkv, i); }, [&](int i) { attention.by_own(qkv, i); });
+  }
+}
+
+// A decoder block for one row at position 500: by LibTorch's operations about 45 launches, by ours 9.
+void measure_block(const Table& table, const std::string& name, const AttentionShape& shape, int64_t hidden, int64_t width) {
+  Attention attention(shape, 1, 500, 1);
+  const auto bf16 = floats().dtype(at::kBFloat16);
+  const at::Tensor qkv = at::randn({shape.row(), hidden}, bf16), out = at::randn({hidden, shape.heads * shape.head_size}, bf16);
+  const at::Tensor gate_up = at::randn({2 * width, hidden}, bf16), down = at::randn({hidden, width}, bf16), norm = at::ones({hidden}, floats()), x = at::randn({1, hidden}, floats());
+  const auto product = [](const at::Tensor& a, const at::Tensor& w) { return at::mm(a.to(at::kBFloat16), w.t()).to(at::kFloat); };
+  const auto by_libtorch = [&](int i) {
+    const at::Tensor h = x + product(attention.by_libtorch(product(rms_norm_reference(x, norm, 1e-5), qkv), i), out);
+    return h + product(swiglu_reference(product(rms_norm_reference(h, norm, 1e-5), gate_up)), down);
+  };
+  const auto by_own = [&](int i) {
+    const at::Tensor h = add_linear(x, attention.by_own(kernels::linear(rms_norm(x, norm, 1e-5), qkv), i), out, {}, {});
+    return add_linear(h, gated_linear(rms_norm(h, norm, 1e-5), gate_up, {}, {}), down, {}, {});
+  };
+  const int64_t bytes = 2 * (qkv.numel() + out.numel() + gate_up.numel() + down.numel()) + attention.bytes();
+  table.row("block of " + name, bytes, [&](int i) { (void)by_libtorch(i); }, [&](int i) { (void)by_own(i); });
+}
+
 int run() {
   if (tensor::num_gpus() == 0) {
     fmt::print("no GPU: nothing to measure\n");
@@ -101,6 +172,9 @@ int run() {
   const Table table(copy_rate());
   measure_products(table);
   measure_rows(table);
+  measure_attention(table);
+  measure_block(table, "135 million weights", {9, 3, 64}, 576, 1536);
+  measure_block(table, "8 billion weights", {32, 8, 128}, 4096, 14336);
   return 0;
 }
 

@@ -293,6 +293,7 @@ Tensor cached_attention(const Tensor& qkv, const AttentionShape& shape, const Ro
   check(qkv, shape, k_cache, v_cache);
   if (step != nullptr) {
     check_rows(step->count(), qkv);
+    if (const cuda::StepTables* own = step->own_tables()) return cuda::paged_attention(qkv, shape, step->table(rotary), *own, k_cache, v_cache);
     return cached_attention_tensors(qkv, shape, rotary, *step, k_cache, v_cache);
   }
   PENSTOCK_CHECK(qkv.is_cpu(), "attention: rows on {} without StepRows", qkv.device().str());

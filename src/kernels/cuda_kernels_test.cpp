@@ -48,6 +48,9 @@ TEST_F(CudaKernels, ServeWhereGradientsAreNotRecorded) {
   EXPECT_FALSE(cuda::takes(x.to(at::kDouble)));
   EXPECT_TRUE(cuda::takes_product(x, random({5, 64}).to(at::kBFloat16)));
   EXPECT_FALSE(cuda::takes_product(random({cuda::kFewRows + 1, 64}), random({5, 64})));
+  const Tensor large = at::empty({50000, 512}, gpu().dtype(at::kBFloat16));
+  EXPECT_TRUE(cuda::takes_product(at::empty({4, 512}, gpu()), large));
+  EXPECT_FALSE(cuda::takes_product(at::empty({5, 512}, gpu()), large)) << "LibTorch is faster";
   EXPECT_FALSE(cuda::takes_product(x, at::zeros({1, 1}, gpu()).expand({5, 64}))) << "what stands for a quantized weight";
 }
 
@@ -87,7 +90,7 @@ struct ProductCase {
 };
 
 TEST_F(CudaKernels, ProductsOfFewRowsEqualTheReference) {
-  for (const ProductCase& c : std::vector<ProductCase>{{1, 576, 960, 0},  {1, 1536, 576, 0}, {2, 4096, 4096, 0}, {3, 576, 3072, 0}, {5, 2048, 49152, 0}, {8, 1536, 576, 0}, {8, 8192, 9001, 0},
+  for (const ProductCase& c : std::vector<ProductCase>{{1, 576, 960, 0},  {1, 1536, 576, 0}, {2, 4096, 4096, 0}, {3, 576, 3072, 0}, {4, 2048, 49152, 0}, {8, 1536, 576, 0}, {8, 2048, 9001, 0},
                                                        {1, 33, 7, 0},     {4, 8, 1, 0},      {7, 1030, 5, 0},     {8, 100, 8195, 0}, {1, 576, 960, 1},    {6, 64, 3, 1},     {1, 1, 1, 0}}) {
     for (const at::ScalarType type : {at::kBFloat16, at::kFloat}) {
       const Tensor x = random({c.rows, c.width}, c.shift), weight = random({c.outputs, c.width}, c.shift).to(type), bias = random({c.outputs});
@@ -97,6 +100,14 @@ TEST_F(CudaKernels, ProductsOfFewRowsEqualTheReference) {
       EXPECT_LT(error(kernels::linear(x, weight), expected), 2e-6) << sizes;
       poison(c.rows * c.outputs);
       EXPECT_LT(error(linear(x, weight, bias, {}), expected + bias), 2e-6) << sizes << ", with a bias";
+      const Tensor base = random({c.rows, c.outputs}, c.shift);
+      poison(c.rows * c.outputs);
+      EXPECT_LT(error(add_linear(base, x, weight, bias, {}), expected + bias + base), 2e-6) << sizes << ", added to a base";
+      if (c.outputs % 2 == 1) continue;
+      poison(c.rows * c.outputs / 2);
+      const Tensor gated = gated_linear(x, weight, bias, {});
+      EXPECT_LT(error(gated, swiglu_reference(expected + bias)), 1e-5) << sizes << ", gated";
+      EXPECT_TRUE(gated.equal(swiglu(linear(x, weight, bias, {})))) << sizes << ", gated: one launch rounds as two";
     }
   }
 }
@@ -105,7 +116,12 @@ TEST_F(CudaKernels, AProductsRowDependsOnThatRowAlone) {
   for (const int64_t outputs : {70, 9000}) {
     const Tensor x = random({cuda::kFewRows, 1536}), weight = random({outputs, 1536}).to(at::kBFloat16);
     const Tensor all = kernels::linear(x, weight);
-    for (const int64_t rows : {1, 2, 3, 4, 7}) EXPECT_TRUE(kernels::linear(x.narrow(0, 0, rows), weight).equal(all.narrow(0, 0, rows))) << rows << " rows of " << outputs << " outputs";
+    const Tensor gated = gated_linear(x, weight, {}, {});
+    for (const int64_t rows : {1, 2, 3, 4, 7}) {
+      const Tensor few = x.narrow(0, 0, rows);
+      EXPECT_TRUE(kernels::linear(few, weight).equal(all.narrow(0, 0, rows))) << rows << " rows of " << outputs << " outputs";
+      EXPECT_TRUE(gated_linear(few, weight, {}, {}).equal(gated.narrow(0, 0, rows))) << rows << " rows of " << outputs << " outputs, gated";
+    }
   }
 }
 

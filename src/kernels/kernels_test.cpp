@@ -75,6 +75,13 @@ TEST(Linear, WithABiasEqualsTheReferenceWithGradients) {
   EXPECT_TRUE(linear(x, w, Tensor(), {}).equal(kernels::linear(x, w)));
 }
 
+TEST(Linear, AddsToABaseAndGatesWithGradients) {
+  const std::vector<Tensor> inputs{leaf({3, 5, 17}, 1), leaf({8, 17}, 2), leaf({8}, 3), leaf({3, 5, 8}, 4)};
+  expect_same(inputs, [](auto& in) { return add_linear(in[3], in[0], in[1], in[2], {}); }, [](auto& in) { return in[3] + at::linear(in[0], in[1], in[2]); }, 1e-5);
+  expect_same({inputs[0], inputs[1], inputs[2]}, [](auto& in) { return gated_linear(in[0], in[1], in[2], {}); },
+              [](auto& in) { return swiglu_reference(at::linear(in[0], in[1], in[2])); }, 1e-5);
+}
+
 TEST(Linear, PutsOffTheWeightsGradientAndNotTheBiass) {
   const Tensor x = leaf({6, 5}, 1), w = leaf({3, 5}, 2), b = leaf({3}, 3);
   WeightGradQueue queue;

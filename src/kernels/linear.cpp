@@ -7,6 +7,7 @@
 #include "kernels/operands.h"
 #include "kernels/parallel.h"
 #include "kernels/quantized_linear.h"
+#include "kernels/swiglu.h"
 #include "kernels/weight_grad_queue.h"
 #include "tensor/cpu_features.h"
 
@@ -145,7 +146,7 @@ Tensor linear(const Tensor& x, const Tensor& weight, const LinearOptions& option
   }
   const auto compute = static_cast<int64_t>(options.compute);
   if (!at::GradMode::is_enabled() || !(x.requires_grad() || weight.requires_grad())) {
-    if (cuda::takes_product(x, weight)) return cuda::product(x, weight, Tensor());
+    if (cuda::takes_product(x, weight)) return cuda::product({}, x, weight, {});
     const bool serves = current_team() != nullptr;  // training computes on OpenMP's threads
     return serves && x.is_cpu() ? serving_product(x, weight) : forward_product(x, weight, options.compute);
   }
@@ -158,9 +159,17 @@ Tensor linear(const Tensor& x, const Tensor& weight, const LinearOptions& option
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, const LinearOptions& options) {
   if (!bias.defined()) return linear(x, weight, options);
   PENSTOCK_CHECK(bias.dim() == 1 && bias.size(0) == weight.size(0), "linear: bias of {}, weight has {} rows", bias.numel(), weight.size(0));
-  if (cuda::takes_product(x, weight)) return cuda::product(x, weight, bias);
+  if (cuda::takes_product(x, weight)) return cuda::product({}, x, weight, bias);
   const Tensor y = linear(x, weight, options);
   return y.requires_grad() || bias.requires_grad() ? y + bias : y.add_(bias);
+}
+
+Tensor add_linear(const Tensor& base, const Tensor& x, const Tensor& weight, const Tensor& bias, const LinearOptions& options) {
+  return cuda::takes_product(x, weight) ? cuda::product(base, x, weight, bias) : base + linear(x, weight, bias, options);
+}
+
+Tensor gated_linear(const Tensor& x, const Tensor& weight, const Tensor& bias, const LinearOptions& options) {
+  return cuda::takes_product(x, weight) ? cuda::gated_product(x, weight, bias) : swiglu(linear(x, weight, bias, options));
 }
 
 }  // namespace penstock::kernels

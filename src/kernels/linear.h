@@ -23,4 +23,8 @@ Tensor linear(const Tensor& x, const Tensor& weight, const LinearOptions& option
 // With `bias` [O] added, or none where it is undefined. Its gradient is never put off: it is a sum over rows, as cheap as a norm's.
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, const LinearOptions& options);
 
+// base + linear(), and swiglu() of linear(): one launch where our own CUDA kernels take the product.
+Tensor add_linear(const Tensor& base, const Tensor& x, const Tensor& weight, const Tensor& bias, const LinearOptions& options);
+Tensor gated_linear(const Tensor& x, const Tensor& weight, const Tensor& bias, const LinearOptions& options);
+
 }  // namespace penstock::kernels

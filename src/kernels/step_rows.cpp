@@ -85,6 +85,12 @@ int64_t check_sequences(std::span<const SequenceRows> sequences, int64_t num_pag
 
 void StepRows::begin(std::span<const SequenceRows> sequences, int64_t num_pages) {
   const int64_t count = check_sequences(sequences, num_pages);
+  if (by_ == By::kLibTorch || !cuda::takes_attention(shape_, device_)) return begin_tensors(sequences, count);
+  own_tables_.emplace(sequences, shape_, device_);
+  positions_ = own_tables_->positions().to(at::kLong);
+}
+
+void StepRows::begin_tensors(std::span<const SequenceRows> sequences, int64_t count) {
   const std::vector<PlannedGroup> planned = plan_groups(sequences, shape_, most_elements_);
   Parcel parcel;
   std::vector<int64_t> first_rows;

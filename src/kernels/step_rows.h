@@ -5,10 +5,12 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "kernels/attention.h"
+#include "kernels/cuda/paged_attention.h"
 
 namespace penstock::kernels {
 
@@ -38,15 +40,20 @@ class StepRows {
   // Elements that scores and gathered pages of a group may have, unless a single row needs more.
   static constexpr int64_t kMostElements = int64_t{1} << 25;
 
-  // `shape`: of this rank's heads, in all layers. A smaller `most_elements` is for tests.
-  StepRows(const AttentionShape& shape, const at::Device& device, int64_t most_elements = kMostElements)
-      : shape_(shape), device_(device), most_elements_(most_elements) {}
+  // What computes where our own CUDA kernels take such heads on such a device; where they do not, it is LibTorch.
+  enum class By { kOwnKernels, kLibTorch };
+
+  // `shape`: of this rank's heads, in all layers. A smaller `most_elements`, and kLibTorch, are for tests and measurements.
+  StepRows(const AttentionShape& shape, const at::Device& device, int64_t most_elements = kMostElements, By by = By::kOwnKernels)
+      : shape_(shape), device_(device), most_elements_(most_elements), by_(by) {}
 
   // Of the step that comes; num_pages: of the cache. Throws Bug as check_sequences().
   void begin(std::span<const SequenceRows> sequences, int64_t num_pages);
 
   [[nodiscard]] int64_t count() const { return positions_.size(0); }  // N
   [[nodiscard]] const Tensor& positions() const { return positions_; }  // [N] int64: of each row in its sequence
+  // Of our own kernels: all that they need. Null where LibTorch computes, which needs what follows; else that is empty.
+  [[nodiscard]] const cuda::StepTables* own_tables() const { return own_tables_ ? &*own_tables_ : nullptr; }
   [[nodiscard]] const Tensor& pages() const { return pages_; }          // [N] int64: the number of the page that it belongs to
   [[nodiscard]] const Tensor& lanes() const { return lanes_; }          // [N] int64: and its place in it
   [[nodiscard]] const std::vector<RowGroup>& groups() const { return groups_; }
@@ -60,11 +67,14 @@ class StepRows {
   [[nodiscard]] const Rotation& rotation(const RotaryTable& table);
 
  private:
+  void begin_tensors(std::span<const SequenceRows> sequences, int64_t count);
   void complete(RowGroup& group, const Tensor& last) const;
 
   const AttentionShape shape_;
   const at::Device device_;
   const int64_t most_elements_;
+  const By by_;
+  std::optional<cuda::StepTables> own_tables_;
   Tensor positions_, pages_, lanes_;
   std::vector<RowGroup> groups_;
   std::map<const RotaryTable*, Tensor> tables_;

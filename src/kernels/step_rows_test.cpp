@@ -16,11 +16,12 @@ struct Case {
   at::ScalarType dtype;
   int64_t most_elements;
   const char* device;
+  StepRows::By by = StepRows::By::kLibTorch;
 };
 
 void PrintTo(const Case& c, std::ostream* out) {
   *out << c.shape.heads << " heads, " << c.shape.kv_heads << " key heads of " << c.shape.head_size << ", " << c10::toString(c.dtype) << ", at most " << c.most_elements
-       << " elements, on " << c.device;
+       << " elements, on " << c.device << (c.by == StepRows::By::kOwnKernels ? " by our own kernels where there are" : "");
 }
 
 class CachedAttentionByTensors : public testing::TestWithParam<Case> {
@@ -60,7 +61,7 @@ TEST_P(CachedAttentionByTensors, GivesStepAfterStepWhatTheCpusKernelGives) {
       {{small, 3, 8}, {other, 6, 8}, {own, 333, 40}},
   };
   Cache on_cpu(c.shape, c.dtype, at::kCPU), on_device(c.shape, c.dtype, device);
-  StepRows rows(c.shape, device, c.most_elements);
+  StepRows rows(c.shape, device, c.most_elements, c.by);
   at::manual_seed(3);
   int number = 0;
   for (const auto& step : steps) {
@@ -79,7 +80,9 @@ INSTANTIATE_TEST_SUITE_P(Shapes, CachedAttentionByTensors,
                          testing::Values(Case{{4, 2, 8}, at::kFloat, kUnbounded, "cpu"}, Case{{4, 2, 8}, at::kFloat, 20000, "cpu"}, Case{{9, 3, 10}, at::kFloat, 1, "cpu"},
                                          Case{{3, 3, 6}, at::kBFloat16, kUnbounded, "cpu"}, Case{{8, 1, 64}, at::kBFloat16, 300000, "cpu"},
                                          Case{{4, 2, 8}, at::kFloat, kUnbounded, "cuda"}, Case{{9, 3, 10}, at::kFloat, 20000, "cuda"}, Case{{32, 4, 64}, at::kFloat, kUnbounded, "cuda"},
-                                         Case{{32, 8, 128}, at::kBFloat16, kUnbounded, "cuda"}),
+                                         Case{{32, 8, 128}, at::kBFloat16, kUnbounded, "cuda"},
+                                         Case{{9, 3, 10}, at::kFloat, 20000, "cuda", StepRows::By::kOwnKernels},
+                                         Case{{32, 8, 128}, at::kBFloat16, kUnbounded, "cuda", StepRows::By::kOwnKernels}),
                          [](const auto& info) { return std::string(info.param.device) + std::to_string(info.index); });
 
 TEST(StepRows, PutsSequencesOfEqualCountAndLikeLengthTogetherWithinTheBound) {

@@ -25,8 +25,10 @@ struct Linear {
   [[nodiscard]] at::Tensor enter(const at::Tensor& x, const LayerShare& share, const ForwardContext& context) const {
     return kernels::linear(share.enter(x), weight, bias, context.linear);
   }
-  // ... which this one reads, whose results are summed.
-  [[nodiscard]] at::Tensor leave(const at::Tensor& x, const LayerShare& share, const ForwardContext& context) const { return share.leave(x, weight, bias, context.linear); }
+  // ... which this one reads, whose results are summed and added to `base`.
+  [[nodiscard]] at::Tensor leave(const at::Tensor& base, const at::Tensor& x, const LayerShare& share, const ForwardContext& context) const {
+    return share.leave(base, x, weight, bias, context.linear);
+  }
 
   // `runs`: the rows that this rank has of `whole` stored ones.
   void list_rows(const std::string& name, double init_std, std::span<const plan::Range> runs, int64_t whole, std::vector<Parameter>& all) const {
@@ -112,9 +114,9 @@ class Block : public Layer {
   Tensors forward(const Tensors& inputs, const ForwardContext& context) override {
     const at::Tensor& x = inputs.at(0);  // [B, T, D] or [N, D]
     const at::Tensor mixed = attention(qkv_.enter(attention_norm_(x), *share_, context), starts_of(inputs), context);
-    const at::Tensor h = x + attention_out_.leave(mixed, *share_, context);
+    const at::Tensor h = attention_out_.leave(x, mixed, *share_, context);
     const at::Tensor up = at::gelu(up_.enter(feed_forward_norm_(h), *share_, context), "tanh");
-    return with_starts(h + down_.leave(up, *share_, context), inputs);
+    return with_starts(down_.leave(h, up, *share_, context), inputs);
   }
 
   std::vector<Parameter> parameters() override {

@@ -19,10 +19,10 @@ LayerShare::LayerShare(const TransformerConfig& config, const TensorRanks* ranks
       part_(part_of(config, ranks)),
       vocab_offsets_(plan::vocab_offsets(config.tensor_sizes(), ranks == nullptr ? 1 : ranks->size())) {}
 
-at::Tensor LayerShare::leave(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, const kernels::LinearOptions& options) const {
-  if (ranks_ == nullptr) return kernels::linear(x, weight, bias, options);
+at::Tensor LayerShare::leave(const at::Tensor& base, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, const kernels::LinearOptions& options) const {
+  if (ranks_ == nullptr) return kernels::add_linear(base, x, weight, bias, options);
   const at::Tensor sum = ranks_->sum(kernels::linear(x, weight, options));
-  return bias.defined() ? sum + bias : sum;
+  return base + (bias.defined() ? sum + bias : sum);
 }
 
 at::Tensor LayerShare::rows(const at::Tensor& table, const at::Tensor& ids, const kernels::LinearOptions& options) const {

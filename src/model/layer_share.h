@@ -25,8 +25,8 @@ class LayerShare {
   [[nodiscard]] kernels::AttentionShape attention() const { return {part_.heads.size(), part_.kv_heads.size(), head_size_}; }
 
   [[nodiscard]] at::Tensor enter(const at::Tensor& x) const { return ranks_ == nullptr ? x : ranks_->share(x); }
-  // x · Wᵀ + b, of which x and W have this rank's columns only, and b is whole; undefined: none.
-  [[nodiscard]] at::Tensor leave(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, const kernels::LinearOptions& options) const;
+  // base + x · Wᵀ + b, of which x and W have this rank's columns only, and base and b are whole; undefined b: none.
+  [[nodiscard]] at::Tensor leave(const at::Tensor& base, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, const kernels::LinearOptions& options) const;
   // Rows of a table by token ids, of which this rank has part().vocab.
   [[nodiscard]] at::Tensor rows(const at::Tensor& table, const at::Tensor& ids, const kernels::LinearOptions& options) const;
   // x · Wᵀ: [..., V], or of this rank's tokens only, as TensorRanks::logits() says.

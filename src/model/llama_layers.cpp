@@ -7,7 +7,6 @@
 #include "kernels/head_norm.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rotary.h"
-#include "kernels/swiglu.h"
 #include "model/document_starts.h"
 #include "model/kv_cache.h"
 #include "model/layer_share.h"
@@ -82,9 +81,9 @@ class DecoderBlock : public Layer {
     at::Tensor qkv = kernels::linear(share_->enter(kernels::rms_norm(x, attention_norm_, config_.norm_eps)), qkv_, qkv_bias_, context.linear);
     // Each rank norms its own heads: the gradients of the norms' weights are sums over ranks, as those of what enters.
     if (config_.qk_norm) qkv = kernels::head_norm(qkv, shape_, share_->enter(q_norm_), share_->enter(k_norm_), config_.norm_eps);
-    const at::Tensor h = x + share_->leave(attention(qkv, starts_of(inputs), context), attention_out_, attention_out_bias_, context.linear);
-    const at::Tensor gate_up = kernels::linear(share_->enter(kernels::rms_norm(h, feed_forward_norm_, config_.norm_eps)), gate_up_, gate_up_bias_, context.linear);
-    return with_starts(h + share_->leave(kernels::swiglu(gate_up), down_, down_bias_, context.linear), inputs);
+    const at::Tensor h = share_->leave(x, attention(qkv, starts_of(inputs), context), attention_out_, attention_out_bias_, context.linear);
+    const at::Tensor gated = kernels::gated_linear(share_->enter(kernels::rms_norm(h, feed_forward_norm_, config_.norm_eps)), gate_up_, gate_up_bias_, context.linear);
+    return with_starts(share_->leave(h, gated, down_, down_bias_, context.linear), inputs);
   }
 
   std::vector<Parameter> parameters() override {

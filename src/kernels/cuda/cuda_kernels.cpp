@@ -18,7 +18,32 @@ Tensor empty_with_width(const Tensor& x, int64_t width) {
   return at::empty(shape, x.options());
 }
 
+// Elements of a bfloat16 weight from which on LibTorch's product of more than kFewRowsOfLarge rounded rows is the faster one (docs/benchmarks.md).
+constexpr int64_t kLargeWeight = 24'000'000, kFewRowsOfLarge = 4;
+
 int64_t num_rows(const Tensor& x) { return x.numel() / x.size(-1); }
+
+Tensor multiply(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& base, bool is_gated) {
+  PENSTOCK_CHECK(weight.device() == x.device() && x.size(-1) == weight.size(1), "product: a weight of {} columns on {} for activations of {} on {}", weight.size(1),
+                 weight.device().str(), x.size(-1), x.device().str());
+  if (bias.defined()) require_near(bias, x, "product");
+  const Place place(x);
+  const Tensor in = x.contiguous(), added = base.defined() ? base.contiguous() : base;
+  if (added.defined()) require_near(added, x, "product");
+  Tensor y = empty_with_width(in, is_gated ? weight.size(0) / 2 : weight.size(0));
+  const Product job{.weight = weight.data_ptr(),
+                    .is_bf16 = weight.scalar_type() == at::kBFloat16,
+                    .is_gated = is_gated,
+                    .x = in.data_ptr<float>(),
+                    .bias = bias.defined() ? bias.data_ptr<float>() : nullptr,
+                    .base = added.defined() ? added.data_ptr<float>() : nullptr,
+                    .y = y.data_ptr<float>(),
+                    .rows = static_cast<int>(num_rows(in)),
+                    .weight_rows = weight.size(0),
+                    .width = weight.size(1)};
+  check(launch_product(job, place.stream), "product", x);
+  return y;
+}
 
 }  // namespace
 
@@ -66,27 +91,19 @@ Tensor swiglu(const Tensor& gate_up) {
 }
 
 bool takes_product(const Tensor& x, const Tensor& weight) {
-  const bool is_ours = weight.scalar_type() == at::kFloat || weight.scalar_type() == at::kBFloat16;
-  return takes(x) && x.numel() > 0 && num_rows(x) <= kFewRows && is_ours && weight.dim() == 2 && weight.is_contiguous() && weight.numel() > 0;
+  if (!takes(x) || x.numel() == 0 || weight.dim() != 2 || !weight.is_contiguous() || weight.numel() == 0) return false;
+  const bool is_bf16 = weight.scalar_type() == at::kBFloat16, is_large = weight.numel() > kLargeWeight;
+  return (is_bf16 || weight.scalar_type() == at::kFloat) && num_rows(x) <= (is_bf16 && is_large ? kFewRowsOfLarge : kFewRows);
 }
 
-Tensor product(const Tensor& x, const Tensor& weight, const Tensor& bias) {
-  PENSTOCK_CHECK(weight.device() == x.device() && x.size(-1) == weight.size(1), "product: a weight of {} columns on {} for activations of {} on {}", weight.size(1),
-                 weight.device().str(), x.size(-1), x.device().str());
-  if (bias.defined()) require_near(bias, x, "product");
-  const Place place(x);
-  const Tensor in = x.contiguous();
-  Tensor y = empty_with_width(in, weight.size(0));
-  const Product job{.weight = weight.data_ptr(),
-                    .is_bf16 = weight.scalar_type() == at::kBFloat16,
-                    .x = in.data_ptr<float>(),
-                    .bias = bias.defined() ? bias.data_ptr<float>() : nullptr,
-                    .y = y.data_ptr<float>(),
-                    .rows = static_cast<int>(num_rows(in)),
-                    .outputs = weight.size(0),
-                    .width = weight.size(1)};
-  check(launch_product(job, place.stream), "product", x);
-  return y;
+Tensor product(const Tensor& base, const Tensor& x, const Tensor& weight, const Tensor& bias) {
+  if (base.defined()) PENSTOCK_CHECK(base.numel() == num_rows(x) * weight.size(0), "product: {} elements to add to {} rows of {}", base.numel(), num_rows(x), weight.size(0));
+  return multiply(x, weight, bias, base, false);
+}
+
+Tensor gated_product(const Tensor& x, const Tensor& weight, const Tensor& bias) {
+  PENSTOCK_CHECK(weight.size(0) % 2 == 0, "gated product: a weight of {} rows, expected an even number", weight.size(0));
+  return multiply(x, weight, bias, {}, true);
 }
 
 }  // namespace penstock::kernels::cuda

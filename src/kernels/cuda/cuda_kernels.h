@@ -25,10 +25,12 @@ namespace penstock::kernels::cuda {
 // Rows up to which a product takes no longer than reading the weight.
 inline constexpr int64_t kFewRows = 8;
 
-// takes(x), x has at most kFewRows rows, and the weight is float32 or bfloat16 without gaps (a quantized one is not: it has a placeholder's strides).
+// takes(x), x has at most kFewRows rows, fewer where a weight is so large that LibTorch is faster, and the weight is float32 or bfloat16 without gaps (a quantized one is not: it has a placeholder's strides).
 [[nodiscard]] bool takes_product(const Tensor& x, const Tensor& weight);
 
-// REQUIRES: takes_product(). x [..., D] · weight [O, D]ᵀ + bias [O] -> [..., O]. `bias` may be undefined. x is not rounded. One launch.
-[[nodiscard]] Tensor product(const Tensor& x, const Tensor& weight, const Tensor& bias);
+// REQUIRES: takes_product(). base [..., O] + x [..., D] · weight [O, D]ᵀ + bias [O] -> [..., O]. `base` and `bias` may be undefined. x is not rounded. One launch.
+[[nodiscard]] Tensor product(const Tensor& base, const Tensor& x, const Tensor& weight, const Tensor& bias);
+// REQUIRES: takes_product(), O even. As swiglu() of the product -> [..., O/2]. One launch.
+[[nodiscard]] Tensor gated_product(const Tensor& x, const Tensor& weight, const Tensor& bias);
 
 }  // namespace penstock::kernels::cuda

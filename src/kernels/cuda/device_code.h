@@ -90,6 +90,9 @@ __device__ __forceinline__ float warp_sum(float value) {
   return value;
 }
 
+// silu(gate) · up.
+__device__ __forceinline__ float gated(float gate, float up) { return gate / (1.0f + expf(-gate)) * up; }
+
 inline bool is_aligned(const void* p, size_t bytes) { return reinterpret_cast<uintptr_t>(p) % bytes == 0; }
 
 }  // namespace penstock::kernels::cuda

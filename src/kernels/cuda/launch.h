@@ -26,14 +26,17 @@ cudaError_t launch_head_norm(const HeadNorm& job, cudaStream_t stream);
 // y [rows, width] of gate_up [rows, 2 · width].
 cudaError_t launch_swiglu(const float* gate_up, float* y, int64_t rows, int64_t width, cudaStream_t stream);
 
+// y = base + x · weightᵀ + bias; or, with is_gated, silu(gate) · up of x · weightᵀ + bias, whose first half is the gate and whose second is up.
 struct Product {
-  const void* weight;  // [outputs, width], float32 or bfloat16
+  const void* weight;  // [weight_rows, width], float32 or bfloat16
   bool is_bf16;
+  bool is_gated;
   const float* x;      // [rows, width]
-  const float* bias;   // [outputs], or null
-  float* y;            // [rows, outputs]
+  const float* bias;   // [weight_rows], or null
+  const float* base;   // as y, or null; null with is_gated
+  float* y;            // [rows, weight_rows, or half of it]
   int rows;            // 1 to 8
-  int64_t outputs;
+  int64_t weight_rows;
   int64_t width;
 };
 cudaError_t launch_product(const Product& job, cudaStream_t stream);

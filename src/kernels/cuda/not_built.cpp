@@ -16,7 +16,8 @@ bool takes_product(const Tensor&, const Tensor&) { return false; }
 Tensor rms_norm(const Tensor&, const Tensor&, double) { fail(); }
 Tensor head_norm(const Tensor&, const AttentionShape&, const Tensor&, const Tensor&, double) { fail(); }
 Tensor swiglu(const Tensor&) { fail(); }
-Tensor product(const Tensor&, const Tensor&, const Tensor&) { fail(); }
+Tensor product(const Tensor&, const Tensor&, const Tensor&, const Tensor&) { fail(); }
+Tensor gated_product(const Tensor&, const Tensor&, const Tensor&) { fail(); }
 bool takes_attention(const AttentionShape&, const at::Device&) { return false; }
 StepTables::StepTables(std::span<const SequenceRows>, const AttentionShape&, const at::Device&) { fail(); }
 Tensor StepTables::positions() const { fail(); }

@@ -10,16 +10,21 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / kWarp;
 
-// R outputs of N rows by `split` warps of a block, each of which takes every split-th piece of the width; their sums meet in shared memory. How the width is
-// cut depends on the weight's sizes alone, so an output does not depend on the rows beside its own.
-template <typename E, int V, int N, int R>
+// R rows of the weight times N rows of activations, by `split` warps of a block, each of which takes every split-th piece of the width; their sums meet in shared
+// memory. How the width is cut depends on the weight's sizes alone, so an output does not depend on the rows beside its own. With Gated, every second row is
+// one of the weight's second half, and two rows make an output.
+template <typename E, int V, int N, int R, bool Gated>
 __global__ void __launch_bounds__(kThreads) product_kernel(const Product job, int split) {
   using Word = typename Words<V * sizeof(E)>::Type;
+  constexpr int kOutputs = Gated ? R / 2 : R;
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, part = warp % split;
-  const int64_t width = job.width, first = (blockIdx.x * int64_t{kWarps} / split + warp / split) * R;
+  const int64_t width = job.width, outputs = Gated ? job.weight_rows / 2 : job.weight_rows, first_group = blockIdx.x * int64_t{kWarps} / split;
   const E* weight[R];
 #pragma unroll
-  for (int r = 0; r < R; ++r) weight[r] = static_cast<const E*>(job.weight) + min(first + r, job.outputs - 1) * width;
+  for (int r = 0; r < R; ++r) {
+    const int64_t output = min((first_group + warp / split) * kOutputs + (Gated ? r / 2 : r), outputs - 1);
+    weight[r] = static_cast<const E*>(job.weight) + (Gated && r % 2 == 1 ? outputs + output : output) * width;
+  }
   const float* x[N];
 #pragma unroll
   for (int n = 0; n < N; ++n) x[n] = job.x + min(n, job.rows - 1) * width;
@@ -55,35 +60,45 @@ __global__ void __launch_bounds__(kThreads) product_kernel(const Product job, in
     }
   }
   __syncthreads();
-  for (int t = threadIdx.x; t < kWarps / split * N * R; t += kThreads) {
-    const int group = t / (N * R), n = t % (N * R) / R, r = t % R;
-    const int64_t output = (blockIdx.x * int64_t{kWarps} / split + group) * R + r;
-    if (n >= job.rows || output >= job.outputs) continue;
-    float total = job.bias == nullptr ? 0.0f : job.bias[output];
-    for (int w = 0; w < split; ++w) total += sums[group * split + w][n * R + r];
-    job.y[n * job.outputs + output] = total;
+  for (int t = threadIdx.x; t < kWarps / split * N * kOutputs; t += kThreads) {
+    const int group = t / (N * kOutputs), n = t % (N * kOutputs) / kOutputs, o = t % kOutputs;
+    const int64_t output = (first_group + group) * kOutputs + o;
+    if (n >= job.rows || output >= outputs) continue;
+    const auto total = [&](int r, int64_t weight_row) {
+      float value = job.bias == nullptr ? 0.0f : job.bias[weight_row];
+      for (int w = 0; w < split; ++w) value += sums[group * split + w][n * R + r];
+      return value;
+    };
+    float& y = job.y[n * outputs + output];
+    if constexpr (Gated) {
+      y = gated(total(2 * o, output), total(2 * o + 1, outputs + output));
+    } else {
+      y = job.base == nullptr ? total(o, output) : job.base[n * outputs + output] + total(o, output);
+    }
   }
 }
 
 // So many warps fill a large GPU with reads under way; smaller weights are cut along their width until there are as many.
 constexpr int64_t kWantedWarps = 4096;
 
-template <typename E, int V, int N, int R>
+template <typename E, int V, int N, int R, bool Gated>
 void launch(const Product& job, cudaStream_t stream) {
-  const int64_t groups = (job.outputs + R - 1) / R, pieces = (job.width + kWarp * V - 1) / (kWarp * V);
-  // By fours of outputs: how many of them a warp takes changes with the rows, and the cut must not.
-  const int64_t fours = (job.outputs + 3) / 4;
+  const int64_t groups = (job.weight_rows + R - 1) / R, pieces = (job.width + kWarp * V - 1) / (kWarp * V);
+  // By fours of the weight's rows: how many of them a warp takes changes with their number, and the cut must not.
+  const int64_t fours = (job.weight_rows + 3) / 4;
   int split = 1;
   while (split < kWarps && 2 * split <= pieces && split * fours < kWantedWarps) split *= 2;
   const int64_t groups_per_block = kWarps / split;
-  product_kernel<E, V, N, R><<<static_cast<unsigned>((groups + groups_per_block - 1) / groups_per_block), kThreads, 0, stream>>>(job, split);
+  product_kernel<E, V, N, R, Gated><<<static_cast<unsigned>((groups + groups_per_block - 1) / groups_per_block), kThreads, 0, stream>>>(job, split);
 }
 
 template <typename E, int V, int N>
 void launch(const Product& job, cudaStream_t stream) {
-  constexpr int64_t kManyOutputs = 8192;  // enough warps although each takes four
-  if (job.outputs >= kManyOutputs) launch<E, V, N, 4>(job, stream);
-  else launch<E, V, N, 2>(job, stream);
+  constexpr int64_t kManyRows = 8192;  // enough warps although each takes four
+  if (job.is_gated && job.weight_rows >= kManyRows) launch<E, V, N, 4, true>(job, stream);
+  else if (job.is_gated) launch<E, V, N, 2, true>(job, stream);
+  else if (job.weight_rows >= kManyRows) launch<E, V, N, 4, false>(job, stream);
+  else launch<E, V, N, 2, false>(job, stream);
 }
 
 template <typename E, int V>

@@ -77,7 +77,7 @@ __global__ void swiglu_kernel(const float* __restrict__ gate_up, float* __restri
     read(gate_up + r * 2 * width + i, gate);
     read(gate_up + r * 2 * width + width + i, up);
 #pragma unroll
-    for (int k = 0; k < V; ++k) gate[k] = gate[k] / (1.0f + expf(-gate[k])) * up[k];
+    for (int k = 0; k < V; ++k) gate[k] = gated(gate[k], up[k]);
     write(gate, y + r * width + i);
   }
 }
