@@ -146,7 +146,7 @@ TEST_F(EngineTest, FailsAllGenerationsWhenAStageIsGone) {
 }
 
 // Ranks that share layers, alone and in two stages, give the plain loop's tokens; so does a crowd.
-TEST_F(EngineTest, TensorRanksGiveThePlainLoopsTokens) {
+TEST_P(EngineOnDevice, TensorRanksGiveThePlainLoopsTokens) {
   const std::vector<std::string> prompts = {"hello", "a rather longer prompt than the others", "x"};
   std::vector<std::vector<int32_t>> expected;
   for (const auto& prompt : prompts) expected.push_back(plain_greedy(prompt, 20));

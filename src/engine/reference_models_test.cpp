@@ -37,7 +37,7 @@ class Pipeline {
       if (!leaders_.empty()) {  // what the leader tells is what this rank knows
         EXPECT_EQ(encode(leaders_[i]->recv_plan(Deadline::after(seconds(20)))), encode(plan));
         const at::Tensor told = i == 0 ? leaders_[i]->recv_ids(plan.rows()) : leaders_[i]->recv_hidden(plan.rows(), stages_[i]->config().hidden_size);
-        EXPECT_TRUE(told.equal(x)) << "ranks do not have the same bits";
+        EXPECT_TRUE(told.equal(x.cpu())) << "ranks do not have the same bits";
       }
       x = stages_[i]->forward(plan, x);
     }
@@ -143,7 +143,7 @@ std::string name_of(const testing::TestParamInfo<std::tuple<const char*, Layout>
 
 INSTANTIATE_TEST_SUITE_P(All, ReferenceModel,
                          testing::Combine(testing::ValuesIn(kModels), testing::Values(Layout{1, 1}, Layout{2, 1}, Layout{3, 1}, Layout{5, 1}, Layout{1, 2}, Layout{1, 4},
-                                                                                      Layout{2, 2}, Layout{3, 4}, Layout{1, 1, "cuda"}, Layout{2, 1, "cuda"})),
+                                                                                      Layout{2, 2}, Layout{3, 4}, Layout{1, 1, "cuda"}, Layout{2, 1, "cuda"}, Layout{1, 2, "cuda"}, Layout{2, 2, "cuda"})),
                          name_of);
 INSTANTIATE_TEST_SUITE_P(All, ReferenceModelInBfloat16, testing::Combine(testing::ValuesIn(kModels), testing::Values(Layout{1, 1}, Layout{2, 1})), name_of);
 INSTANTIATE_TEST_SUITE_P(All, ReferenceModelInBfloat16OnAGpu, testing::Combine(testing::ValuesIn(kModels), testing::Values(Layout{1, 1, "cuda"}, Layout{2, 1, "cuda"})), name_of);

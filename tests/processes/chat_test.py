@@ -74,6 +74,15 @@ class ChatTest(unittest.TestCase):
         done = self.penstock("run", damaged, "x", code=1)
         self.assertIn("truncated", done.stderr)
 
+    def test_a_gpu_that_is_not_there_is_an_error_and_never_quietly_the_cpu(self):
+        no_gpu = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+        run = ("run", MODELS / "stories260K" / "hf", "Once upon", *GREEDY, "--max-tokens", "4")
+        refused = subprocess.run([PENSTOCK, *map(str, run), "--device", "cuda"], capture_output=True, text=True, timeout=120, env=no_gpu)
+        self.assertNotEqual(refused.returncode, 0)
+        self.assertIn("device 'cuda': found 0 GPU(s)", refused.stderr)
+        self.assertEqual(refused.stdout, "")
+        self.assertEqual(self.penstock(*run, "--device", "cpu").stdout, self.penstock(*run, env=no_gpu).stdout)
+
     def test_ctrl_c_stops_the_answer_and_not_the_program(self):
         parent, child = pty.openpty()
         chat = subprocess.Popen([PENSTOCK, "chat", self.with_template, *GREEDY, "--max-tokens", "400"], stdin=child, stdout=child, stderr=child, start_new_session=True)
