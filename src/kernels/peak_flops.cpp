@@ -30,11 +30,19 @@ double on_gpu(Compute compute, double seconds, const at::Device& device) {
   const auto options = at::TensorOptions(operand_dtype(compute)).device(device);
   const at::Tensor a = at::full({n, n}, 0.5, options), b = at::full({n, n}, 0.25, options);
   at::Tensor c = at::empty({n, n}, options);
-  tensor::synchronize(device);
-  return fastest(n, seconds, [&] {
+  const auto product = [&] {
     at::mm_out(c, a, b);
     tensor::synchronize(device);
-  });
+  };
+  product();  // prepares the library
+  // The mean: processes that share the GPU share its peak, where the fastest product of each may have had it alone.
+  int products = 0;
+  const auto start = Clock::now();
+  do {
+    product();
+    ++products;
+  } while (to_seconds(Clock::now() - start) < seconds);
+  return products * 2.0 * n * n * n / to_seconds(Clock::now() - start);
 }
 
 }  // namespace
