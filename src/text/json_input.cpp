@@ -50,6 +50,8 @@ Result<nlohmann::json> parse_json(std::string_view text, const std::string& what
   if (const size_t at = find_invalid_utf8(text); at != std::string_view::npos) {
     return error(code, "{}: expected UTF-8, found an invalid byte 0x{:02x} at offset {}", what, static_cast<unsigned char>(text[at]), at);
   }
+  // The parser takes a zero byte for the end of the text, whatever follows it.
+  if (const size_t zero = text.find('\0'); zero != std::string_view::npos) return error(code, "{}: expected JSON, found a zero byte at offset {}", what, zero);
   using Event = nlohmann::json::parse_event_t;
   std::set<std::string> top_keys;
   KeyComparisons comparisons(limits.key_comparisons);

@@ -18,6 +18,15 @@ TEST(JsonInput, MembersKeepTheirOrderIfAskedFor) {
   EXPECT_EQ(parse_ordered_json(R"({"b": 1, "a": {"d": 2, "c": 3}})", "it", Code::kInvalidArgument, 4).value().dump(), R"({"b":1,"a":{"d":2,"c":3}})");
 }
 
+TEST(JsonInput, AZeroByteIsNoEnd) {
+  for (const std::string_view text : {std::string_view("{}\0", 3), std::string_view("{}\0{", 4), std::string_view("\0", 1), std::string_view("[\"\0\"]", 5)}) {
+    const auto parsed = parse_json(text, "it", Code::kInvalidArgument);
+    ASSERT_FALSE(parsed);
+    EXPECT_THAT(parsed.error().message(), HasSubstr("it: expected JSON, found a zero byte at offset"));
+  }
+  EXPECT_TRUE(parse_json("\"\\u0000\"", "it", Code::kInvalidArgument));
+}
+
 TEST(JsonInput, SoManyKeysInAnObjectThatTheirOrderTakesTooLongAreRefused) {
   const std::string few = object_of(9'000), many = object_of(11'000);
   EXPECT_TRUE(parse_ordered_json(few, "it", Code::kInvalidArgument, 4));

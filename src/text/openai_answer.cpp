@@ -2,7 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
+
+#include "text/openai_fields.h"
 
 namespace penstock::text {
 namespace {
@@ -39,6 +42,15 @@ std::string prompt_member(const OpenAiChoice& choice) { return choice.prompt_log
 std::string message_json(const OpenAiChoice& choice) {
   const std::string content = choice.text.empty() && !choice.calls.empty() ? "null" : json_text(choice.text);
   return fmt::format(R"("message":{{"role":"assistant","content":{},"refusal":null{}}})", content, calls_json(choice.calls, /*indexed=*/false));
+}
+
+// What is wrong with a field begins with its name.
+OpenAiRefusal refusal_of(const std::string& message, std::string_view api_prompt) {
+  const std::string field = message.substr(0, std::min(message.find(": "), message.size()));
+  if (!is_openai_field(field)) return {message, "", ""};
+  if (field != "prompt") return {message, field, "invalid_value"};
+  const bool too_long = message.find(" tokens") != std::string::npos;
+  return {message, std::string(api_prompt), too_long ? "context_length_exceeded" : "invalid_value"};
 }
 
 }  // namespace
@@ -94,11 +106,7 @@ std::string OpenAiWriter::end(const OpenAiUsage& usage) const {
 OpenAiFailure openai_failure(const Error& error, std::string_view api_prompt) {
   const std::string message = error.message();
   switch (error.code()) {
-    case Code::kInvalidArgument: {
-      const bool prompt = message.starts_with("prompt: ");
-      const bool too_long = prompt && message.find(" tokens") != std::string::npos;
-      return {400, "invalid_request_error", {message, prompt ? std::string(api_prompt) : "", too_long ? "context_length_exceeded" : ""}};
-    }
+    case Code::kInvalidArgument: return {400, "invalid_request_error", refusal_of(message, api_prompt)};
     case Code::kNotFound: return {404, "invalid_request_error", {message, "model", "model_not_found"}};
     case Code::kPermissionDenied: return {403, "invalid_request_error", {message, "", "permission_denied"}};
     case Code::kResourceExhausted: return {429, "rate_limit_error", {message, "", "rate_limit_exceeded"}};

@@ -117,6 +117,11 @@ TEST(OpenAiAnswer, AFailureHasAllFourKeysAndTheStatusThatClientsSortBy) {
   EXPECT_EQ(too_long.status, 400);
   EXPECT_EQ(too_long.refusal.param, "messages");
   EXPECT_EQ(too_long.refusal.code, "context_length_exceeded");
+  const OpenAiFailure unknown_id = failure(Code::kInvalidArgument, "logit_bias: expected token ids from 0 to 511, found 512");
+  EXPECT_EQ(unknown_id.refusal.param, "logit_bias");
+  EXPECT_EQ(unknown_id.refusal.code, "invalid_value");
+  EXPECT_EQ(failure(Code::kInvalidArgument, "prompt: expected token ids from 0 to 511, found 512").refusal.code, "invalid_value");
+  EXPECT_EQ(failure(Code::kInvalidArgument, "model 'm': no").refusal.param, "");
   EXPECT_EQ(failure(Code::kInvalidArgument, "roles must alternate").refusal.param, "");
 }
 

@@ -125,9 +125,9 @@ constexpr HonouredField kHonoured[] = {
      }},
     {"prompt", kCompletions, "a text of 1 byte to 1 MiB, a list of 1 to 1,048,576 token ids, or a list of 1 to 128 of either",
      [](const Json& v, OpenAiDraft& d) { return read_prompt(v, d.call); }},
-    {"max_tokens", kCompletions, "an integer >= 0", [](const Json& v, OpenAiDraft& d) { return read_int(v, 0, INT_MAX, d.max_tokens); }},
-    {"max_tokens", kChat, "an integer >= 1", [](const Json& v, OpenAiDraft& d) { return read_int(v, 1, INT_MAX, d.max_tokens); }},
-    {"max_completion_tokens", kChat, "an integer >= 1",
+    {"max_tokens", kCompletions, "an integer from 0 to 2147483647", [](const Json& v, OpenAiDraft& d) { return read_int(v, 0, INT_MAX, d.max_tokens); }},
+    {"max_tokens", kChat, "an integer from 1 to 2147483647", [](const Json& v, OpenAiDraft& d) { return read_int(v, 1, INT_MAX, d.max_tokens); }},
+    {"max_completion_tokens", kChat, "an integer from 1 to 2147483647",
      [](const Json& v, OpenAiDraft& d) { return read_int(v, 1, INT_MAX, d.max_completion_tokens); }},
     {"temperature", kBothApis, "a number from 0 to 2", [](const Json& v, OpenAiDraft& d) { return read_number(v, 0, 2, d.call.sampling.temperature); }},
     {"top_p", kBothApis, "a number from 0 to 1", [](const Json& v, OpenAiDraft& d) { return read_number(v, 0, 1, d.call.sampling.top_p); }},
@@ -144,14 +144,14 @@ constexpr HonouredField kHonoured[] = {
     {"logprobs", kChat, "true or false", [](const Json& v, OpenAiDraft& d) { return read_bool(v, d.chat_logprobs); }},
     {"top_logprobs", kChat, "an integer from 0 to 20", [](const Json& v, OpenAiDraft& d) { return read_int(v, 0, kMaxLogprobs, d.top_logprobs); }},
     {"prompt_logprobs", kBothApis, "an integer from 0 to 20", [](const Json& v, OpenAiDraft& d) { return read_int(v, 0, kMaxLogprobs, d.call.prompt_logprobs); }},
-    {"min_tokens", kBothApis, "an integer >= 0", [](const Json& v, OpenAiDraft& d) { return read_int(v, 0, INT_MAX, d.call.sampling.min_tokens); }},
+    {"min_tokens", kBothApis, "an integer from 0 to 2147483647", [](const Json& v, OpenAiDraft& d) { return read_int(v, 0, INT_MAX, d.call.sampling.min_tokens); }},
     {"stop_token_ids", kBothApis, kStopTokensExpected, [](const Json& v, OpenAiDraft& d) { return read_stop_tokens(v, d.call.sampling.stop_token_ids); }},
     {"cache_salt", kBothApis, "a text of at most 256 bytes", [](const Json& v, OpenAiDraft& d) {
        if (!v.is_string() || v.get_ref<const std::string&>().size() > 256) return false;
        d.call.cache_salt = v.get<std::string>();
        return true;
      }},
-    {"top_k", kBothApis, "an integer >= -1 (-1 and 0: off)", [](const Json& v, OpenAiDraft& d) {
+    {"top_k", kBothApis, "an integer from -1 to 2147483647 (-1 and 0: off)", [](const Json& v, OpenAiDraft& d) {
        if (!read_int(v, -1, INT_MAX, d.call.sampling.top_k)) return false;
        d.call.sampling.top_k = std::max(0, d.call.sampling.top_k);
        return true;
@@ -268,6 +268,10 @@ Json parse_openai_body(std::string_view body) {
   return std::move(*json);
 }
 
+bool is_openai_field(std::string_view name) {
+  return std::ranges::any_of(kHonoured, [&](const HonouredField& field) { return field.name == name; });
+}
+
 OpenAiRefusal unknown_openai_field(std::string_view name, const std::vector<std::string_view>& known) {
   const std::string shortened(utf8_prefix(name, 120));
   return {unknown_key(shortened, known), shortened, "unknown_parameter"};
@@ -275,7 +279,8 @@ OpenAiRefusal unknown_openai_field(std::string_view name, const std::vector<std:
 
 OpenAiRefusal out_of_range(std::string_view name, std::string_view expected, const Json& value) {
   // The prompt is not repeated: it may be private.
-  const std::string found = name == "prompt" ? value.type_name() : shown(value);
+  const bool is_text = name == "prompt" && value.is_string();
+  const std::string found = is_text ? fmt::format("a text of {} bytes", value.get_ref<const std::string&>().size()) : shown(value);
   return {fmt::format("{}: expected {}, found {}", name, expected, found), std::string(name), "invalid_value"};
 }
 

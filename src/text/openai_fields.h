@@ -32,6 +32,9 @@ void read_openai_field(OpenAiApi api, const std::string& name, const nlohmann::j
 // The body of a request: a JSON object, at most 64 deep. Throws OpenAiRefusal.
 [[nodiscard]] nlohmann::json parse_openai_body(std::string_view body);
 
+// One that steers the generation.
+[[nodiscard]] bool is_openai_field(std::string_view name);
+
 [[nodiscard]] OpenAiRefusal unknown_openai_field(std::string_view name, const std::vector<std::string_view>& known);
 // "NAME: expected EXPECTED, found VALUE".
 [[nodiscard]] OpenAiRefusal out_of_range(std::string_view name, std::string_view expected, const nlohmann::json& value);

@@ -96,7 +96,7 @@ TEST(OpenAiRequest, TakesPromptsOfEveryShape) {
 
 TEST(OpenAiRequest, APromptIsNotRepeatedInAMessage) {
   const OpenAiRefusal refusal = refused(parse_completion_request(R"({"model": "m", "prompt": ")" + std::string((1 << 20) + 1, 'x') + "\"}"));
-  EXPECT_THAT(refusal.message, HasSubstr("found string"));
+  EXPECT_THAT(refusal.message, HasSubstr("found a text of 1048577 bytes"));
 }
 
 TEST(OpenAiRequest, NamesTheFieldThatIsOutOfRangeOrOfTheWrongType) {
