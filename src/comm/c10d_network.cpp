@@ -52,6 +52,12 @@ compat::StorePtr open_store(const cluster::RankInfo& info, const Network& networ
     }
     std::this_thread::sleep_for(kPollInterval);
   }
+  const auto taken = [&] {
+    return error(Code::kUnavailable, "rank 0 cannot open the store at {}: {} has the port; is another job running there? Choose another by network.master_port or MASTER_PORT",
+                 store_address, describe_listener(info.master_port));
+  };
+  // Asked first, as TCPStore has four lines of its own to say about a port that is taken.
+  if (info.rank == 0 && probe_listener("127.0.0.1", info.master_port, Deadline::after(seconds(1))) == Listener::kPresent) throw taken();
   try {
     return compat::make_tcp_store(info.master_addr, info.master_port, info.rank == 0, std::max<milliseconds>(deadline.remaining(), seconds(1)));
   } catch (const std::exception&) {
@@ -60,9 +66,14 @@ compat::StorePtr open_store(const cluster::RankInfo& info, const Network& networ
     if (probe_listener(info.master_addr, info.master_port, Deadline::after(seconds(1))) != Listener::kPresent) {
       throw error(Code::kUnavailable, "rank 0 cannot open the store at {}: {}", store_address, cause);
     }
-    throw error(Code::kUnavailable, "rank 0 cannot open the store at {}: {} has the port; is another job running there? Choose another by network.master_port or MASTER_PORT",
-                store_address, describe_listener(info.master_port));
+    throw taken();
   }
+}
+
+// A first word and its answer: what listens there may be no store, and silent. It also gives the connection a time limit for later answers.
+void require_answer(::c10d::Store& store, const std::string& key, Deadline deadline) {
+  compat::store_set(store, key, "hello");
+  store.wait({key}, std::clamp<milliseconds>(deadline.remaining(), seconds(1), seconds(60)));
 }
 
 std::string describe_job(const std::string& name, int world_size) {
@@ -74,6 +85,7 @@ void check_job(const Network& network, const cluster::RankInfo& info, const std:
   ::c10d::Store& store = *network.store;
   const std::string& store_address = network.store_address;
   const std::string own = describe_job(info.job, info.world_size), key = "job of " + world;
+  require_answer(store, fmt::format("hello of rank {} of {}", info.rank, world), deadline);
   if (info.rank == 0) compat::store_set(store, key, own);
   std::optional<std::string> theirs;
   while (!(theirs = compat::store_try_get(store, key))) {
@@ -115,7 +127,8 @@ std::shared_ptr<const Network> open_network(const cluster::RankInfo& info, const
     } catch (const Error&) {
       throw;
     } catch (const std::exception&) {
-      throw error(Code::kUnavailable, "rank {}: the store at {} does not answer: {}", info.rank, network->store_address, compat::error_text(std::current_exception()));
+      throw error(Code::kUnavailable, "rank {}: what listens at {} does not answer as rank 0's store does; has another program the port? ({})", info.rank, network->store_address,
+                  compat::error_text(std::current_exception()));
     }
   }
   return network;
