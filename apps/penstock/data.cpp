@@ -49,6 +49,10 @@ void run_prepare(PrepareArguments& arguments) {
     line.finish();
     print_folder(options.output, result.folder);
     if (result.files_left_out > 0) fmt::print("left out: {} of {} files, which are no text\n", result.files_left_out, result.files);
+    if (result.folder.validation.tokens == 0) {
+      fmt::print("nothing is held out, and training needs something to validate on: documents are held out whole; cut the text into more of them (--separator), hold out "
+                 "a larger share (--validation-fraction) or a file (--validation)\n");
+    }
     if (result.empty_documents > 0) fmt::print("left out: {} empty documents\n", result.empty_documents);
   } catch (const Error& e) {
     fail("data prepare", e);

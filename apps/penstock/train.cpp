@@ -45,7 +45,8 @@ void check_plan(const config::TrainConfig& config) {
   if (config.schedule == "forward") throw error(Code::kInvalidArgument, "schedule: forward has no backward actions; expected a schedule to train with");
   const auto schedule = plan::make_schedule({config.schedule == plan::kAutoSchedule ? "1f1b" : config.schedule, config.mesh.pipe, config.batch.microbatches, config.chunks}).value();
   if (!config.model.path.empty()) {
-    if (std::filesystem::is_directory(config.model.path)) return;  // the ranks read how many layers it has
+    std::error_code failed;
+    if (std::filesystem::is_directory(config.model.path, failed)) return;  // the ranks read how many layers it has
     throw error(Code::kNotFound, "model.path: {} does not exist or is not a folder; expected a Hugging Face directory", config.model.path);
   }
   std::vector<plan::LayerCost> layers(static_cast<size_t>(config.model.num_layers) + 2, {"DecoderBlock", 1, 0});

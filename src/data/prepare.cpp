@@ -33,6 +33,7 @@ class UnfinishedFolder {
       if (!overwrite) throw error(Code::kAlreadyExists, "{} is already there; choose another output, or replace it with --overwrite", output_.string());
       if (!is_token_folder(output_)) throw error(Code::kAlreadyExists, "{} is there and holds no prepared data: not replaced", output_.string());
     }
+    if (output_.has_parent_path()) fs::create_directories(output_.parent_path(), failed);  // where that fails, so does this:
     if (::mkdir(path_.c_str(), 0777) != 0 && errno != EEXIST) throw failure("create", path_, errno == ENOENT ? Code::kNotFound : Code::kDataLoss);
     lock_ = ::open(path_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (lock_ < 0) throw failure("open", path_, Code::kDataLoss);
@@ -210,6 +211,9 @@ class Preparation {
 
   PrepareResult finish() {
     result_.folder = {info_, chat(), train_.finish(), validation_.finish()};
+    if (const auto& held_out = result_.folder.validation; result_.folder.train.tokens == 0 && held_out.tokens > 0) {
+      throw error(Code::kInvalidArgument, "all {} documents are held out for validation; expected some to train on", held_out.documents);
+    }
     if (result_.folder.train.tokens == 0) {
       throw error(Code::kInvalidArgument, "no text found in {} files ({} of them are no text, {} documents are empty)", result_.files, result_.files_left_out,
                   result_.empty_documents);

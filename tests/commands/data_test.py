@@ -80,6 +80,18 @@ class DataTest(unittest.TestCase):
         self.assertEqual(self.prepare("--overwrite").returncode, 0)
         self.assert_refused(self.data("prepare", self.folder / "in" / "a.txt", "--output", self.folder / "in", "--overwrite"), 2, "not replaced")
 
+    def test_folders_above_the_output_are_made(self):
+        self.out = self.folder / "data" / "new" / "out"
+        self.assertEqual(self.prepare().returncode, 0)
+        self.assertEqual(self.data("verify", self.out).returncode, 0)
+
+    def test_too_few_documents_to_hold_some_out_are_told(self):
+        (self.folder / "in" / "b.jsonl").unlink()
+        done = self.prepare("--separator", "")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("nothing is held out", done.stdout)
+        self.assert_refused(self.prepare("--overwrite", "--validation-fraction", "0.999", "--separator", ""), 2, "all 1 documents are held out")
+
     def test_a_disk_that_is_full_leaves_nothing(self):
         (self.folder / "in" / "large").write_text("x" * (3 << 20))
 
