@@ -136,6 +136,9 @@ bool is_said_by_another(comm::Liveness& liveness, const Speaker& self, const std
   return words && words->rank != self.info.rank && words->text == text && self.is_heard_with(words->rank);
 }
 
+// One line, without where in LibTorch it came up.
+Error brief(Code code, const std::string& text) { return error(code, "{}", text.substr(0, std::min(text.find("\nException raised from"), text.find("\nframe #")))); }
+
 // A communication that failed is a symptom; Liveness knows the cause, and ends this process from its own thread when there is one.
 [[noreturn]] void leave(comm::Liveness& liveness, cluster::FlightWatch& flight, const Error& e, const Speaker& self) {
   const bool symptom = e.code() == Code::kUnavailable || e.code() == Code::kDeadlineExceeded;
@@ -187,9 +190,9 @@ void train_connected(const config::TrainConfig& config, const Speaker& self, tra
     comm::require_same_settings(*world, settings_of(config), Deadline::after(connect_timeout));
     (void)train::train(config, *world, options);
   } catch (const Error& e) {
-    leave(liveness, flight, e, self);
+    leave(liveness, flight, brief(e.code(), e.message()), self);
   } catch (const std::exception& e) {
-    leave(liveness, flight, error(Code::kInternal, "{}", e.what()), self);
+    leave(liveness, flight, brief(Code::kInternal, e.what()), self);
   }
 }
 

@@ -60,6 +60,12 @@ std::optional<CheckpointManifest> parse(const json& j) {
     if (!loss.is_number()) return std::nullopt;
     manifest.recent_losses.push_back(loss);
   }
+  const json description = j.value("description", json::object());
+  if (!description.is_object()) return std::nullopt;
+  for (const auto& [name, checksum] : description.items()) {
+    if (!checksum.is_number_unsigned()) return std::nullopt;
+    manifest.description[name] = checksum.template get<uint32_t>();
+  }
   for (const auto& [name, value] : j["files"].items()) {
     const auto file = parse_file(value);
     if (!file || name != fs::path(name).filename()) return std::nullopt;
@@ -73,6 +79,17 @@ uint32_t checksum_of(json manifest) {
   manifest.erase(kChecksum);
   const std::string text = manifest.dump();
   return crc32(std::as_bytes(std::span(text)));
+}
+
+void check_description(const fs::path& checkpoint, const CheckpointManifest& manifest) {
+  if (manifest.description.empty()) return;  // written by an older version
+  const auto found = description_checksums(checkpoint);
+  for (const auto& [name, expected] : manifest.description) {
+    const fs::path path = checkpoint / kModelDescription / name;
+    const auto file = found.find(name);
+    if (file == found.end()) throw error(Code::kDataLoss, "{}: it is gone, and in the manifest", path.string());
+    if (file->second != expected) throw error(Code::kDataLoss, "{} is damaged: checksum {:08x}, expected {:08x}", path.string(), file->second, expected);
+  }
 }
 
 uint64_t total_bytes(const CheckpointManifest& manifest) {
@@ -151,6 +168,7 @@ std::string to_json(const CheckpointManifest& manifest) {
   j["recent_losses"] = manifest.recent_losses;
   if (manifest.validation_loss) j["validation_loss"] = *manifest.validation_loss;
   j["config"] = manifest.config;
+  if (!manifest.description.empty()) j["description"] = manifest.description;
   for (const auto& [name, file] : manifest.files) j["files"][name] = {{"bytes", file.bytes}, {"crc32", file.tensors}};
   j[kChecksum] = checksum_of(j);
   return j.dump(2);
@@ -199,16 +217,20 @@ std::optional<fs::path> newest_checkpoint(const fs::path& folder) {
 
 void remove_old_checkpoints(const fs::path& folder, int keep, int keep_best) {
   const auto all = finished_checkpoints(folder);
-  std::set<fs::path> stay(all.end() - std::min<std::ptrdiff_t>(keep, std::ssize(all)), all.end());
+  std::vector<fs::path> complete;
   std::vector<std::pair<double, fs::path>> by_loss;
-  for (const fs::path& checkpoint : keep_best > 0 ? all : std::vector<fs::path>{}) {
+  for (const fs::path& checkpoint : all) {
     auto manifest = read_manifest(checkpoint);
-    if (manifest && manifest->validation_loss) by_loss.emplace_back(*manifest->validation_loss, checkpoint);
+    if (!manifest) continue;
+    complete.push_back(checkpoint);
+    if (manifest->validation_loss) by_loss.emplace_back(*manifest->validation_loss, checkpoint);
   }
+  if (complete.empty()) return;
+  std::set<fs::path> stay(complete.end() - std::min<std::ptrdiff_t>(keep, std::ssize(complete)), complete.end());
   std::ranges::sort(by_loss);
   for (size_t i = 0; i < by_loss.size() && i < static_cast<size_t>(keep_best); ++i) stay.insert(by_loss[i].second);
   for (const fs::path& checkpoint : all) {
-    if (!stay.contains(checkpoint)) fs::remove_all(checkpoint);
+    if (!stay.contains(checkpoint) && checkpoint < complete.back()) fs::remove_all(checkpoint);
   }
   std::error_code failed;
   for (const auto& entry : fs::directory_iterator(folder, failed)) {
@@ -217,8 +239,18 @@ void remove_old_checkpoints(const fs::path& folder, int keep, int keep_best) {
   }
 }
 
+std::map<std::string, uint32_t> description_checksums(const fs::path& checkpoint) {
+  std::map<std::string, uint32_t> checksums;
+  std::error_code failed;  // a folder that is gone has no files
+  for (const auto& entry : fs::directory_iterator(checkpoint / kModelDescription, failed)) {
+    checksums[entry.path().filename()] = crc32(MappedFile::open(entry.path()).value().bytes());
+  }
+  return checksums;
+}
+
 void verify_checkpoint(const fs::path& checkpoint, const std::function<void(double)>& progress) {
   const CheckpointManifest manifest = read_manifest(checkpoint).value();
+  check_description(checkpoint, manifest);
   for_each_tensor(checkpoint, manifest, progress, [](const std::string&, const TensorEntry&, std::span<const std::byte>) {});
 }
 
@@ -228,6 +260,7 @@ void export_checkpoint(const fs::path& checkpoint, const fs::path& output, const
   if (!fs::exists(checkpoint / kModelDescription / "config.json")) {
     throw error(Code::kFailedPrecondition, "{}: it has no {}/config.json; was it written by an older version? Continue the run once with --resume", checkpoint.string(), kModelDescription);
   }
+  check_description(checkpoint, manifest);
   // Headers first: which tensors are weights, and how large the file gets. A tied weight is in several files, and equal in all.
   std::map<std::string, std::pair<std::string, TensorEntry>> by_name;  // with the file that gives it
   std::set<std::string> names;

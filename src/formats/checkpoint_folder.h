@@ -26,13 +26,14 @@ struct CheckpointManifest {
   double loss_scale = 0;  // of precision fp16; 0 = none
   int64_t loss_scale_good_steps = 0, overflowed_steps = 0;
   std::vector<double> recent_losses;      // nats per token, of the last steps, to know a spike by
-  std::optional<double> validation_loss;  // nats per byte, the last one known when it was written
+  std::optional<double> validation_loss;  // nats per byte, measured at this step, if it was
   std::string config;                     // of the run, YAML
   struct File {
     uint64_t bytes = 0;
     std::map<std::string, uint32_t> tensors;  // CRC-32 of each; empty in checkpoints of version 1
   };
   std::map<std::string, File> files;  // by name
+  std::map<std::string, uint32_t> description;  // CRC-32 of each file that describes the model; empty in checkpoints of older versions
 };
 
 inline constexpr const char* kModelDescription = "hugging_face";  // the folder inside
@@ -51,8 +52,12 @@ inline constexpr const char *kRoundingMark = ".rounding-", *kBucketOrder = "buck
 // The newest whose manifest can be read. Others are logged and skipped.
 [[nodiscard]] std::optional<std::filesystem::path> newest_checkpoint(const std::filesystem::path& folder);
 
-// Removes all but the `keep` newest and the `keep_best` with the lowest validation loss, and what unfinished writes left behind.
+// Removes all but the `keep` newest that are complete and the `keep_best` of these with the lowest validation loss, and what unfinished writes left
+// behind. A damaged one counts for neither; it stays where it is newer than all that are complete.
 void remove_old_checkpoints(const std::filesystem::path& folder, int keep, int keep_best);
+
+// CRC-32 of each file that describes the model, by name.
+[[nodiscard]] std::map<std::string, uint32_t> description_checksums(const std::filesystem::path& checkpoint);
 
 // Reads every byte. Throws Error kDataLoss naming file and tensor at the first checksum that differs. `progress`: share of the bytes done.
 void verify_checkpoint(const std::filesystem::path& checkpoint, const std::function<void(double)>& progress);

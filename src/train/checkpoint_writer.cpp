@@ -157,6 +157,7 @@ void CheckpointWriter::complete(Job& job) {
   }
   fs::create_directories(job.unfinished / formats::kModelDescription);
   if (options_.describe_model) options_.describe_model(job.unfinished / formats::kModelDescription);
+  job.manifest->description = formats::description_checksums(job.unfinished);
   write_file_atomic(job.unfinished / "manifest.json", formats::to_json(*job.manifest));
   fs::remove_all(job.target);  // a run that was resumed before this step writes it again
   fs::rename(job.unfinished, job.target);

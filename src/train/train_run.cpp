@@ -14,15 +14,24 @@
 namespace penstock::train {
 namespace {
 
-constexpr int kTimelineFirstStep = 5;  // the first steps still warm up caches and allocators
-constexpr int kTimelineSteps = 10;
-
 seconds whole_seconds(double value) { return seconds(std::max<int64_t>(1, static_cast<int64_t>(std::ceil(value)))); }
 
 kernels::Compute choose_compute(config::Precision precision, const at::Device& device) {
   if (precision == config::Precision::kFloat16) return kernels::Compute::kFp16;
   const bool bf16 = precision == config::Precision::kBfloat16 || (precision == config::Precision::kAuto && tensor::computes_in_bf16(device));
   return bf16 ? kernels::Compute::kBf16 : kernels::Compute::kFp32;
+}
+
+// "optimizer.lr 0.1 (before: 0.005), ..." of keys that begin so and say something else; where a run writes and how its ranks meet does not matter.
+std::string changes(const config::TrainConfig& now, const config::TrainConfig& before, std::string_view beginning = "") {
+  const auto after = config::key_values(now), earlier = config::key_values(before);  // the same keys in the same order
+  std::vector<std::string> found;
+  for (size_t i = 0; i < after.size(); ++i) {
+    const auto& [key, value] = after[i];
+    if (!key.starts_with(beginning) || value == earlier[i].second || key == "output" || key.starts_with("network.")) continue;
+    found.push_back(fmt::format("{} {} (before: {})", key, value, earlier[i].second));
+  }
+  return fmt::format("{}", fmt::join(found, ", "));
 }
 
 plan::Topology mesh_of(const config::TrainConfig& config) { return {config.mesh.pipe, config.mesh.data, config.mesh.tensor}; }
@@ -91,7 +100,7 @@ void TrainRun::start_clock() { clock_start_ = Clock::now(); }
 
 double TrainRun::wall_seconds() const { return to_seconds(Clock::now() - clock_start_); }
 
-bool TrainRun::timeline_is_full() const { return position_.step >= kTimelineFirstStep + kTimelineSteps; }
+bool TrainRun::timeline_is_full() const { return steps_done() >= kTimelineFirstStep + kTimelineSteps; }
 
 std::pair<double, double> TrainRun::weight_and_gradient_bytes() {
   double weights = 0, gradients = 0;
@@ -108,11 +117,14 @@ CheckpointPlace TrainRun::checkpoint_place() const {
   return {std::filesystem::path(config_.output) / "checkpoints", trainer_->pipe_rank(), mesh().pipe, replica(), mesh().data, trainer_->tensor_rank() == 0};
 }
 
-void TrainRun::resume_from(const std::filesystem::path& checkpoint) {
+std::string TrainRun::resume_from(const std::filesystem::path& checkpoint) {
   const auto written = config::parse_train_config(formats::read_manifest(checkpoint).value().config, checkpoint.string()).value();
   if (written.model != config_.model) {
-    throw error(Code::kInvalidArgument, "--resume: {} is of another model; the keys under `model` must be those of {}/config.yaml", checkpoint.string(),
-                config_.output);
+    throw error(Code::kInvalidArgument, "--resume: {} is of another model: {}", checkpoint.string(), changes(config_, written, "model."));
+  }
+  if (written.optimizer.name != config_.optimizer.name) {
+    throw error(Code::kInvalidArgument, "--resume: {} holds the state of another optimizer: {}; to go on with the weights alone, name a directory that `penstock checkpoint "
+                "export` makes of it in model.path", checkpoint.string(), changes(config_, written, "optimizer.name"));
   }
   TrainState loaded = state();
   read_checkpoint(checkpoint, loaded);
@@ -120,6 +132,8 @@ void TrainRun::resume_from(const std::filesystem::path& checkpoint) {
   guard_.restore(loaded.guard);
   trainer_->scaler().restore(loaded.scaler);
   elapsed_before_ = position_.elapsed_seconds;
+  first_step_ = position_.step;
+  return changes(config_, written);
 }
 
 TrainRun::Step TrainRun::step(bool stop_asked) {
@@ -134,7 +148,7 @@ TrainRun::Step TrainRun::step(bool stop_asked) {
   step.sums.add_records(gradients.step.records, gradients.reductions, trainer_->pipe_rank() == 0, mesh().pipe);
   step.sums.add_own(world_.rank(), world_.size());
   step.sums.stop = stop_asked ? 1 : 0;
-  if (position_.step >= kTimelineFirstStep && position_.step < kTimelineFirstStep + kTimelineSteps) {
+  if (steps_done() >= kTimelineFirstStep && steps_done() < kTimelineFirstStep + kTimelineSteps) {
     timeline_->add_step(position_.step, gradients.step.records, gradients.reductions);
   }
   update(step, gradients.step);
@@ -172,7 +186,7 @@ void TrainRun::update(Step& step, const pipeline::StepResult& result) {
   ++position_.step;
   position_.tokens += batch_.tokens_per_step();
   position_.elapsed_seconds = step.sums.elapsed_seconds;
-  if (position_.step > kTimelineFirstStep && position_.step <= kTimelineFirstStep + kTimelineSteps) {
+  if (steps_done() > kTimelineFirstStep && steps_done() <= kTimelineFirstStep + kTimelineSteps) {
     timeline_->add_span("optimizer", start_us, now_us());
   }
   time_.add(Spent::kRanks, waited);

@@ -41,7 +41,9 @@ class TrainRun {
   [[nodiscard]] double validate(int batches);
 
   [[nodiscard]] TrainState state() { return {&trainer_->parameters(), &trainer_->shards(), &trainer_->optimizer(), position_, guard_.state(), tensor_group(), trainer_->scaler().state(), &*trainer_}; }
-  void resume_from(const std::filesystem::path& checkpoint);
+  // Goes on from there. Returns the keys of the configuration that have changed since, with both values; empty: none. Throws Error kInvalidArgument
+  // where model or optimizer are others, with the keys.
+  std::string resume_from(const std::filesystem::path& checkpoint);
   [[nodiscard]] CheckpointPlace checkpoint_place() const;
 
   [[nodiscard]] const RunPosition& position() const { return position_; }
@@ -66,10 +68,16 @@ class TrainRun {
   [[nodiscard]] TimeAccount& time() { return time_; }
   // No later step goes into the timeline.
   [[nodiscard]] bool timeline_is_full() const;
+  // A resumed run that ends before it has a step for one: that of the run before is better than none.
+  [[nodiscard]] bool keeps_earlier_timeline() const { return first_step_ > 0 && steps_done() <= kTimelineFirstStep; }
   // Of this rank's parameters, and of their gradients.
   [[nodiscard]] std::pair<double, double> weight_and_gradient_bytes();
 
  private:
+  static constexpr int kTimelineFirstStep = 5;  // the first steps still warm up caches and allocators
+  static constexpr int kTimelineSteps = 10;
+
+  [[nodiscard]] int64_t steps_done() const { return position_.step - first_step_; }  // since this start
   // The model's layers, of which this rank may have a part. Collective over `world`.
   [[nodiscard]] std::vector<model::LayerSpec> make_layers();
   [[nodiscard]] at::Tensor loss(const model::Tensors& outputs, const model::Tensors& targets) const;
@@ -95,6 +103,7 @@ class TrainRun {
   std::optional<PipelineTrainer> trainer_;
   std::optional<Timeline> timeline_;
   RunPosition position_;
+  int64_t first_step_ = 0;  // where this start went on from
   StepGuard guard_;
   TimeAccount time_;
   Clock::time_point clock_start_{};

@@ -274,6 +274,13 @@ TEST_F(TrainTest, AFlippedByteIsNamedAndNothingContinuesFromIt) {
   EXPECT_THAT(refusal([&] { formats::verify_checkpoint(checkpoint, {}); }), testing::HasSubstr("stage-00001.safetensors: tensor 'lm_head.weight.v' is damaged"));
   c.steps = 30;
   EXPECT_THAT(refusal([&] { run(c, true); }), testing::HasSubstr("is damaged"));
+
+  const fs::path older = fs::path(c.output) / "checkpoints" / "step-00000010";
+  std::ofstream(older / formats::kModelDescription / "tokenizer.json", std::ios::app) << ' ';
+  EXPECT_THAT(refusal([&] { formats::verify_checkpoint(older, {}); }), testing::HasSubstr("tokenizer.json is damaged"));
+  EXPECT_THAT(refusal([&] { formats::export_checkpoint(older, dir_.path() / "damaged", {}); }), testing::HasSubstr("tokenizer.json is damaged"));
+  fs::remove(older / formats::kModelDescription / "tokenizer.json");
+  EXPECT_THAT(refusal([&] { formats::verify_checkpoint(older, {}); }), testing::HasSubstr("tokenizer.json: it is gone"));
 }
 
 TEST_F(TrainTest, KeepsTheNewestAndTheBestCheckpoints) {

@@ -31,13 +31,27 @@ constexpr double kReportInterval = 0.5;     // seconds between reports, at least
 constexpr double kPeakMeasurement = 0.25;   // seconds
 constexpr milliseconds kLookAgain{20};      // for a checkpoint that is not to be seen yet
 
-// The lines of steps up to this one. A killed run may have left half a line.
-std::string metrics_until(const fs::path& file, int64_t step) {
+// What an earlier run has reported: its lines, and of them what the chart shows.
+struct EarlierReports {
+  std::string lines;
+  std::vector<StepReport> reports;
+};
+
+// Of steps up to this one. A killed run may have left half a line.
+EarlierReports reports_until(const fs::path& file, int64_t step) {
   std::ifstream lines(file);
-  std::string kept;
-  for (std::string line; std::getline(lines, line);) {
-    const auto report = nlohmann::json::parse(line, nullptr, false);
-    if (report.is_object() && report.contains("step") && report["step"].is_number_integer() && report["step"] <= step) kept += line + "\n";
+  EarlierReports kept;
+  for (std::string line; step > 0 && std::getline(lines, line);) {
+    const auto found = nlohmann::json::parse(line, nullptr, false);
+    const auto number = [&](const char* key) { return found.contains(key) && found[key].is_number(); };
+    if (!found.is_object() || !number("step") || !found["step"].is_number_integer() || found["step"] > step) continue;
+    kept.lines += line + "\n";
+    if (!number("loss")) continue;
+    StepReport& report = kept.reports.emplace_back();
+    report.step = found["step"];
+    report.loss = found["loss"];
+    report.validated = number("validation_loss");
+    if (report.validated) report.validation_loss = found["validation_loss"];
   }
   return kept;
 }
@@ -49,7 +63,9 @@ class Reporter {
   Reporter(const config::TrainConfig& config, bool active, int64_t step, bool quiet) : config_(config), active_(active) {
     if (!active) return;
     const fs::path file = fs::path(config.output) / "metrics.jsonl";
-    write_file_atomic(file, step > 0 ? metrics_until(file, step) : "");
+    EarlierReports earlier = reports_until(file, step);
+    write_file_atomic(file, earlier.lines);
+    reports_ = std::move(earlier.reports);
     metrics_.open(file, std::ios::app);
     tensorboard_.emplace(fs::path(config.output) / "tensorboard");
     if (!metrics_) throw error(Code::kDataLoss, "cannot write {}/metrics.jsonl", config.output);
@@ -90,21 +106,17 @@ class Reporter {
   std::optional<ProgressLine> line_;
 };
 
-// Rank 0 prepares the folder; the others wait for it.
+// Rank 0 makes the folder, where an earlier run's checkpoints do not forbid it; the others wait for it.
 void open_run_folder(const config::TrainConfig& config, comm::Communicator& world, const TrainOptions& options, Deadline deadline) {
   const fs::path folder = config.output;
   if (world.rank() == 0) {
-    if (!options.resume && !options.auto_resume && formats::newest_checkpoint(folder / "checkpoints")) {
-      if (!options.overwrite) {
-        throw error(Code::kFailedPrecondition, "{} holds checkpoints of an earlier run; continue it with --resume, start anew with --overwrite, "
-                    "or choose another `output`", folder.string());
-      }
-      fs::remove_all(folder / "checkpoints");
+    if (!options.resume && !options.auto_resume && !options.overwrite && formats::newest_checkpoint(folder / "checkpoints")) {
+      throw error(Code::kFailedPrecondition, "{} holds checkpoints of an earlier run; continue it with --resume, start anew with --overwrite, "
+                  "or choose another `output`", folder.string());
     }
     std::error_code failed;
     fs::create_directories(folder, failed);
     if (failed) throw error(Code::kInvalidArgument, "output: cannot make the run folder {}: {}", folder.string(), failed.message());
-    write_file_atomic(folder / "config.yaml", config::to_yaml(config));
   }
   world.barrier()->wait(deadline);
 }
@@ -153,7 +165,9 @@ class TrainLoop {
       : config_(config), world_(world), options_(options), run_(config, world, tensor::find_device(config.device, options.local_rank).value()), stragglers_(run_.mesh()), averages_(run_.mesh().size(), run_.batch().tokens_per_step()), checkpoints_(checkpoint_options()) {}
 
   TrainSummary operator()() {
-    if (const auto checkpoint = checkpoint_to_continue()) resume(*checkpoint);
+    const auto checkpoint = checkpoint_to_continue();
+    if (checkpoint) resume(*checkpoint);
+    if (world_.rank() == 0) take_over_folder(checkpoint.has_value());
     peak_ = measure_peak(run_.compute(), run_.device(), world_, run_.deadline());
     if (world_.rank() == 0 && !options_.quiet) spdlog::info("{}", describe(run_, peak_));
     Reporter reporter(config_, world_.rank() == 0, run_.position().step, options_.quiet);
@@ -192,8 +206,15 @@ class TrainLoop {
   }
 
   void resume(const fs::path& checkpoint) {
-    run_.resume_from(checkpoint);
-    if (world_.rank() == 0) spdlog::info("resuming from {} at step {}", checkpoint.string(), run_.position().step);
+    const std::string changes = run_.resume_from(checkpoint);
+    if (world_.rank() == 0) spdlog::info("resuming from {} at step {}{}{}", checkpoint.string(), run_.position().step, changes.empty() ? "" : "; changed since: ", changes);
+  }
+
+  // Now that nothing is wrong with configuration, data and model: a run that was refused leaves the folder as it was.
+  void take_over_folder(bool goes_on) {
+    const fs::path folder = config_.output;
+    if (!goes_on && options_.overwrite) fs::remove_all(folder / "checkpoints");
+    write_file_atomic(folder / "config.yaml", config::to_yaml(config_));
   }
 
   void one_step(Reporter& reporter) {
@@ -208,7 +229,9 @@ class TrainLoop {
 
     const int64_t n = run_.position().step;
     const bool last = run_.over() || summary_.stopped;
-    const bool validate = config_.validation.every_steps > 0 && n % config_.validation.every_steps == 0 && !last;
+    const bool due = config_.checkpoint.every_steps > 0 && (n % config_.checkpoint.every_steps == 0 || last);
+    const bool to_compare = due && config_.checkpoint.keep_best > 0;  // each checkpoint by a loss of its own
+    const bool validate = to_compare || (config_.validation.every_steps > 0 && n % config_.validation.every_steps == 0 && !last);
     if (validate) validation_loss_ = run_.validate(config_.validation.batches);
     if (validate || last || to_seconds(Clock::now() - reported_at_) >= kReportInterval) {
       reported_at_ = Clock::now();
@@ -216,9 +239,8 @@ class TrainLoop {
       fill_report(step);
       if (!last) reporter.report(report_, run_.progress());  // the last one waits for the final validation
     }
-    const bool due = config_.checkpoint.every_steps > 0 && (n % config_.checkpoint.every_steps == 0 || last);
     if (due) {
-      const auto validation_loss = validation_loss_ >= 0 ? std::optional(validation_loss_) : std::nullopt;
+      const auto validation_loss = validate ? std::optional(validation_loss_) : std::nullopt;
       const TimeAccount::Span span(run_.time(), Spent::kCheckpoint);
       checkpoints_.start(world_, run_.state(), config::to_yaml(config_), validation_loss, run_.deadline());
     }
@@ -244,6 +266,7 @@ class TrainLoop {
   // Once, and before the end: a run that fails later has one.
   void write_timeline() {
     if (std::exchange(timeline_written_, true)) return;
+    if (run_.keeps_earlier_timeline()) return;
     const std::string trace = run_.timeline().gather(world_, run_.deadline());
     if (world_.rank() == 0) write_file_atomic(fs::path(config_.output) / "timeline.json", trace);
   }
