@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdint>
 #include <optional>
 #include <utility>
 
@@ -46,6 +47,14 @@ std::vector<text::GenerationRequest> requests_of(text::OpenAiCall& call) {
   for (std::string& prompt : call.prompts) requests.push_back({.prompt = prompt, .prompt_ids = {}, .is_chat = false, .sampling = call.sampling});
   for (auto& ids : call.prompt_ids) requests.push_back({.prompt = "", .prompt_ids = std::move(ids), .is_chat = false, .sampling = call.sampling});
   return requests;
+}
+
+// More never fit, also while nobody else asks for anything.
+size_t most_choices(const frontend::ServedModel& model) {
+  const auto info = model.info();
+  const int num_groups = model.range().max;
+  if (!info || num_groups == 0) return SIZE_MAX;  // there is no worker: that will be said
+  return static_cast<size_t>(model.job_queue_size()) + static_cast<size_t>(num_groups) * static_cast<size_t>(info->max_concurrent);
 }
 
 // How the texts of a chat are read. `format`: in which the model calls tools when it need not.
@@ -209,6 +218,10 @@ void OpenAiApi::start(const HttpRequest& http, const Model& model, const text::O
   if (call.echo) options.prompts = call.prompts;
   if (call.tool_use.choice != text::ToolUse::Choice::kNone) options.tools = tool_reading(call.tool_use, texts_.of(model)->tool_format);
   const size_t num_choices = requests.size() * static_cast<size_t>(call.num_choices);
+  if (const size_t most = most_choices(*model); num_choices > most) {
+    std::string message = fmt::format("n: {} choices in all; the model '{}' takes at most {} at once (jobQueueSize, handler.max_concurrent)", num_choices, model->name(), most);
+    return reply->send(openai_response({400, "invalid_request_error", {std::move(message), "n", "invalid_value"}}));
+  }
   text::OpenAiWriter writer(kind, http.id, unix_seconds(), call.model, model->name() + ":" + model->version(), call.include_usage);
   const auto answer = std::make_shared<OpenAiAnswer>(reply, std::move(writer), num_choices, std::move(options));
   reply->when_gone([answer] { answer->cancel(); });  // before there can be an answer, after which the reply belongs to the connection's next request
@@ -249,15 +262,15 @@ void OpenAiApi::detokenize(const HttpRequest& request, const Reply& reply) {
   size_t bytes = 0;
   for (const int32_t id : call.tokens) bytes += words.bytes_of(id, text::SpecialTokens::kAsText).size();
   if (bytes > max_response_bytes_) {
-    return refuse(reply, error(Code::kInvalidArgument, "tokens: {} tokens are {} bytes of text; expected at most {} (max_response_size)", call.tokens.size(), bytes,
-                               max_response_bytes_));
+    std::string message = fmt::format("tokens: {} tokens are {} bytes of text; expected at most {} (max_response_size)", call.tokens.size(), bytes, max_response_bytes_);
+    return reply->send(openai_response({400, "invalid_request_error", {std::move(message), "tokens", "invalid_value"}}));
   }
   const std::string prompt = words.decode(call.tokens, text::SpecialTokens::kAsText);
   reply->send({200, "application/json", "{\"prompt\":" + text::json_text(prompt) + "}", {}});
 }
 
 HttpResponse unknown_path(int status, std::string_view message) {
-  const char* code = status == 404 ? "unknown_url" : status == 405 ? "method_not_allowed" : "invalid_value";
+  const char* code = status == 404 ? "unknown_url" : status == 405 ? "method_not_allowed" : status == 413 ? "request_too_large" : "invalid_value";
   return openai_response({status, "invalid_request_error", {std::string(message), "", code}});
 }
 
@@ -304,6 +317,10 @@ std::vector<HttpRoute> openai_routes(const frontend::ModelRegistry& registry, Ca
   return routes;
 }
 
-std::vector<HttpRefusals> openai_refusals() { return {{"/v1/", &unknown_path, &key_refusal}}; }
+std::vector<HttpRefusals> openai_refusals() {
+  std::vector<HttpRefusals> all;
+  for (const char* prefix : {"/v1/", "/tokenize", "/detokenize"}) all.push_back({prefix, &unknown_path, &key_refusal});
+  return all;
+}
 
 }  // namespace penstock::rpc

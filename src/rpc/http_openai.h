@@ -13,7 +13,7 @@ namespace penstock::rpc {
 // `max_response_bytes`: of the texts of an answer that is sent in one piece.
 [[nodiscard]] std::vector<HttpRoute> openai_routes(const frontend::ModelRegistry& registry, CallPool& pool, size_t max_response_bytes);
 
-// What no route takes below /v1/ is refused in OpenAI's words.
+// What no route gets of these paths is refused in OpenAI's words.
 [[nodiscard]] std::vector<HttpRefusals> openai_refusals();
 
 }  // namespace penstock::rpc

@@ -95,7 +95,7 @@ void HttpRouter::handle(HttpRequest request, const std::shared_ptr<HttpReply>& r
     request.parameters = std::move(found.parameters);
     return found.route->handle(request, reply);
   }
-  reply->send(refusal(request, found));
+  reply->send(unknown(request, found));
 }
 
 const HttpRefusals* HttpRouter::refusals_of(const std::string& path) const {
@@ -103,13 +103,15 @@ const HttpRefusals* HttpRouter::refusals_of(const std::string& path) const {
   return below == refusals_.end() ? nullptr : &*below;
 }
 
+HttpResponse HttpRouter::refusal(int status, const char* type, const std::string& path, const std::string& why) const {
+  const HttpRefusals* refusals = refusals_of(path);
+  return refusals ? refusals->unknown(status, why) : error_response(status, type, why);
+}
+
 // Why no route took it.
-HttpResponse HttpRouter::refusal(const HttpRequest& request, const Found& found) const {
+HttpResponse HttpRouter::unknown(const HttpRequest& request, const Found& found) const {
   const HttpRefusals* refusals = refusals_of(request.path);
-  if (found.broken) {
-    const char* why = "the path has a broken % escape";
-    return refusals ? refusals->unknown(400, why) : error_response(400, "BadRequestException", why);
-  }
+  if (found.broken) return refusal(400, "BadRequestException", request.path, "the path has a broken % escape");
   if (!found.path_known) {
     if (!refusals) return error_response(404, "ResourceNotFoundException", "Requested resource is not found, please refer to API document.");
     return refusals->unknown(404, fmt::format("there is no path {}; /api-description lists those that there are", request.path.substr(0, 200)));

@@ -29,7 +29,7 @@ struct HttpRoute {
 // In whose words a router refuses what lies below a prefix.
 struct HttpRefusals {
   std::string prefix;  // "/v1/"
-  // 404: no route has the path; 405: none of those that have it takes the method; 400: a broken escape. `message`: why.
+  // 404: no route has the path; 405: none of those that have it takes the method; 413: the body is too long; 400: it is no request. `message`: why.
   HttpResponse (*unknown)(int status, std::string_view message) = nullptr;
   HttpResponse (*locked)(const Error& refused) = &token_refusal;  // as HttpRoute::refuse, of what no route has
 };
@@ -48,6 +48,9 @@ class HttpRouter {
 
   // Answers 404 for a path that no route has, 405 with the header Allow for a method that its routes do not have, 400 for a broken escape.
   void handle(HttpRequest request, const std::shared_ptr<HttpReply>& reply) const;
+
+  // The answer to what no handler gets, in the words of what lies at `path`. `type`: TorchServe's name of it.
+  [[nodiscard]] HttpResponse refusal(int status, const char* type, const std::string& path, const std::string& why) const;
 
   struct Lock {
     frontend::KeySet keys = 0;  // that open it
@@ -72,7 +75,7 @@ class HttpRouter {
   };
   [[nodiscard]] Found find(const std::string& method, const std::string& path) const;
   [[nodiscard]] const HttpRefusals* refusals_of(const std::string& path) const;
-  [[nodiscard]] HttpResponse refusal(const HttpRequest& request, const Found& found) const;
+  [[nodiscard]] HttpResponse unknown(const HttpRequest& request, const Found& found) const;
 
   const std::string title_;
   std::vector<HttpRoute> routes_;

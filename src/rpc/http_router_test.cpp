@@ -74,6 +74,8 @@ TEST(HttpRouter, RefusesWhatIsBelowAPrefixInItsOwnWords) {
   EXPECT_EQ(answer("POST", "/models").headers, (std::vector<std::pair<std::string, std::string>>{{"Allow", "GET"}}));
   EXPECT_THAT(answer("POST", "/models").body, HasSubstr("MethodNotAllowedException"));
   EXPECT_THAT(answer("GET", "/nothing").body, HasSubstr("ResourceNotFoundException"));
+  EXPECT_EQ(router.refusal(413, "TooLarge", "/v1/models", "too long").body, "too long");
+  EXPECT_THAT(router.refusal(413, "TooLarge", "/v2", "too long").body, HasSubstr("TooLarge"));
   EXPECT_EQ(router.lock("GET", "/v1/nothing").refuse(Error(Code::kPermissionDenied, "")).status, 401);
   EXPECT_EQ(router.lock("GET", "/nothing").refuse(Error(Code::kPermissionDenied, "")).status, 400);
 }

@@ -141,16 +141,17 @@ class Session final : public HttpReply, public std::enable_shared_from_this<Sess
   }
 
   void on_header(beast::error_code failed) {
-    if (failed) return on_bad_request(failed);
+    const bool too_long = failed == http::error::body_limit;  // of whose request the header is there
+    if (failed && !too_long) return on_bad_request(failed);
     const auto& header = parser_->get();
     noted_ = note(header, shared_->options.watcher && shared_->options.watcher->records_spans());
     http_1_1_ = header.version() == 11;
     headers_only_ = header.method() == http::verb::head;
-    if (const char* why = ambiguity(header)) return refuse(error_response(400, "BadRequestException", why));
+    if (const char* why = ambiguity(header)) return refuse(400, "BadRequestException", why);
     cors_ = cors_headers(shared_->options.cors, std::string(header[http::field::origin]));
     if (is_preflight(header)) return answer_preflight();
     if (auto refusal = check_token(header)) return refuse(std::move(*refusal));
-    if (const auto length = parser_->content_length(); length && *length > shared_->options.max_request_bytes) {
+    if (const auto length = parser_->content_length(); too_long || (length && *length > shared_->options.max_request_bytes)) {
       return on_bad_request(http::error::body_limit);
     }
     expires_after(shared_->options.body_timeout);
@@ -190,7 +191,7 @@ class Session final : public HttpReply, public std::enable_shared_from_this<Sess
     Request message = parser_->release();
     keep_alive_ = message.keep_alive();
     auto request = from_wire(message);
-    if (!request) return refuse(error_response(400, "BadRequestException", request.error().message()));
+    if (!request) return refuse(400, "BadRequestException", request.error().message());
     request->client = peer_;
     request->id = noted_->request_id;
     request->trace = noted_->trace;
@@ -207,16 +208,21 @@ class Session final : public HttpReply, public std::enable_shared_from_this<Sess
 
   void on_bad_request(beast::error_code failed) {
     if (failed == http::error::header_limit) {
-      return refuse(error_response(431, "BadRequestException", fmt::format("the header is longer than {} bytes", shared_->options.max_header_bytes)));
+      return refuse(431, "BadRequestException", fmt::format("the header is longer than {} bytes", shared_->options.max_header_bytes));
     }
     if (failed == http::error::body_limit) {
-      return refuse(error_response(413, "RequestEntityTooLargeException",
-                                   fmt::format("the body is longer than {} bytes (max_request_size)", shared_->options.max_request_bytes)));
+      return refuse(413, "RequestEntityTooLargeException", fmt::format("the body is longer than {} bytes (max_request_size)", shared_->options.max_request_bytes));
     }
     const bool gone = failed == http::error::end_of_stream || failed == http::error::partial_message || failed == beast::error::timeout ||
                       failed.category() != http::make_error_code(http::error::bad_method).category();
     if (gone) return close();
-    refuse(error_response(400, "BadRequestException", "not an HTTP request: " + failed.message()));
+    refuse(400, "BadRequestException", "not an HTTP request: " + failed.message());
+  }
+
+  // In the words of what lies at the request's path, if so much of it could be read.
+  void refuse(int status, const char* type, const std::string& why) {
+    const std::string target = noted_ ? noted_->target : "";
+    refuse(shared_->router.refusal(status, type, target.substr(0, target.find('?')), why));
   }
 
   // Answers what was not read to its end, and closes: where the next request would begin is unknown.

@@ -4,6 +4,7 @@
 //   FAKE_WORKER_TENSORS=1   `torchscript` is a FakeModel in place of a FakeHandler
 //   FAKE_WORKER_LOAD=exit   rank 1 says why and exits with code 3     =fail  loading fails with DATA_LOSS     =hang  never ready
 //                    =garbage  whoever connects gets bytes that mean nothing
+//                    =leave  rank 0 stops listening while the front door waits for it, and says why and exits with code 3 a while later
 #include <signal.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -45,6 +46,15 @@ void serve_garbage(const std::string& path) {
   }
 }
 
+// Ends what waits for it before it says why, and before its own end can be seen.
+int leave(rpc::WorkerService& service) {
+  std::this_thread::sleep_for(milliseconds(500));
+  service.shutdown(Deadline::after(milliseconds(0)));
+  std::this_thread::sleep_for(milliseconds(500));
+  fmt::print(stderr, "fake worker: the disk is gone\n");
+  return 3;
+}
+
 // Either an engine or a handler.
 int serve(const std::string& socket, const std::optional<tests::FakeEngineOptions>& options, handler::Handler* handler) {
   sigset_t stop;
@@ -72,6 +82,7 @@ int serve(const std::string& socket, const std::optional<tests::FakeEngineOption
   if (load == "fail") service->set_failed(Error(Code::kDataLoss, "model.safetensors is truncated"));
   else if (load.empty() && handler) service->set_handler(*handler);
   else if (load.empty()) service->set_engine(*engine);  // "exit": like a real rank 0, never ready without the other
+  if (load == "leave") return leave(*service);
   sigwait(&stop, &received);
   service->shutdown(Deadline::after(seconds(1)));
   return 0;

@@ -197,6 +197,16 @@ class FailedLoadTest(ManagementServerTest):
         self.assert_fails(Code.NOT_FOUND, lambda: self.predict("one"), "none")
 
 
+@unittest.skipUnless(FAKE_WORKER, "needs a worker that ends on request")
+class LeftLoadTest(ManagementServerTest):
+    models = ()
+    store = (("one", None),)
+    environment = {"FAKE_WORKER_LOAD": "leave"}.items()
+
+    def test_a_worker_that_ends_while_it_loads_says_why_itself(self):
+        self.assert_fails(Code.INTERNAL, lambda: self.register("one"), "Error while creating workers", "rank 0", "exit code 3", "the disk is gone")
+
+
 class ModelApiTest(ManagementServerTest):
     """Without --enable-model-api models can be scaled, not registered or unregistered."""
 

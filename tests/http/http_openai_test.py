@@ -98,6 +98,7 @@ class OpenAiServerTest(OpenAiServerTestCase):
             (self.infer("POST", "/v1/completions", "{"), None, "invalid_json"),
             (self.infer("POST", "/v1/chat/completions", b'{"model": "\xff"}'), None, "invalid_json"),
             (self.infer("POST", "/v1/completions", "[" * 20000), None, "invalid_json"),
+            (self.infer("POST", "/v1/completions", b'{"model": "tiny", "prompt": "x"}\0 and more'), None, "invalid_json"),
             (self.complete(prompt="x " * 5000), "prompt", "context_length_exceeded"),
             (self.chat("x " * 5000), "messages", "context_length_exceeded"),
         ]
@@ -117,6 +118,17 @@ class OpenAiServerTest(OpenAiServerTestCase):
             self.assertEqual(reply.headers["Allow"], allowed)
         self.assert_refused(self.infer("GET", "/v1/models/%zz"), 400, None, "invalid_value", "%")
         self.assertIn("ResourceNotFoundException", self.infer("GET", "/v2/nothing").text)
+
+    def test_what_is_no_request_is_refused_in_openais_words(self):
+        for target in ("/v1/completions", "/v1/models", "/tokenize", "/detokenize"):
+            begin = f"POST {target} HTTP/1.1\r\n".encode()
+            for rest, status, code, word in ((b"Host: x\r\nContent-Length: 99999999999\r\n\r\n", 413, "request_too_large", "max_request_size"),
+                                             (b"\r\n", 400, "invalid_value", "Host is missing"),
+                                             (b"Host: x\r\nHost: y\r\n\r\n", 400, "invalid_value", "Host is given twice"),
+                                             (b"Host: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400, "invalid_value", "chunk")):
+                self.assert_refused(self.send_raw(begin + rest), status, None, code, word)
+        self.assert_refused(self.infer("GET", "/v1/models?x=%zz"), 400, None, "invalid_value", "query")
+        self.assert_error(self.send_raw(b"POST /predictions/tiny HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n"), 413, "RequestEntityTooLargeException")
 
     def test_a_stream_needs_http_1_1(self):
         body = json.dumps({"model": "tiny", "prompt": "x", "stream": True}).encode()
@@ -151,3 +163,20 @@ class OpenAiServerTest(OpenAiServerTestCase):
             reply = self.complete(prompt="[error] x", stream=stream)
             self.assert_refused(reply, 500, None, "internal_error", "told to fail", kind="server_error")
             self.assertEqual(reply.headers["x-should-retry"], "false")
+
+
+@unittest.skipUnless(FAKE_WORKER, "knows the tokens of the test's tokenizer")
+class OpenAiSmallAnswersServerTest(OpenAiServerTestCase):
+    arguments = ("--set", "max_response_size=1000")
+
+    def test_tokens_of_more_text_than_an_answer_may_have_are_refused(self):
+        self.assertEqual(self.post("/detokenize", tokens=[97] * 1000).json, {"prompt": "a" * 1000})
+        self.assertEqual(self.post("/detokenize", tokens=[256] * 111).json, {"prompt": "<|begin|>" * 111})
+        for tokens in ([97] * 1001, [256] * 112):
+            self.assert_refused(self.post("/detokenize", tokens=tokens), 400, "tokens", "invalid_value", "at most 1000 (max_response_size)")
+
+    def test_an_answer_that_grows_too_long_is_refused_unless_it_is_streamed(self):
+        asked = {"prompt": "abc", "max_tokens": 400}
+        self.assert_refused(self.complete(**asked), 400, None, None, "longer than 1000 bytes (max_response_size)", "stream")
+        texts, _ = texts_of(events_of(self.complete(stream=True, **asked).body), chat=False)
+        self.assertEqual(len(texts[0]), 1600)

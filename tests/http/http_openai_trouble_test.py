@@ -77,5 +77,15 @@ class OpenAiTroubleServerTest(HttpServerTest):
         self.wait_free()
 
     def test_choices_that_do_not_all_fit_the_queue_are_all_taken_back(self):
-        self.assertEqual(self.complete(prompt="[hang]", n=8).status, 429)
+        raw = self.open_stream("[hang]", n=2)
+        time.sleep(0.3)
+        self.assertEqual(self.complete(prompt="[hang]", n=4).status, 429)
+        raw.close()
         self.wait_free()  # two that hang would hold both places
+
+    def test_more_choices_than_ever_fit_are_refused_for_good(self):
+        for body in ({"n": 5}, {"prompt": ["a"] * 5}):
+            reply = self.complete(**body)
+            self.assertEqual((reply.status, reply.json["error"]["param"], reply.headers["retry-after"]), (400, "n", None))
+            self.assertIn("5 choices in all; the model 'tiny' takes at most 4 at once", reply.json["error"]["message"])
+        self.assertEqual(self.complete(n=4).status, 200)
