@@ -61,6 +61,18 @@ frontend::ModelFolder find_model(const std::string& path) {
   return frontend::resolve_model(std::nullopt, "model=" + path).value();
 }
 
+// In place of what the model's configuration says.
+void choose_device(const std::string& device, config::ModelConfig& model) {
+  if (device == "cpu") {
+    model.handler.device = config::HandlerDevice::kCpu;
+    model.device_type = config::DeviceType::kCpu;
+    model.device_ids.clear();
+  } else if (device == "cuda") {
+    model.handler.device = config::HandlerDevice::kCuda;
+    if (model.device_type == config::DeviceType::kCpu) model.device_type = config::DeviceType::kAuto;
+  }
+}
+
 frontend::ModelSpec spec_of(const frontend::ModelFolder& folder, const LocalModelOptions& options) {
   frontend::ModelSpec spec = frontend::read_model_spec(folder, {}).value();
   if (spec.handler_kind != frontend::HandlerKind::kText) {
@@ -71,7 +83,7 @@ frontend::ModelSpec spec_of(const frontend::ModelFolder& folder, const LocalMode
   spec.config.handler.tensor_ranks = options.tensor_ranks;
   spec.config.torchrun = {.omp_num_threads = threads_of(options)};
   spec.config.handler.max_concurrent = 1;
-  if (options.device != "auto") spec.config.handler.device = options.device == "cuda" ? config::HandlerDevice::kCuda : config::HandlerDevice::kCpu;
+  choose_device(options.device, spec.config);
   spec.config.startup_timeout = kLoadTime;
   spec.config.response_timeout = kSilence;
   return spec;

@@ -178,6 +178,9 @@ class Check {
     if (c_.handler.device == HandlerDevice::kCpu && c_.device_type == DeviceType::kGpu) {
       return fail(Code::kInvalidArgument, "handler.device", "cpu, but deviceType (line {}) is gpu: the GPUs would be held for nothing", line("deviceType"));
     }
+    if (c_.handler.device == HandlerDevice::kCpu && given("deviceIds")) {
+      return fail(Code::kInvalidArgument, "handler.device", "cpu, but deviceIds (line {}) lists GPUs", line("deviceIds"));
+    }
     return check_parallel();
   }
 
@@ -308,6 +311,7 @@ Result<ModelConfig> load(const std::filesystem::path& path, bool foreign) {
   if (foreign) std::erase_if(filled->notes, [](const std::string& note) { return note.ends_with(kPython); });  // here they are applicable
   read_endpoint(raw.rdzv_endpoint, config.torchrun);
   if (auto problem = Check(config, raw, *filled, file).run()) return *problem;
+  if (config.handler.device == HandlerDevice::kCpu) config.device_type = DeviceType::kCpu;  // it needs no GPU, and holds none
 
   if (filled->lines.contains("responseTimeout")) config.response_timeout = raw.response_timeout;
   if (filled->lines.contains("startupTimeout")) config.startup_timeout = raw.startup_timeout;

@@ -100,6 +100,11 @@ TEST_F(ModelConfigTest, TheServersSettingsAreWeakerAndTheApisStronger) {
   EXPECT_EQ(config.response_timeout, seconds(3));
 }
 
+TEST_F(ModelConfigTest, AHandlerOnTheCpuHoldsNoGpu) {
+  EXPECT_EQ(load("handler: {device: cpu}\n").value().device_type, DeviceType::kCpu);
+  EXPECT_EQ(load("handler: {device: cuda}\n").value().device_type, DeviceType::kAuto);
+}
+
 TEST_F(ModelConfigTest, CountsRanksByEitherKey) {
   EXPECT_EQ(load("parallelType: pp\nparallelLevel: 3\n").value().num_ranks(), 3);
   EXPECT_EQ(load("parallelType: pp\ntorchrun: {nproc-per-node: 4}\n").value().num_ranks(), 4);
@@ -159,6 +164,7 @@ TEST_F(ModelConfigTest, RefusesKeysThatContradictEachOther) {
   EXPECT_THAT(refusal("deviceIds: [1, 1]\n"), EndsWith("the same device is listed twice"));
   EXPECT_THAT(refusal("deviceType: cpu\ndeviceIds: [1]\n"), EndsWith("GPUs are listed, but deviceType (line 1) is cpu"));
   EXPECT_THAT(refusal("deviceType: cpu\nhandler: {device: cuda}\n"), EndsWith("cuda, but deviceType (line 1) is cpu, which hides every GPU from the workers"));
+  EXPECT_THAT(refusal("deviceIds: [1]\nhandler: {device: cpu}\n"), EndsWith("cpu, but deviceIds (line 1) lists GPUs"));
   EXPECT_THAT(refusal("deviceType: gpu\nhandler: {device: cpu}\n"), EndsWith("cpu, but deviceType (line 1) is gpu: the GPUs would be held for nothing"));
   EXPECT_THAT(refusal("parallelType: pp\nparallelLevel: 2\ndeviceIds: [1]\n"),
               EndsWith("expected at least 2 devices for one worker, found 1"));

@@ -81,7 +81,10 @@ class ChatTest(unittest.TestCase):
         self.assertNotEqual(refused.returncode, 0)
         self.assertIn("device 'cuda': found 0 GPU(s)", refused.stderr)
         self.assertEqual(refused.stdout, "")
-        self.assertEqual(self.penstock(*run, "--device", "cpu").stdout, self.penstock(*run, env=no_gpu).stdout)
+        on_cpu = self.penstock(*run, env=no_gpu).stdout
+        self.assertEqual(self.penstock(*run, "--device", "cpu").stdout, on_cpu)
+        one_gpu = {**os.environ, "PENSTOCK_TEST_DEVICES": "1"}
+        self.assertEqual(self.penstock(*run, "--stages", "2", "--device", "cpu", env=one_gpu).stdout, on_cpu, "the CPU needs no GPU for each stage")
 
     def test_ctrl_c_stops_the_answer_and_not_the_program(self):
         parent, child = pty.openpty()
