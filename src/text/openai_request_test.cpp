@@ -104,10 +104,10 @@ TEST(OpenAiRequest, NamesTheFieldThatIsOutOfRangeOrOfTheWrongType) {
   EXPECT_EQ(refusal(R"("temperature": -3)"), "temperature: expected a number from 0 to 2, found -3");
   EXPECT_EQ(refusal(R"("temperature": "hot")"), "temperature: expected a number from 0 to 2, found \"hot\"");
   EXPECT_EQ(refusal(R"("top_p": 1.5)"), "top_p: expected a number from 0 to 1, found 1.5");
-  EXPECT_EQ(refusal(R"("max_tokens": -1)"), "max_tokens: expected an integer >= 0, found -1");
-  EXPECT_EQ(refusal(R"("max_tokens": 1e3)"), "max_tokens: expected an integer >= 0, found 1000.0");
-  EXPECT_EQ(refusal(R"("max_tokens": 99999999999)"), "max_tokens: expected an integer >= 0, found 99999999999");
-  EXPECT_EQ(chat_refusal(R"("max_tokens": 0)"), "max_tokens: expected an integer >= 1, found 0");
+  EXPECT_EQ(refusal(R"("max_tokens": -1)"), "max_tokens: expected an integer from 0 to 2147483647, found -1");
+  EXPECT_EQ(refusal(R"("max_tokens": 1e3)"), "max_tokens: expected an integer from 0 to 2147483647, found 1000.0");
+  EXPECT_EQ(refusal(R"("max_tokens": 99999999999)"), "max_tokens: expected an integer from 0 to 2147483647, found 99999999999");
+  EXPECT_EQ(chat_refusal(R"("max_tokens": 0)"), "max_tokens: expected an integer from 1 to 2147483647, found 0");
   EXPECT_EQ(refusal(R"("n": 0)"), "n: expected an integer from 1 to 128, found 0");
   EXPECT_EQ(refusal(R"("n": 129)"), "n: expected an integer from 1 to 128, found 129");
   EXPECT_EQ(refusal(R"("stop": ["a", "b", "c", "d", "e"])"), "stop: expected a text or a list of at most 4 texts, each 1 to 256 bytes, found a list");

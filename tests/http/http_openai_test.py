@@ -133,7 +133,7 @@ class OpenAiServerTest(OpenAiServerTestCase):
     def test_a_stream_needs_http_1_1(self):
         body = json.dumps({"model": "tiny", "prompt": "x", "stream": True}).encode()
         reply = self.send_raw(b"POST /v1/completions HTTP/1.0\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
-        self.assert_refused(reply, 400, None, None, "HTTP/1.1")
+        self.assert_refused(reply, 400, "stream", "invalid_value", "HTTP/1.1")
 
     def test_texts_become_tokens_and_tokens_texts(self):
         tokens = [256, *"hé<|end|>".encode()]  # what is written in a text is text
