@@ -178,8 +178,16 @@ TEST_F(Prepare, SaysWhatIsMissing) {
   options_.inputs = {"/nowhere/at/all"};
   EXPECT_THAT(error(), HasSubstr("/nowhere/at/all does not exist"));
   options_.inputs = {in().string()};
-  options_.output = dir_.path() / "no" / "folder";
-  EXPECT_THAT(error(), HasSubstr("cannot create"));
+  write("a", "text");
+  options_.output = in() / "a" / "folder";
+  EXPECT_THAT(error(), HasSubstr("cannot create")) << "a file is above it";
+}
+
+TEST_F(Prepare, MakesTheFoldersAboveItsOutput) {
+  write("a", "text");
+  options_.output = dir_.path() / "no" / "such" / "folder";
+  EXPECT_EQ(prepare(options_).files, 1);
+  EXPECT_TRUE(is_token_folder(options_.output));
 }
 
 TEST_F(Prepare, ReplacesPreparedDataOnlyWhenAskedAndNothingElseEver) {
