@@ -34,7 +34,7 @@ void AtomicFile::write(std::string_view bytes) {
 
 void AtomicFile::commit() {
   if (::fsync(fd_) != 0) fail("fsync");
-  if (::rename(temporary_.c_str(), path_.c_str()) != 0) fail("rename into place");
+  if (::rename(temporary_.c_str(), path_.c_str()) != 0) throw error(Code::kDataLoss, "cannot rename into {}: {}", path_.string(), std::strerror(errno));
   ::close(fd_);
   fd_ = -1;
   sync_path(path_.has_parent_path() ? path_.parent_path() : ".");

@@ -1,6 +1,7 @@
 #include "base/file.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -8,6 +9,9 @@
 #include <cerrno>
 #include <cstring>
 #include <utility>
+
+#include "base/atomic_file.h"
+#include "base/clock.h"
 
 namespace penstock {
 namespace {
@@ -30,6 +34,9 @@ Error failed(Code code, const char* verb, const std::filesystem::path& path) {
   return error(code, "cannot {} {}: {}", verb, path.string(), std::strerror(errno));
 }
 
+// A name that nothing can have counts as one that nothing has.
+bool is_absent(int problem) { return problem == ENOENT || problem == ENOTDIR || problem == ENAMETOOLONG; }
+
 void write_all(int fd, std::string_view bytes, const std::filesystem::path& path) {
   while (!bytes.empty()) {
     const ssize_t written = ::write(fd, bytes.data(), bytes.size());
@@ -39,20 +46,35 @@ void write_all(int fd, std::string_view bytes, const std::filesystem::path& path
   }
 }
 
+// Until there is something to read, or the end of it.
+bool wait_readable(int fd, milliseconds limit) {
+  const Deadline deadline = Deadline::after(limit);
+  struct pollfd watched {fd, POLLIN, 0};
+  int ready = 0;
+  do {
+    ready = ::poll(&watched, 1, static_cast<int>(std::chrono::ceil<milliseconds>(deadline.remaining()).count()));
+  } while (ready < 0 && errno == EINTR);
+  return ready != 0;
+}
+
 }  // namespace
 
 Result<std::string> read_file(const std::filesystem::path& path, size_t limit_bytes) {
-  FileDescriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (fd.get() < 0) return failed(errno == ENOENT ? Code::kNotFound : Code::kDataLoss, "open", path);
+  constexpr seconds kSilence{10};  // of whoever writes into a pipe
+  FileDescriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));  // not blocking: to open a pipe waits for a writer, who may never come
+  if (fd.get() < 0) return failed(is_absent(errno) ? Code::kNotFound : Code::kDataLoss, "open", path);
   struct stat info {};
   if (::fstat(fd.get(), &info) != 0) return failed(Code::kDataLoss, "stat", path);
   if (S_ISDIR(info.st_mode)) return error(Code::kInvalidArgument, "{} is a folder; expected a file", path.string());
 
   std::string bytes;
   char buffer[1 << 16];
-  for (;;) {  // read to the end rather than trust st_size, which pipes and /proc do not fill in
+  while (true) {  // read to the end rather than trust st_size, which pipes and /proc do not fill in
+    if (!S_ISREG(info.st_mode) && !wait_readable(fd.get(), kSilence)) {
+      return error(Code::kDeadlineExceeded, "cannot read {}: it is a pipe or a device, and nothing has come for {} s; expected a file", path.string(), kSilence.count());
+    }
     const ssize_t got = ::read(fd.get(), buffer, sizeof buffer);
-    if (got < 0 && errno == EINTR) continue;
+    if (got < 0 && (errno == EINTR || errno == EAGAIN)) continue;
     if (got < 0) return failed(Code::kDataLoss, "read", path);
     if (got == 0) return bytes;
     bytes.append(buffer, static_cast<size_t>(got));
@@ -63,16 +85,9 @@ Result<std::string> read_file(const std::filesystem::path& path, size_t limit_by
 }
 
 void write_file_atomic(const std::filesystem::path& path, std::string_view bytes) {
-  std::filesystem::path temporary = path;
-  temporary += fmt::format(".tmp.{}", ::getpid());
-  {
-    FileDescriptor fd(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
-    if (fd.get() < 0) throw failed(Code::kDataLoss, "create", temporary);
-    write_all(fd.get(), bytes, temporary);
-    if (::fsync(fd.get()) != 0) throw failed(Code::kDataLoss, "fsync", temporary);
-  }
-  if (::rename(temporary.c_str(), path.c_str()) != 0) throw failed(Code::kDataLoss, "rename into", path);
-  sync_path(path.has_parent_path() ? path.parent_path() : ".");
+  AtomicFile file(path);
+  file.write(bytes);
+  file.commit();
 }
 
 void write_output(const std::filesystem::path& path, std::string_view bytes) {
@@ -100,8 +115,8 @@ void sync_path(const std::filesystem::path& path) {
 }
 
 Result<MappedFile> MappedFile::open(const std::filesystem::path& path) {
-  FileDescriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (fd.get() < 0) return failed(errno == ENOENT ? Code::kNotFound : Code::kDataLoss, "open", path);
+  FileDescriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  if (fd.get() < 0) return failed(is_absent(errno) ? Code::kNotFound : Code::kDataLoss, "open", path);
   struct stat info {};
   if (::fstat(fd.get(), &info) != 0 || !S_ISREG(info.st_mode)) {
     return error(Code::kDataLoss, "cannot map {}: not a regular file", path.string());

@@ -1,7 +1,11 @@
 #include "base/file.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <unistd.h>
+
+#include <thread>
 
 #include "base/temp_dir.h"
 
@@ -22,6 +26,30 @@ TEST(File, RefusesWhatIsTooLargeAFolderOrAbsent) {
   EXPECT_EQ(read_file(dir.path() / "a", 4).error().code(), Code::kInvalidArgument);
   EXPECT_EQ(read_file(dir.path(), 4).error().code(), Code::kInvalidArgument);
   EXPECT_EQ(read_file(dir.path() / "none", 4).error().code(), Code::kNotFound);
+  EXPECT_EQ(read_file(dir.path() / "a" / "none", 4).error().code(), Code::kNotFound);
+  EXPECT_EQ(read_file(dir.path() / std::string(1000, 'x'), 4).error().code(), Code::kNotFound);
+}
+
+TEST(File, APipeIsReadToItsEndAndNeverMapped) {
+  TempDir dir;
+  const auto pipe = dir.path() / "pipe";
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  EXPECT_FALSE(MappedFile::open(pipe).ok()) << "and at once";
+  std::thread writer([&] {
+    const int fd = ::open(pipe.c_str(), O_WRONLY);  // waits for the reader
+    EXPECT_EQ(::write(fd, "one ", 4), 4);
+    EXPECT_EQ(::write(fd, "two", 3), 3);
+    ::close(fd);
+  });
+  EXPECT_EQ(read_file(pipe, 100).value(), "one two");
+  writer.join();
+}
+
+TEST(File, AWriteThatFailsLeavesNothing) {
+  TempDir dir;
+  std::filesystem::create_directory(dir.path() / "a");
+  EXPECT_THROW(write_file_atomic(dir.path() / "a", "x"), Error) << "a folder is not replaced";
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(dir.path()), {}), 1);
 }
 
 TEST(File, SaysWhyAWriteFailed) {

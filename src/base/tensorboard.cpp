@@ -93,7 +93,7 @@ void TensorboardWriter::write_record(std::string_view event) {
   record += event;
   put_little_endian(record, masked(crc32c(event)));
   file_ << record << std::flush;
-  if (!file_) throw error(Code::kDataLoss, "cannot write {}", path_.string());
+  if (!file_) throw error(Code::kDataLoss, "cannot write {}; is the disk full?", path_.string());
 }
 
 }  // namespace penstock

@@ -182,24 +182,25 @@ Field boolean_field(std::string key, bool& target, std::string meaning) {
   return {std::move(key), "true or false", std::move(meaning), assign, [&target] { return fmt::to_string(target); }};
 }
 
-Field text_field(std::string key, std::string& target, std::string meaning) {
-  auto assign = [&target](const RawValue& raw) {
-    if (raw.kind != RawValue::Kind::kScalar) return false;
+Field text_field(std::string key, std::string& target, std::string meaning, size_t most_bytes) {
+  auto assign = [&target, most_bytes](const RawValue& raw) {
+    if (raw.kind != RawValue::Kind::kScalar || raw.items.at(0).size() > most_bytes) return false;
     target = raw.items.at(0);
     return true;
   };
-  return {std::move(key), "text", std::move(meaning), assign, [&target] { return quoted(target); }};
+  const std::string expected = most_bytes == SIZE_MAX ? "text" : fmt::format("text of at most {} bytes", most_bytes);
+  return {std::move(key), expected, std::move(meaning), assign, [&target] { return quoted(target); }};
 }
 
-Field text_list_field(std::string key, std::vector<std::string>& target, std::string meaning) {
-  auto assign = [&target](const RawValue& raw) {
+Field text_list_field(std::string key, std::vector<std::string>& target, std::string meaning, size_t most_bytes) {
+  auto assign = [&target, most_bytes](const RawValue& raw) {
     if (raw.kind != RawValue::Kind::kScalar && raw.kind != RawValue::Kind::kList) return false;
-    if (std::any_of(raw.items.begin(), raw.items.end(), [](const std::string& item) { return item.empty(); })) return false;
+    if (std::any_of(raw.items.begin(), raw.items.end(), [&](const std::string& item) { return item.empty() || item.size() > most_bytes; })) return false;
     target = raw.items;
     return true;
   };
-  return {std::move(key), "text or a list of texts, none empty", std::move(meaning), assign,
-          [&target] { return print_list(target, quoted); }};
+  const std::string expected = "text or a list of texts, none empty" + (most_bytes == SIZE_MAX ? "" : fmt::format(" or longer than {} bytes", most_bytes));
+  return {std::move(key), expected, std::move(meaning), assign, [&target] { return print_list(target, quoted); }};
 }
 
 Field integer_list_field(std::string key, std::vector<int>& target, IntRange range, std::string meaning) {

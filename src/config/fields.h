@@ -55,9 +55,10 @@ struct Field {
 [[nodiscard]] Field seconds_field(std::string key, seconds& target, IntRange range, std::string meaning);
 [[nodiscard]] Field real_field(std::string key, double& target, RealRange range, std::string meaning);
 [[nodiscard]] Field boolean_field(std::string key, bool& target, std::string meaning);
-[[nodiscard]] Field text_field(std::string key, std::string& target, std::string meaning);
+// Of at most `most_bytes`, in a list each of them.
+[[nodiscard]] Field text_field(std::string key, std::string& target, std::string meaning, size_t most_bytes = SIZE_MAX);
 // A string counts as a list of one.
-[[nodiscard]] Field text_list_field(std::string key, std::vector<std::string>& target, std::string meaning);
+[[nodiscard]] Field text_list_field(std::string key, std::vector<std::string>& target, std::string meaning, size_t most_bytes = SIZE_MAX);
 [[nodiscard]] Field integer_list_field(std::string key, std::vector<int>& target, IntRange range, std::string meaning);
 // A key that is known and does nothing, with all that stands below it, whatever its value: reported as a note that says why.
 [[nodiscard]] Field idle(std::string key, std::string why);

@@ -29,10 +29,10 @@ std::vector<Field> fields_of(Sample& s) {
       integer_field("count", s.count, {1, 10}, "how many"),
       integer_field("seed", s.seed, {0}, ""),
       boolean_field("on", s.on, ""),
-      text_field("name", s.name, ""),
+      text_field("name", s.name, "", 20),
       choice_field<Color>("color", s.color, {{"red", Color::kRed}, {"green", Color::kGreen}}, ""),
       real_field("group.rate", s.rate, {.min = 0, .max = 1, .min_excluded = true}, ""),
-      text_list_field("group.paths", s.paths, ""),
+      text_list_field("group.paths", s.paths, "", 20),
       integer_list_field("group.ids", s.ids, {0}, ""),
       seconds_field("group.timeout", s.timeout, {1}, ""),
       idle("pippy", "not applicable: Python"),
@@ -77,7 +77,9 @@ TEST(Fields, SayFileLineKeyExpectedAndFound) {
   EXPECT_EQ(filled_or_error(s, "group:\n  rate: 0\n"), "f:2: key 'group.rate': expected a number > 0 and <= 1, found '0'");
   EXPECT_EQ(filled_or_error(s, "group: {rate: nan}\n"), "f:1: key 'group.rate': expected a number > 0 and <= 1, found 'nan'");
   EXPECT_EQ(filled_or_error(s, "group: {paths: [a, '']}\n"),
-            "f:1: key 'group.paths': expected text or a list of texts, none empty, found a list");
+            "f:1: key 'group.paths': expected text or a list of texts, none empty or longer than 20 bytes, found a list");
+  EXPECT_EQ(filled_or_error(s, "name: 123456789012345678901\n"), "f:1: key 'name': expected text of at most 20 bytes, found '123456789012345678901'");
+  EXPECT_THAT(filled_or_error(s, "group: {paths: [a, 123456789012345678901]}\n"), testing::HasSubstr("longer than 20 bytes, found a list"));
   EXPECT_EQ(filled_or_error(s, "group: {ids: [1, x]}\n"), "f:1: key 'group.ids': expected a list, each an integer >= 0, found a list");
   EXPECT_EQ(filled_or_error(s, "group: 3\n"), "f:1: key 'group': expected a map, found '3'");
   EXPECT_EQ(s.count, 1) << "a value that does not fit changes nothing";

@@ -7,20 +7,24 @@
 #include <utility>
 
 #include "base/file.h"
+#include "base/shown.h"
 #include "config/fields.h"
 #include "config/yaml_reader.h"
 
 namespace penstock::config {
 namespace {
 
+constexpr size_t kMaxDecayExpression = 1000;  // bytes; std::regex compiles by recursion, and a long one overflows the stack
+
 // Every key of the file, once.
 std::vector<Field> fields_of(TrainConfig& c) {
+  constexpr size_t kPath = 4096, kName = 255, kBoundaries = 32768;  // bytes: Linux's limits, and the numbers of 4096 stages
   constexpr RealRange kPositive{.min = 0, .min_excluded = true};
   constexpr RealRange kBeta{.min = 0, .max = 1, .max_excluded = true};
   TrainModelConfig& m = c.model;
   OptimizerConfig& o = c.optimizer;
   return {
-      text_field("model.path", m.path, "a Hugging Face directory to start from, which then says the shape; empty = a new model"),
+      text_field("model.path", m.path, "a Hugging Face directory to start from, which then says the shape; empty = a new model", kPath),
       integer_field("model.hidden_size", m.hidden_size, {1, 1 << 20}, "width of the model"),
       integer_field("model.num_layers", m.num_layers, {1, 4096}, "transformer blocks"),
       integer_field("model.num_heads", m.num_heads, {1, 4096}, "attention heads; divides hidden_size"),
@@ -31,13 +35,13 @@ std::vector<Field> fields_of(TrainConfig& c) {
       real_field("model.rope_theta", m.rope_theta, kPositive, "base of the rotary embedding"),
       real_field("model.rms_norm_eps", m.rms_norm_eps, kPositive, "added to the mean square in RMSNorm"),
       boolean_field("model.tie_word_embeddings", m.tie_word_embeddings, "the head shares the embedding's weights"),
-      text_list_field("data.path", c.data.paths, "files, or folders whose files are all read; or one folder of `penstock data prepare`"),
-      text_list_field("data.validation_path", c.data.validation_paths, "the same, held out whole instead of a share of data.path"),
+      text_list_field("data.path", c.data.paths, "files, or folders whose files are all read; or one folder of `penstock data prepare`", kPath),
+      text_list_field("data.validation_path", c.data.validation_paths, "the same, held out whole instead of a share of data.path", kPath),
       choice_field<TextFormat>("data.format", c.data.format, {{"auto", TextFormat::kAuto}, {"text", TextFormat::kText}, {"jsonl", TextFormat::kJsonl}, {"chat", TextFormat::kChat}},
                                "of files; auto = JSON lines where a name ends in .jsonl or .ndjson, else text; chat = JSON lines with messages, of which the assistant's "
                                "are learned"),
-      text_field("data.text_key", c.data.text_key, "JSON lines: the key of the text"),
-      text_field("data.separator", c.data.separator, "a line of just this cuts documents; empty = one document a file"),
+      text_field("data.text_key", c.data.text_key, "JSON lines: the key of the text", kPath),
+      text_field("data.separator", c.data.separator, "a line of just this cuts documents; empty = one document a file", kPath),
       real_field("data.validation_fraction", c.data.validation_fraction, {.min = 0, .max = 1, .max_excluded = true},
                  "of the documents, held out"),
       choice_field<DataPacking>("data.packing", c.data.packing, {{"stream", DataPacking::kStream}, {"document", DataPacking::kDocument}, {"whole", DataPacking::kWhole}},
@@ -46,9 +50,9 @@ std::vector<Field> fields_of(TrainConfig& c) {
       integer_field("mesh.data", c.mesh.data, {1, 65536}, "replicas"),
       integer_field("mesh.pipe", c.mesh.pipe, {1, 4096}, "pipeline stages"),
       integer_field("mesh.tensor", c.mesh.tensor, {1, 1024}, "ranks that share each layer; divides num_heads and num_kv_heads"),
-      text_field("schedule", c.schedule, "order of the pipeline's actions: a name that `penstock schedule --list` shows, auto, or a .csv file"),
+      text_field("schedule", c.schedule, "order of the pipeline's actions: a name that `penstock schedule --list` shows, auto, or a .csv file", kPath),
       integer_field("chunks", c.chunks, {0, 4096}, "stages of each pipe rank; 0 = as many as the schedule has by itself"),
-      text_field("partition", c.partition, "how layers are cut into stages: minmax, profiled, parameters, uniform, deepspeed, type:REGEX or 0,3,5"),
+      text_field("partition", c.partition, "how layers are cut into stages: minmax, profiled, parameters, uniform, deepspeed, type:REGEX or 0,3,5", kBoundaries),
       real_field("memory_limit_gib", c.memory_limit_gib, {.min = 0},
                  "that a rank may hold: weights, gradients, optimizer state, with partition profiled also activations; 0 = no limit"),
       integer_field("activation_checkpoint_layers", c.activation_checkpoint_layers, {0, 4096},
@@ -75,12 +79,12 @@ std::vector<Field> fields_of(TrainConfig& c) {
       real_field("optimizer.momentum", o.momentum, kBeta, "sgd, lars: decay of what steps remember of earlier gradients"),
       real_field("optimizer.trust_coefficient", o.trust_coefficient, kPositive, "lars: a parameter's step is this part of its norm"),
       real_field("optimizer.weight_decay", o.weight_decay, {.min = 0}, "of matrices, times the learning rate; adamw and lamb: decoupled"),
-      text_list_field("optimizer.decay_groups", o.decay_groups, "[PATTERN=VALUE, …]: weight decay of parameters in whose name the expression is found; the first that fits wins"),
+      text_list_field("optimizer.decay_groups", o.decay_groups, "[PATTERN=VALUE, …]: weight decay of parameters in whose name the expression is found; the first that fits wins", kPath),
       real_field("optimizer.clip_norm", o.clip_norm, {.min = 0}, "largest norm of the whole gradient; 0 = no clipping"),
       boolean_field("optimizer.shard", o.shard, "older word for `sharding: optimizer`"),
       integer_field("steps", c.steps, {0}, "0 = until max_seconds"),
       real_field("max_seconds", c.max_seconds, {.min = 0}, "training time; 0 = no limit"),
-      text_field("device", c.device, "where ranks compute: cpu; cuda, each rank of a machine on its GPU; cuda:N; auto = cuda where there is a GPU"),
+      text_field("device", c.device, "where ranks compute: cpu; cuda, each rank of a machine on its GPU; cuda:N; auto = cuda where there is a GPU", kName),
       choice_field<Precision>("precision", c.precision,
                               {{"auto", Precision::kAuto}, {"fp32", Precision::kFloat32}, {"bf16", Precision::kBfloat16}, {"fp16", Precision::kFloat16}},
                               "of the computation; auto = bf16 where the device has it; fp16 on a GPU, with a scaled loss"),
@@ -108,11 +112,11 @@ std::vector<Field> fields_of(TrainConfig& c) {
                                      "that get no gradient in a step: their gradient is zero, or the run stops and names one"),
       choice_field<ReduceDtype>("reduce_dtype", c.reduce_dtype, {{"fp32", ReduceDtype::kFloat32}, {"bf16", ReduceDtype::kBfloat16}},
                                 "in which gradients travel between hosts; bf16 = half the bytes, what rounding takes is added in the next step"),
-      text_field("network.interface", c.network.interface, "on which each rank listens for its peers, e.g. eth1; empty = the one that leads to rank 0"),
-      text_field("network.hostname", c.network.hostname, "name or address by which the peers reach this machine; empty = found out"),
+      text_field("network.interface", c.network.interface, "on which each rank listens for its peers, e.g. eth1; empty = the one that leads to rank 0", kName),
+      text_field("network.hostname", c.network.hostname, "name or address by which the peers reach this machine; empty = found out", kName),
       integer_field("network.master_port", c.network.master_port, {0, 65535}, "where rank 0 is met; 0 = MASTER_PORT of the launcher, or a free one"),
       real_field("network.connect_timeout_seconds", c.network.connect_timeout_seconds, {.min = 0.1, .max = 1e7}, "how long ranks wait for each other at the start"),
-      text_field("output", c.output, "the run folder"),
+      text_field("output", c.output, "the run folder", kPath),
       real_field("timeout_seconds", c.timeout_seconds, {.min = 0.1, .max = 1e7}, "deadline of every wait between ranks"),
       real_field("stuck_step_seconds", c.stuck_step_seconds, {.min = 0, .max = 1e7},
                  "a step that takes longer makes all ranks write RUN/flight and rank 0 say who did not arrive; 0 = half of timeout_seconds"),
@@ -169,11 +173,12 @@ Result<std::vector<DecayGroup>> parse_decay_groups(const std::vector<std::string
     double value = 0;
     const char* end = text.data() + text.size();
     const bool number = equals != std::string::npos && equals > 0 && std::from_chars(text.data() + equals + 1, end, value).ptr == end && equals + 1 < text.size();
-    if (!number || !(value >= 0 && value < 1e6)) return error(Code::kInvalidArgument, "expected PATTERN=VALUE with a number >= 0, found '{}'", text);
+    if (!number || !(value >= 0 && value < 1e6)) return error(Code::kInvalidArgument, "expected PATTERN=VALUE with a number >= 0, found '{}'", shown(text));
+    if (equals > kMaxDecayExpression) return error(Code::kInvalidArgument, "expected a regular expression of at most {} bytes, found {}", kMaxDecayExpression, equals);
     try {
       (void)std::regex(text.substr(0, equals), kDecayExpression);
     } catch (const std::regex_error& e) {
-      return error(Code::kInvalidArgument, "'{}' is not a regular expression: {}", text.substr(0, equals), e.what());
+      return error(Code::kInvalidArgument, "'{}' is not a regular expression: {}", shown(text.substr(0, equals)), e.what());
     }
     groups.push_back({text.substr(0, equals), value});
   }
@@ -281,6 +286,11 @@ Result<TrainConfig> parse_train_config(std::string_view yaml, const std::string&
 }
 
 Result<TrainConfig> load_train_config(const std::filesystem::path& path, const std::vector<std::string>& overrides) {
+  std::error_code absent;
+  const auto status = std::filesystem::status(path, absent);
+  if (std::filesystem::exists(status) && !std::filesystem::is_regular_file(status)) {
+    return error(Code::kInvalidArgument, "{} is {}; expected a file, as each rank reads it again", path.string(), std::filesystem::is_directory(status) ? "a folder" : "a pipe or a device");
+  }
   Result<std::string> text = read_file(path, kConfigFileLimit);
   if (!text) return text.error();
   return parse_train_config(*text, path.string(), overrides);

@@ -100,6 +100,26 @@ TEST(TrainConfig, RefusesDecayGroupsThatAreNone) {
   }
 }
 
+TEST(TrainConfig, RefusesOverlongTextsAndRepeatsNoneWhole) {
+  const std::string text(100000, '(');
+  const TrainConfig known = parse_train_config(kSmallest, "t").value();
+  for (const auto& [key, value] : key_values(known)) {
+    if (!value.starts_with('"') && !value.starts_with('[')) continue;
+    const std::string said = refusal(kSmallest, {key + "=" + text});
+    EXPECT_THAT(said, HasSubstr(key));
+    EXPECT_LT(said.size(), 400u) << key;
+  }
+  EXPECT_THAT(refusal(kSmallest, {"optimizer.decay_groups=" + text.substr(0, 1001) + "=1"}), HasSubstr("at most 1000 bytes, found 1001")) << "the compiler of expressions recurses";
+  EXPECT_LT(refusal(kSmallest, {"optimizer.decay_groups=" + text.substr(0, 1000) + "=1"}).size(), 400u);
+  EXPECT_EQ(refusal(kSmallest, {"output=" + std::string(4096, 'x')}), "accepted");
+}
+
+TEST(TrainConfig, IsAFileThatEachRankReads) {
+  EXPECT_THAT(load_train_config("/dev/zero").error().message(), HasSubstr("/dev/zero is a pipe or a device; expected a file"));
+  EXPECT_THAT(load_train_config("/tmp").error().message(), HasSubstr("/tmp is a folder; expected a file"));
+  EXPECT_EQ(load_train_config("/nowhere").error().code(), Code::kNotFound);
+}
+
 constexpr const char* kFineTuning = R"(
 model: {path: some/model}
 data: {path: text}

@@ -6,6 +6,7 @@
 #include <limits>
 #include <regex>
 
+#include "base/shown.h"
 #include "plan/partition_minmax.h"
 
 namespace penstock::plan {
@@ -130,14 +131,14 @@ Result<Boundaries> by_type(std::span<const LayerCost> layers, const PartitionReq
       weights.push_back(std::regex_search(layer.type, type) ? 1 : 0);
     }
   } catch (const std::regex_error& wrong) {
-    return error(Code::kInvalidArgument, "partition: '{}' is no regular expression: {}", pattern, wrong.what());
+    return error(Code::kInvalidArgument, "partition: '{}' is no regular expression: {}", shown(pattern), wrong.what());
   }
   if (std::ranges::count(weights, 1.0) == 0) {
     std::vector<std::string> types;
     for (const LayerCost& layer : layers) {
       if (std::ranges::find(types, layer.type) == types.end()) types.push_back(layer.type);
     }
-    return error(Code::kInvalidArgument, "partition: no layer's type matches '{}'; the types are {}", pattern, fmt::join(types, ", "));
+    return error(Code::kInvalidArgument, "partition: no layer's type matches '{}'; the types are {}", shown(pattern), fmt::join(types, ", "));
   }
   return by_minmax(weights, layers, request);
 }
@@ -183,7 +184,7 @@ Result<Boundaries> by_method(std::span<const LayerCost> layers, std::span<const 
   }
   if (method.starts_with("type:")) return by_type(layers, request);
   if (auto boundaries = parse_boundaries(method)) return *boundaries;
-  return error(Code::kInvalidArgument, "partition: no method is called '{}'; expected {}", method, partition_methods());
+  return error(Code::kInvalidArgument, "partition: no method is called '{}'; expected {}", shown(method), partition_methods());
 }
 
 }  // namespace
@@ -215,16 +216,16 @@ Result<Boundaries> partition(std::span<const double> weights, const PartitionReq
 std::string partition_methods() { return "minmax, parameters, uniform, deepspeed, type:REGEX or boundaries such as 0,3,5"; }
 
 std::optional<std::string> check_boundaries(std::span<const int> boundaries, int num_layers, int num_stages, bool allow_empty) {
-  const std::string shown = fmt::format("boundaries {}", fmt::join(boundaries, ","));
+  const std::string found = fmt::format("boundaries {}", shown(fmt::format("{}", fmt::join(boundaries, ","))));
   if (boundaries.size() != static_cast<size_t>(num_stages) + 1) {
-    return fmt::format("{}: expected {} numbers for {} stages, found {}", shown, num_stages + 1, num_stages, boundaries.size());
+    return fmt::format("{}: expected {} numbers for {} stages, found {}", found, num_stages + 1, num_stages, boundaries.size());
   }
   if (boundaries.front() != 0 || boundaries.back() != num_layers) {
-    return fmt::format("{}: expected to run from 0 to the model's {} layers", shown, num_layers);
+    return fmt::format("{}: expected to run from 0 to the model's {} layers", found, num_layers);
   }
   for (size_t stage = 0; stage + 1 < boundaries.size(); ++stage) {
-    if (boundaries[stage] > boundaries[stage + 1]) return fmt::format("{}: expected rising numbers", shown);
-    if (boundaries[stage] == boundaries[stage + 1] && !allow_empty) return fmt::format("{}: stage {} would hold no layer", shown, stage);
+    if (boundaries[stage] > boundaries[stage + 1]) return fmt::format("{}: expected rising numbers", found);
+    if (boundaries[stage] == boundaries[stage + 1] && !allow_empty) return fmt::format("{}: stage {} would hold no layer", found, stage);
   }
   return std::nullopt;
 }

@@ -147,6 +147,15 @@ TEST(Partition, MethodsThatDoNotLookAtMemoryRefuseToExceedIt) {
   }
 }
 
+TEST(Partition, AnOverlongMethodIsNotRepeatedWhole) {
+  for (const std::string& method : {std::string(100000, 'x'), "type:" + std::string(100000, 'x'), "type:" + std::string(999, 'x'), "0" + std::string(9000, ',') + "9"}) {
+    EXPECT_LT(refusal({1, 2, 3, 4}, request(method, 2)).size(), 300u);
+  }
+  std::string many = "0";
+  for (int i = 1; i < 9000; ++i) many += ",1";
+  EXPECT_LT(refusal({1, 2, 3, 4}, request(many, 2)).size(), 300u);
+}
+
 TEST(Partition, AHostileRegularExpressionTakesNoTime) {
   const std::vector<LayerCost> layers(4, {std::string(900, 'a') + "!", 1, 0});
   EXPECT_THAT(partition(layers, request("type:(a+)+$", 2)).error().message(), HasSubstr("no layer's type matches"));

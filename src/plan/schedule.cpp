@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "base/shown.h"
 #include "plan/schedule_makers.h"
 
 namespace penstock::plan {
@@ -39,7 +40,7 @@ constexpr std::array<Maker, 9> kMakers = {{
 Result<const Maker*> find_maker(std::string_view name) {
   const auto found = std::find_if(kMakers.begin(), kMakers.end(), [&](const Maker& m) { return name == m.known.name; });
   if (found != kMakers.end()) return &*found;
-  return error(Code::kInvalidArgument, "schedule: no schedule is called '{}'; expected one of {}", name, fmt::join(schedule_names(), ", "));
+  return error(Code::kInvalidArgument, "schedule: no schedule is called '{}'; expected one of {}", shown(name), fmt::join(schedule_names(), ", "));
 }
 
 // Empty when the shape is one that `maker` can have.
