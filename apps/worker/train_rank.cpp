@@ -90,8 +90,9 @@ comm::LivenessOptions leave_when_a_peer_dies(const Speaker& self, cluster::Fligh
 
 // What must be alike on all ranks. A run folder may be spelled differently, machines have names and interfaces of their own and more cores or fewer, and of
 // --resume and its like those of rank 0 count.
-comm::Settings settings_of(const config::TrainConfig& config) {
+comm::Settings settings_of(const config::TrainConfig& config, int local_rank) {
   comm::Settings settings = {{"the program", fmt::format("{} (build {})", PENSTOCK_VERSION, cluster::program_build_id())}};
+  settings.emplace_back("what it computes in", train::computes_in(config, local_rank));
   for (const auto& [key, value] : config::key_values(config)) {
     if (key != "output" && key != "omp_threads" && !key.starts_with("network.")) settings.emplace_back(key, value);
   }
@@ -187,7 +188,7 @@ void train_connected(const config::TrainConfig& config, const Speaker& self, tra
     _exit(0);
   };
   try {
-    comm::require_same_settings(*world, settings_of(config), Deadline::after(connect_timeout));
+    comm::require_same_settings(*world, settings_of(config, info.local_rank), Deadline::after(connect_timeout));
     (void)train::train(config, *world, options);
   } catch (const Error& e) {
     leave(liveness, flight, brief(e.code(), e.message()), self);

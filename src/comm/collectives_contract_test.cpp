@@ -2,6 +2,9 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <limits>
+
 #include "comm/contract_ranks_test.h"
 #include "comm/flat_parts.h"
 
@@ -101,6 +104,24 @@ TEST_P(CollectivesContract, ARoundedSumRemembersWhatItLost) {
       EXPECT_LT(((total + remembered) / kSteps - exact).abs().max().item<double>(), largest.item<double>() * 1e-2);
     });
   }
+}
+
+TEST_P(CollectivesContract, WhatIsNoNumberIsInOneRoundedSumOnly) {
+  constexpr int64_t kCount = 7;
+  run(3, [](Communicator& ranks) {
+    at::Tensor residual = at::zeros({kCount});
+    const auto sum = [&](float first) {
+      at::Tensor tensor = at::ones({kCount});
+      tensor[0] = first;
+      ranks.all_reduce_rounded(tensor, residual)->wait(soon());
+      return tensor;
+    };
+    constexpr float kInfinite = std::numeric_limits<float>::infinity();
+    EXPECT_FALSE(at::isfinite(sum(ranks.rank() == 1 ? kInfinite : 1)).all().item<bool>());
+    EXPECT_FALSE(at::isfinite(sum(ranks.rank() == 1 ? NAN : 1)).all().item<bool>());
+    EXPECT_TRUE(at::equal(sum(1), at::full({kCount}, 3.0f)));
+    EXPECT_TRUE(at::isfinite(residual).all().item<bool>());
+  });
 }
 
 TEST_P(CollectivesContract, SmallSumsOfManyRanksAreMadeInTheirOrder) {

@@ -11,6 +11,12 @@ namespace {
 
 constexpr int64_t kBlock = 4096;  // elements at a time: stays in the first-level cache
 
+// Nothing of what is no number or beyond all numbers: it is reported, and not for ever.
+float rounded_off(float value, c10::BFloat16 rounded) {
+  const float lost = value - static_cast<float>(rounded);
+  return std::isfinite(lost) ? lost : 0;
+}
+
 template <Reduce op, typename T, typename Wide>
 void combine_as(std::span<const void* const> sources, void* target, int64_t count, float* lost) {
   alignas(64) Wide results[kBlock];
@@ -33,7 +39,7 @@ void combine_as(std::span<const void* const> sources, void* target, int64_t coun
     T* result = static_cast<T*>(target) + begin;
     for (int64_t i = 0; i < n; ++i) result[i] = static_cast<T>(results[i]);
     if constexpr (std::is_same_v<T, c10::BFloat16>) {
-      for (int64_t i = 0; lost != nullptr && i < n; ++i) lost[begin + i] += results[i] - static_cast<float>(result[i]);
+      for (int64_t i = 0; lost != nullptr && i < n; ++i) lost[begin + i] += rounded_off(results[i], result[i]);
     }
   }
 }
@@ -69,8 +75,7 @@ void round_with_residual(const at::Tensor& values, const at::Tensor& residual, c
   for (int64_t i = 0; i < values.numel(); ++i) {
     const float wanted = value[i] + left[i];
     result[i] = static_cast<c10::BFloat16>(wanted);
-    const float lost = wanted - static_cast<float>(result[i]);
-    left[i] = std::isfinite(lost) ? lost : 0;  // a gradient that is none is reported, and not for ever
+    left[i] = rounded_off(wanted, result[i]);
   }
 }
 

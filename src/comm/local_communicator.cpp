@@ -219,7 +219,7 @@ class CollectiveWork : public Work {
     const at::Tensor rounded = sum.to(at::kBFloat16).to(at::kFloat);
     const auto rank = static_cast<size_t>(place_.rank);
     const auto part = [&](const at::Tensor& tensor) { return tensor.view(-1).slice(0, call_.offsets[rank], call_.offsets[rank + 1]); };
-    part(call_.residual).add_(part(sum) - part(rounded));
+    part(call_.residual).add_((part(sum) - part(rounded)).nan_to_num_(0, 0, 0));  // as combine() does
     sum = rounded;
   }
 

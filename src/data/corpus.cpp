@@ -66,9 +66,8 @@ Corpus read_text(const config::TrainDataConfig& data, const fs::path& model_toke
   HoldOut hold_out(data.validation_paths.empty() ? data.validation_fraction : 0);
   reader.read(data.paths, [&](const EncodedDocument& document) { (hold_out.next() ? *validation : *train).add(document); });
   reader.read(data.validation_paths, [&](const EncodedDocument& document) { validation->add(document); });
-  if (train->size() == 0 && validation->size() > 0) {
-    throw error(Code::kInvalidArgument, "all {} documents are held out, by data.validation_fraction {} or data.validation_path; expected some to train on", validation->documents(),
-                data.validation_fraction);
+  if (train->size() == 0 && validation->size() > 0 && data.validation_paths.empty()) {
+    throw error(Code::kInvalidArgument, "all {} documents are held out, by data.validation_fraction {}; expected some to train on", validation->documents(), data.validation_fraction);
   }
   if (train->size() == 0) throw error(Code::kInvalidArgument, "no text found in {}", fmt::join(data.paths, ", "));
   Corpus corpus;

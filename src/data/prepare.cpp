@@ -28,12 +28,13 @@ class UnfinishedFolder {
  public:
   UnfinishedFolder(const fs::path& output, bool overwrite) : output_(output), path_(output) {
     path_ += ".writing";
-    std::error_code failed;
-    if (fs::exists(fs::symlink_status(output_, failed))) {
+    std::error_code unknown, failed;
+    if (fs::exists(fs::symlink_status(output_, unknown))) {
       if (!overwrite) throw error(Code::kAlreadyExists, "{} is already there; choose another output, or replace it with --overwrite", output_.string());
       if (!is_token_folder(output_)) throw error(Code::kAlreadyExists, "{} is there and holds no prepared data: not replaced", output_.string());
     }
-    if (output_.has_parent_path()) fs::create_directories(output_.parent_path(), failed);  // where that fails, so does this:
+    if (output_.has_parent_path()) fs::create_directories(output_.parent_path(), failed);
+    if (failed) throw error(Code::kDataLoss, "cannot create {}: {}", output_.parent_path().string(), failed.message());
     if (::mkdir(path_.c_str(), 0777) != 0 && errno != EEXIST) throw failure("create", path_, errno == ENOENT ? Code::kNotFound : Code::kDataLoss);
     lock_ = ::open(path_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (lock_ < 0) throw failure("open", path_, Code::kDataLoss);
@@ -211,7 +212,7 @@ class Preparation {
 
   PrepareResult finish() {
     result_.folder = {info_, chat(), train_.finish(), validation_.finish()};
-    if (const auto& held_out = result_.folder.validation; result_.folder.train.tokens == 0 && held_out.tokens > 0) {
+    if (const auto& held_out = result_.folder.validation; result_.folder.train.tokens == 0 && held_out.tokens > 0 && options_.validation_inputs.empty()) {
       throw error(Code::kInvalidArgument, "all {} documents are held out for validation; expected some to train on", held_out.documents);
     }
     if (result_.folder.train.tokens == 0) {

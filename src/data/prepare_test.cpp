@@ -179,8 +179,15 @@ TEST_F(Prepare, SaysWhatIsMissing) {
   EXPECT_THAT(error(), HasSubstr("/nowhere/at/all does not exist"));
   options_.inputs = {in().string()};
   write("a", "text");
-  options_.output = in() / "a" / "folder";
-  EXPECT_THAT(error(), HasSubstr("cannot create")) << "a file is above it";
+  options_.output = in() / "a" / "folder" / "deeper";
+  EXPECT_THAT(error(), HasSubstr("cannot create " + (in() / "a" / "folder").string() + ": Not a directory")) << "a file is above it";
+}
+
+TEST_F(Prepare, TextToValidateWithIsNoneToTrainOn) {
+  write("a", std::string("\0\1", 2));
+  std::ofstream(dir_.path() / "held") << "held out";
+  options_.validation_inputs = {(dir_.path() / "held").string()};
+  EXPECT_THAT(error(), HasSubstr("no text found"));
 }
 
 TEST_F(Prepare, MakesTheFoldersAboveItsOutput) {

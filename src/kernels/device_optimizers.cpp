@@ -68,7 +68,11 @@ std::vector<double> sums_of_squares(const std::vector<at::Tensor>& tensors) {
   if (tensors.empty()) return {};
   const at::Tensor norms = at::stack(at::_foreach_norm(tensors, 2)).to(at::kCPU, at::kDouble);
   std::vector<double> squares;
-  for (int64_t i = 0; i < norms.numel(); ++i) squares.push_back(norms.data_ptr<double>()[i] * norms.data_ptr<double>()[i]);
+  for (int64_t i = 0; i < norms.numel(); ++i) {
+    double norm = norms.data_ptr<double>()[i];
+    if (!std::isfinite(norm)) norm = tensors[static_cast<size_t>(i)].to(at::kDouble).norm().item<double>();  // squares of finite values may be beyond float32
+    squares.push_back(norm * norm);
+  }
   return squares;
 }
 

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <limits>
 
 #include "kernels/attention_on_device.h"
 #include "kernels/cross_entropy.h"
@@ -139,6 +140,14 @@ TEST(DeviceOptimizers, MomentumSgdEqualsTheCpusKernel) {
               trained([&](Trained& t, const std::vector<Tensor>& g, int64_t) {
                 for (size_t i = 0; i < g.size(); ++i) momentum_sgd(t.weights[i].data_ptr<float>(), g[i].data_ptr<float>(), t.m[i].data_ptr<float>(), g[i].numel(), step);
               }));
+}
+
+TEST(DeviceOptimizers, SquaresOfFiniteValuesMayBeBeyondFloat32) {
+  const std::vector<double> sums = sums_of_squares({at::full({4}, 1e30f), at::full({3}, std::numeric_limits<float>::infinity()), at::full({3}, NAN), at::ones({9})});
+  EXPECT_NEAR(sums[0] / 4e60, 1, 1e-6);
+  EXPECT_TRUE(std::isinf(sums[1]));
+  EXPECT_TRUE(std::isnan(sums[2]));
+  EXPECT_EQ(sums[3], 9);
 }
 
 TEST(DeviceOptimizers, LambEqualsTheCpusKernels) {

@@ -156,6 +156,13 @@ TEST_F(GpuTraining, UsersLayersTrainAndEvaluateThere) {
 
 using DeviceOfTraining = TrainCase;
 
+TEST_F(DeviceOfTraining, WhatARankComputesInIsNamed) {
+  config::TrainConfig c = small_run("named");
+  c.device = "cpu";
+  c.precision = config::Precision::kBfloat16;
+  EXPECT_EQ(computes_in(c, 0), "bf16 on cpu");
+}
+
 TEST_F(DeviceOfTraining, AGpuThatIsNotThereIsRefusedWithWhatToTry) {
   if (tensor::num_gpus() > 0) GTEST_SKIP() << "there is a GPU";
   config::TrainConfig c = small_run("none");

@@ -131,6 +131,24 @@ TEST_F(Fp16Training, RoundedReductionsForgetWhatOverflowed) {
   for (size_t i = 0; i < got.losses.size(); ++i) EXPECT_NEAR(got.losses[i], expected.losses[i], 0.05) << "step " << i + 1;
 }
 
+// Remembered rounding errors have the gradients' scale: those of 2^16 would outweigh every gradient of a run that has none.
+TEST_F(Fp16Training, GoesOnInFp32WithWhatRoundingTookFromItsGradients) {
+  config::TrainConfig c = fp16_run("changed", 1 << 16), exact = fp16_run("exact", 1 << 16);
+  for (config::TrainConfig* one : {&c, &exact}) {
+    one->mesh.data = 2;
+    one->reduce_dtype = config::ReduceDtype::kBfloat16;
+    one->checkpoint.every_steps = 4;
+    one->steps = 4;
+    (void)run(*one);
+    one->steps = 8;
+  }
+  c.precision = config::Precision::kFloat32;
+  const TrainSummary changed = run(c, true), stayed = run(exact, true);
+  ASSERT_EQ(changed.losses.size(), stayed.losses.size());
+  for (size_t i = 0; i < stayed.losses.size(); ++i) EXPECT_NEAR(changed.losses[i], stayed.losses[i], 0.02) << "step " << i + 5;
+  EXPECT_NEAR(last_report(c).at("gradient_norm").get<double>(), last_report(exact).at("gradient_norm").get<double>(), 0.05);
+}
+
 // y = x · Wᵀ
 class Product : public model::Layer {
  public:

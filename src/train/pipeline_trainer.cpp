@@ -392,6 +392,11 @@ bool PipelineTrainer::take_overflow(double loss, double gradient_norm) {
   return true;
 }
 
+void PipelineTrainer::restore_scale(const LossScaler::State& state) {
+  scaler_.restore(state);
+  scale_remembered(scaler_.scale() / (state.scale > 0 ? state.scale : 1));
+}
+
 // What rounding has taken from gradients has their scale.
 void PipelineTrainer::scale_remembered(double factor) {
   if (factor != 1 && reducer_ && reducer_->rounds()) reducer_->scale_residuals(factor);
@@ -427,6 +432,7 @@ void PipelineTrainer::explain_not_finite(int64_t step, const pipeline::StepResul
   world_.all_reduce(largest, comm::Reduce::kMax)->wait(deadline());
   const int64_t found = largest.item<int64_t>();
   const char* hint = "lower the learning rate or set a clip norm";
+  if (found == 0) throw error(Code::kInternal, "step {}: every loss and gradient is finite, but their norm is not; {}", step, hint);
   if (found > kLoss / 2) {
     const int64_t which = kLoss - found;
     throw error(Code::kInternal, "step {}: the loss of replica {}, micro-batch {} is not finite; {}", step, which / options_.microbatches,

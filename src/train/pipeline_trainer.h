@@ -139,7 +139,9 @@ class PipelineTrainer {
   // The pipe ranks that have it, rising.
   [[nodiscard]] std::vector<int> holders(const std::string& parameter) const;
   [[nodiscard]] Optimizer& optimizer() { return *optimizer_; }
-  [[nodiscard]] LossScaler& scaler() { return scaler_; }
+  [[nodiscard]] const LossScaler& scaler() const { return scaler_; }
+  // Goes on with a checkpoint's scale. After what rounding took from gradients is restored, which has that scale.
+  void restore_scale(const LossScaler::State& state);
   // Null with sharding of gradients or parameters.
   [[nodiscard]] DataParallelReducer* reducer() { return reducer_ ? &*reducer_ : nullptr; }
   // Between steps: `change` lays the reducer's buckets out anew; what depends on their places follows. Collective over the replicas.

@@ -12,15 +12,16 @@
 #include "train/lr_schedule.h"
 
 namespace penstock::train {
-namespace {
-
-seconds whole_seconds(double value) { return seconds(std::max<int64_t>(1, static_cast<int64_t>(std::ceil(value)))); }
 
 kernels::Compute choose_compute(config::Precision precision, const at::Device& device) {
   if (precision == config::Precision::kFloat16) return kernels::Compute::kFp16;
   const bool bf16 = precision == config::Precision::kBfloat16 || (precision == config::Precision::kAuto && tensor::computes_in_bf16(device));
   return bf16 ? kernels::Compute::kBf16 : kernels::Compute::kFp32;
 }
+
+namespace {
+
+seconds whole_seconds(double value) { return seconds(std::max<int64_t>(1, static_cast<int64_t>(std::ceil(value)))); }
 
 // "optimizer.lr 0.1 (before: 0.005), ..." of keys that begin so and say something else; where a run writes and how its ranks meet does not matter.
 std::string changes(const config::TrainConfig& now, const config::TrainConfig& before, std::string_view beginning = "") {
@@ -130,7 +131,7 @@ std::string TrainRun::resume_from(const std::filesystem::path& checkpoint) {
   read_checkpoint(checkpoint, loaded);
   position_ = loaded.position;
   guard_.restore(loaded.guard);
-  trainer_->scaler().restore(loaded.scaler);
+  trainer_->restore_scale(loaded.scaler);
   elapsed_before_ = position_.elapsed_seconds;
   first_step_ = position_.step;
   return changes(config_, written);

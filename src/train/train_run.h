@@ -17,6 +17,8 @@
 
 namespace penstock::train {
 
+[[nodiscard]] kernels::Compute choose_compute(config::Precision precision, const at::Device& device);
+
 // Everything of a rank, built in the order in which it depends on each other.
 //
 // Threads: one. Members hold references to one another: not movable.

@@ -367,6 +367,11 @@ class TrainLoop {
 
 }  // namespace
 
+std::string computes_in(const config::TrainConfig& config, int local_rank) {
+  const at::Device device = tensor::find_device(config.device, local_rank).value();
+  return fmt::format("{} on {}", name_of(choose_compute(config.precision, device)), c10::DeviceTypeName(device.type(), true));
+}
+
 TrainSummary train(const config::TrainConfig& config, comm::Communicator& world, const TrainOptions& options) {
   open_run_folder(config, world, options, Deadline::after(milliseconds(static_cast<int64_t>(1000 * config.network.connect_timeout_seconds))));
   return TrainLoop(config, world, options)();

@@ -52,6 +52,9 @@ struct TrainSummary {
   std::vector<double> losses;  // nats per token of every step of this process
 };
 
+// "bf16 on cuda": what `precision` and `device` come to on this machine, which must be alike on all ranks. Errors: throws Error where there is no such device.
+[[nodiscard]] std::string computes_in(const config::TrainConfig& config, int local_rank);
+
 // Runs to the end. Collective over `world`, whose size is mesh.data · mesh.pipe; everything a run needs of the others goes through it.
 //
 // Writes into config.output: config.yaml, metrics.jsonl, tensorboard/, loss.svg, timeline.json (as soon as its steps have run), model/ and
