@@ -42,7 +42,8 @@ TemplateValue parse_ordered(std::string_view text, const char* what, bool list) 
 TemplateValue value_of(const std::vector<ChatMessage>& messages) {
   std::vector<TemplateValue> list;
   for (const ChatMessage& message : messages) {
-    list.push_back(TemplateValue::dict({{"role", TemplateValue::text(message.role)}, {"content", TemplateValue::text(message.content)}}));
+    list.push_back(TemplateValue::dict({{TemplateValue::text("role"), TemplateValue::text(message.role)},
+                                        {TemplateValue::text("content"), TemplateValue::text(message.content)}}));
   }
   return TemplateValue::list(std::move(list));
 }
@@ -57,7 +58,8 @@ RenderedChat render_value(const std::vector<TemplateStatement>& statements, cons
   variables["documents"] = TemplateValue::none();
   if (!options.variables.empty()) {
     const TemplateValue further = parse_ordered(options.variables, "the template's variables", /*list=*/false);
-    for (const auto& [name, value] : further.as_dict()) {
+    for (const auto& [key, value] : further.as_dict()) {
+      const std::string& name = key.as_text();
       const bool is_free = !variables.contains(name) || name == "documents" || (name == "tools" && options.tools.empty());
       if (!is_free) throw error(Code::kInvalidArgument, "the template's variables: '{}' is set by the conversation or the model; expected another name", name);
       variables[name] = value;

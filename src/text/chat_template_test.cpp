@@ -73,13 +73,17 @@ TEST(ChatTemplate, NamesTheConstructAndTheLineOfWhatItDoesNotKnow) {
       {"{{ 1 is escaped }}", "line 1: the test 'escaped' is not supported"},
       {"\n{{ 'a'.encode('x') }}", "line 2: the method encode() of a str is not supported"},
       {"{{ messages.append(1) }}", "the method append() of a list is not supported"},
-      {"{{ 2 ** 3 }}", "the operator ** is not supported"},
-      {"{{ '%s' % 3 }}", "formatting with % is not supported"},
+      {"{% call f() %}{% endcall %}", "{% call %} is not supported"},
+      {"{{ '%(a)s' % 3 }}", "formatting with %(name) is not supported"},
+      {"{{ '%c' % 3 }}", "formatting with %c is not supported"},
+      {"{{ '{:>8}'.format(3) }}", "format() with '{:>8}' is not supported"},
+      {"{{ '{0.a}'.format(3) }}", "format() with '{0.a}' is not supported"},
+      {"{{ (0 - 8) ** 0.5 }}", "complex numbers are not supported"},
       {"{% for x in messages recursive %}{% endfor %}", "a recursive loop is not supported"},
-      {"{% if true %}{% macro f() %}{% endmacro %}{% endif %}", "a macro inside another block is not supported"},
+      {"{% for x in messages %}{% macro f() %}{% endmacro %}{% endfor %}", "a macro inside a block with variables of its own is not supported"},
       {"{{ dict(**messages) }}", "**arguments are not supported"},
       {"{% for m in messages %}{{ loop.changed }}{% endfor %}", "loop.changed is not supported"},
-      {"{{ {1: 2} }}", "a int as the key of a dict is not supported"},
+      {"{{ {(1, 2): 3} }}", "a tuple as the key of a dict is not supported"},
   };
   for (const auto& [source, part] : cases) {
     const Error e = refusal(source);
@@ -105,6 +109,9 @@ TEST(ChatTemplate, RefusesBrokenTemplatesWithTheLine) {
       {"{% break %}", "{% break %} outside a loop"},
       {"{{ 99999999999999999999 }}", "expected an integer of at most 64 bits"},
       {"{{ ? }}", "unexpected '?"},
+      {"{% raw %}{{", "{% raw %} has no end ({% endraw %})"},
+      {"{% filter %}{% endfilter %}", "expected the name of a filter"},
+      {"{% with a %}{% endwith %}", "expected '='"},
       {"\xFF", "expected UTF-8"},
   };
   for (const auto& [source, part] : cases) EXPECT_THAT(refusal(source).message(), HasSubstr(part)) << source;
@@ -126,6 +133,16 @@ TEST(ChatTemplate, TellsValuesThatDoNotFit) {
       {"{{ nope() }}", "'nope' is undefined"},
       {"{{ 5() }}", "'int' object is not callable"},
       {"{{ nope | tojson }}", "tojson: 'nope' is undefined"},
+      {"{{ 1 | tojson(separators=(',',)) }}", "tojson: expected two texts as separators"},
+      {"{{ '%d' % 'a' }}", "%d format: a real number is required, not str"},
+      {"{{ '%s %s' % 'a' }}", "not enough arguments for format string"},
+      {"{{ '%s' % (1, 2) }}", "not all arguments converted"},
+      {"{{ '%99999d' % 1 }}", "a width beyond 1000"},
+      {"{{ '{}{}'.format(1) }}", "nothing is given for '{}'"},
+      {"{{ '{'.format(1) }}", "expected '}' before end of string"},
+      {"{{ 10 ** 40 }}", "an integer of more than 64 bits"},
+      {"{{ 0.0 ** -1 }}", "cannot be raised to a negative power"},
+      {"{% macro f(a) %}{% endmacro %}{{ f(b=1) }}", "macro 'f' takes no keyword argument 'b'"},
   };
   for (const auto& [source, part] : cases) {
     EXPECT_EQ(refusal(source).code(), Code::kInvalidArgument) << source;

@@ -35,7 +35,7 @@ TemplateValue element(const TemplateValue& list, int64_t index) {
   return items[static_cast<size_t>(index < 0 ? index + size : index)];
 }
 
-TemplateValue character(const std::string& text, int64_t index) {
+TemplateValue character(const std::string& text, int64_t index, bool safe) {
   int64_t count = 0;
   if (index < 0) {
     for (const char byte : text) count += (static_cast<unsigned char>(byte) & 0xC0) != 0x80;
@@ -45,7 +45,7 @@ TemplateValue character(const std::string& text, int64_t index) {
   for (size_t at = 0; at < text.size(); ++count) {
     const size_t begin = at;
     (void)next_character(text, at);
-    if (count == index) return TemplateValue::text(text.substr(begin, at - begin));
+    if (count == index) return TemplateValue::text(text.substr(begin, at - begin), safe);
   }
   return TemplateValue::undefined("the text has no such character");
 }
@@ -58,7 +58,7 @@ std::vector<TemplateValue> items_of(const TemplateValue& value, TemplateBudget& 
   if (value.is_list()) {
     items = value.as_list();
   } else if (value.is_dict()) {
-    for (const auto& item : value.as_dict()) items.push_back(TemplateValue::text(item.first));
+    for (const auto& item : value.as_dict()) items.push_back(item.first);
   } else if (value.is_text()) {
     const std::string& text = value.as_text();
     budget.spend(static_cast<int64_t>(text.size()));
@@ -90,13 +90,12 @@ TemplateValue attribute_of(const TemplateValue& value, const std::string& name) 
 
 TemplateValue item_of(const TemplateValue& value, const TemplateValue& key) {
   if (value.is_undefined()) throw template_problem("{}", value.why_undefined());
-  if (key.is_undefined()) throw template_problem("{}", key.why_undefined());
+  if (key.is_undefined()) return missing(value, "Undefined");
   if (value.is_list() && (key.is_integer() || key.is_boolean())) return element(value, key.as_integer());
-  if (value.is_text() && (key.is_integer() || key.is_boolean())) return character(value.as_text(), key.as_integer());
-  if (!key.is_text()) return missing(value, key.shown());
-  if (!value.is_dict()) return attribute_of(value, key.as_text());
-  const TemplateValue* member = value.find(key.as_text());
-  return member == nullptr ? missing(value, key.as_text()) : *member;
+  if (value.is_text() && (key.is_integer() || key.is_boolean())) return character(value.as_text(), key.as_integer(), value.is_safe());
+  if (!value.is_dict()) return key.is_text() ? attribute_of(value, key.as_text()) : missing(value, key.shown());
+  const TemplateValue* member = value.find(key);
+  return member == nullptr ? missing(value, key.shown()) : *member;
 }
 
 TemplateValue path_of(const TemplateValue& value, const std::string& path) {
@@ -119,6 +118,13 @@ int compare(const TemplateValue& a, const TemplateValue& b) {
     return a.as_real() < b.as_real() ? -1 : a.as_real() > b.as_real();
   }
   if (a.is_text() && b.is_text()) return a.as_text().compare(b.as_text());  // the order of UTF-8 is that of code points
+  if (a.is_list() && b.is_list() && a.is_tuple() == b.is_tuple()) {
+    const auto &left = a.as_list(), &right = b.as_list();
+    for (size_t i = 0; i < std::min(left.size(), right.size()); ++i) {
+      if (!left[i].equals(right[i])) return compare(left[i], right[i]);
+    }
+    return left.size() < right.size() ? -1 : left.size() > right.size();
+  }
   for (const TemplateValue* side : {&a, &b}) {
     if (side->is_undefined()) throw template_problem("{}", side->why_undefined());
   }
@@ -127,7 +133,7 @@ int compare(const TemplateValue& a, const TemplateValue& b) {
 
 bool contains(const TemplateValue& container, const TemplateValue& value) {
   if (container.is_undefined()) return false;
-  if (container.is_dict()) return value.is_text() && container.find(value.as_text()) != nullptr;
+  if (container.is_dict()) return container.find(value) != nullptr;
   if (container.is_list()) {
     return std::any_of(container.as_list().begin(), container.as_list().end(), [&](const TemplateValue& item) { return item.equals(value); });
   }

@@ -62,5 +62,7 @@ struct TemplateArguments {
 // Negative, zero or positive. Throws TemplateProblem for values that have no order.
 [[nodiscard]] int compare(const TemplateValue& a, const TemplateValue& b);
 [[nodiscard]] bool contains(const TemplateValue& container, const TemplateValue& value);
+// `operation`: + - * / // % **
+[[nodiscard]] TemplateValue arithmetic(const std::string& operation, const TemplateValue& a, const TemplateValue& b, TemplateBudget& budget);
 
 }  // namespace penstock::text

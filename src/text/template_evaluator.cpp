@@ -1,6 +1,8 @@
 // The statements of a chat template, carried out; expressions are in template_expression_values.cpp.
 #include "text/template_evaluator.h"
 
+#include <algorithm>
+
 #include "text/template_lexer.h"
 
 namespace penstock::text {
@@ -58,6 +60,20 @@ TemplateEvaluator::Flow TemplateEvaluator::execute(const TemplateStatement& stat
       if (captures_ == 0) generated_.emplace_back(begin, output_.size());
       return flow;
     }
+    case Kind::kFilter:
+      scopes_.emplace_back();
+      scopes_.back()[kFilteredBody] = TemplateValue::text(captured(statement.body));
+      write(evaluate(*statement.value).shown(), statement.line);
+      scopes_.pop_back();
+      break;
+    case Kind::kWith: {
+      Variables variables;
+      for (const auto& [name, value] : statement.parameters) variables[name] = evaluate(*value);
+      scopes_.push_back(std::move(variables));
+      const Flow flow = execute(statement.body);
+      scopes_.pop_back();
+      return flow;
+    }
     case Kind::kBreak:
       return Flow::kBreak;
     case Kind::kContinue:
@@ -84,7 +100,7 @@ TemplateEvaluator::Flow TemplateEvaluator::run_loop(const TemplateStatement& loo
   } catch (const TemplateProblem& problem) {
     throw template_error(problem.code, loop.line, "{}", problem.what);
   }
-  if (items->items.empty()) return execute(loop.otherwise);
+  bool finished_one = false;  // Jinja takes "else" also when every round ended by `continue` or `break`
   for (size_t i = 0; i < items->items.size(); ++i) {
     scopes_.emplace_back();
     bind(loop.names, items->items[i], loop.line);
@@ -92,8 +108,9 @@ TemplateEvaluator::Flow TemplateEvaluator::run_loop(const TemplateStatement& loo
     const Flow flow = execute(loop.body);
     scopes_.pop_back();
     if (flow == Flow::kBreak) break;
+    finished_one |= flow == Flow::kOn;
   }
-  return Flow::kOn;
+  return finished_one ? Flow::kOn : execute(loop.otherwise);
 }
 
 void TemplateEvaluator::bind(const std::vector<std::string>& names, const TemplateValue& value, int line) {
@@ -141,6 +158,11 @@ TemplateValue TemplateEvaluator::call_macro(const TemplateStatement& macro, Temp
   const auto& parameters = macro.parameters;
   if (arguments.positional.size() > parameters.size()) {
     throw template_problem("macro '{}' takes not more than {} argument(s)", macro.names.front(), parameters.size());
+  }
+  for (const auto& [name, value] : arguments.named) {
+    if (std::none_of(parameters.begin(), parameters.end(), [&](const auto& parameter) { return parameter.first == name; })) {
+      throw template_problem("macro '{}' takes no keyword argument '{}'", macro.names.front(), name);
+    }
   }
   // A macro sees what the template sets outside of blocks, and its arguments.
   std::vector<Variables> hidden;

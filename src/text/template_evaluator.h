@@ -49,7 +49,6 @@ class TemplateEvaluator {
   TemplateValue make_dict(const TemplateExpression& e);
   TemplateValue slice(const TemplateExpression& e);
   TemplateValue compare_all(const TemplateExpression& e);
-  TemplateValue arithmetic(const TemplateExpression& e);
   TemplateValue signed_value(const TemplateExpression& e);
   TemplateValue call(const TemplateExpression& e);
   TemplateValue call_function(const std::string& name, TemplateArguments arguments);

@@ -15,46 +15,6 @@ namespace {
 
 constexpr int64_t kMaxRange = 100'000;  // as Jinja's sandbox
 
-void require_defined(const TemplateValue& value) {
-  if (value.is_undefined()) throw template_problem("{}", value.why_undefined());
-}
-
-TemplateValue floored(const std::string& operation, double a, double b) {
-  if (b == 0) throw template_problem("division by zero");
-  if (operation == "//") return TemplateValue::real(std::floor(a / b));
-  const double rest = std::fmod(a, b);
-  return TemplateValue::real(rest != 0 && (rest < 0) != (b < 0) ? rest + b : rest);
-}
-
-TemplateValue integers(const std::string& operation, int64_t a, int64_t b) {
-  int64_t result = 0;
-  bool overflow = false;
-  if (operation == "+") overflow = __builtin_add_overflow(a, b, &result);
-  else if (operation == "-") overflow = __builtin_sub_overflow(a, b, &result);
-  else if (operation == "*") overflow = __builtin_mul_overflow(a, b, &result);
-  else if (b == 0) throw template_problem("division by zero");
-  else if (b == -1) overflow = operation == "//" && __builtin_sub_overflow(int64_t{0}, a, &result);
-  else {
-    const int64_t rest = a % b;
-    const bool down = rest != 0 && (rest < 0) != (b < 0);  // Python rounds down
-    result = operation == "//" ? a / b - down : rest + (down ? b : 0);
-  }
-  if (overflow) throw template_problem("an integer of more than 64 bits");
-  return TemplateValue::integer(result);
-}
-
-TemplateValue numbers(const std::string& operation, const TemplateValue& a, const TemplateValue& b) {
-  if (operation == "/") {
-    if (b.as_real() == 0) throw template_problem("division by zero");
-    return TemplateValue::real(a.as_real() / b.as_real());
-  }
-  if (!a.is_real() && !b.is_real()) return integers(operation, a.as_integer(), b.as_integer());
-  if (operation == "+") return TemplateValue::real(a.as_real() + b.as_real());
-  if (operation == "-") return TemplateValue::real(a.as_real() - b.as_real());
-  if (operation == "*") return TemplateValue::real(a.as_real() * b.as_real());
-  return floored(operation, a.as_real(), b.as_real());
-}
-
 bool holds(const std::string& operation, const TemplateValue& a, const TemplateValue& b) {
   if (operation == "==") return a.equals(b);
   if (operation == "!=") return !a.equals(b);
@@ -120,7 +80,7 @@ TemplateValue TemplateEvaluator::compute(const TemplateExpression& e) {
     case Kind::kCompare:
       return compare_all(e);
     case Kind::kArithmetic:
-      return arithmetic(e);
+      return arithmetic(e.name, evaluate(*e.parts[0]), evaluate(*e.parts[1]), budget_);
     case Kind::kJoin: {
       const TemplateValue left = evaluate(*e.parts[0]);
       std::string text = left.shown() + evaluate(*e.parts[1]).shown();
@@ -150,16 +110,16 @@ TemplateValue TemplateEvaluator::make_list(const TemplateExpression& e) {
 TemplateValue TemplateEvaluator::make_dict(const TemplateExpression& e) {
   TemplateValue::Dict items;
   for (size_t i = 0; i + 1 < e.parts.size(); i += 2) {
-    const TemplateValue key = evaluate(*e.parts[i]);
-    if (!key.is_text()) throw TemplateProblem{Code::kUnimplemented, fmt::format("a {} as the key of a dict is not supported", key.type_name())};
-    items.emplace_back(key.as_text(), evaluate(*e.parts[i + 1]));
+    TemplateValue key = evaluate(*e.parts[i]);
+    if (!key.can_be_key()) throw TemplateProblem{Code::kUnimplemented, fmt::format("a {} as the key of a dict is not supported", key.type_name())};
+    items.emplace_back(std::move(key), evaluate(*e.parts[i + 1]));
   }
   return TemplateValue::dict(std::move(items));
 }
 
 TemplateValue TemplateEvaluator::slice(const TemplateExpression& e) {
   const TemplateValue base = evaluate(*e.parts[0]);
-  require_defined(base);
+  if (base.is_undefined()) throw template_problem("{}", base.why_undefined());
   const auto bound = [&](size_t part) -> std::optional<int64_t> {
     if (!e.parts[part]) return std::nullopt;
     const TemplateValue value = evaluate(*e.parts[part]);
@@ -185,7 +145,7 @@ TemplateValue TemplateEvaluator::slice(const TemplateExpression& e) {
   if (base.is_list()) return TemplateValue::list(std::move(chosen), base.is_tuple());
   std::string text;
   for (const TemplateValue& character : chosen) text += character.as_text();
-  return TemplateValue::text(std::move(text));
+  return TemplateValue::text(std::move(text), base.is_safe());
 }
 
 TemplateValue TemplateEvaluator::compare_all(const TemplateExpression& e) {
@@ -200,41 +160,12 @@ TemplateValue TemplateEvaluator::compare_all(const TemplateExpression& e) {
   return TemplateValue::boolean(true);
 }
 
-TemplateValue TemplateEvaluator::arithmetic(const TemplateExpression& e) {
-  const TemplateValue a = evaluate(*e.parts[0]), b = evaluate(*e.parts[1]);
-  require_defined(a);
-  require_defined(b);
-  if (a.is_number() && b.is_number()) return numbers(e.name, a, b);
-  if (e.name == "+" && a.is_text() && b.is_text()) {
-    budget_.spend_bytes(a.as_text().size() + b.as_text().size());
-    return TemplateValue::text(a.as_text() + b.as_text());
-  }
-  if (e.name == "+" && a.is_list() && b.is_list() && a.is_tuple() == b.is_tuple()) {
-    std::vector<TemplateValue> items = a.as_list();
-    items.insert(items.end(), b.as_list().begin(), b.as_list().end());
-    budget_.spend(static_cast<int64_t>(items.size()));
-    return TemplateValue::list(std::move(items), a.is_tuple());
-  }
-  if (e.name == "+" && a.is_text()) throw template_problem("can only concatenate str (not \"{}\") to str", b.type_name());
-  if (e.name == "%" && a.is_text()) throw TemplateProblem{Code::kUnimplemented, "formatting with % is not supported"};
-  if (e.name == "*" && a.is_text() && b.is_integer()) {
-    std::string text;
-    const int64_t count = std::max<int64_t>(b.as_integer(), 0);
-    for (int64_t i = 0; i < count; ++i) {
-      budget_.spend_bytes(a.as_text().size());
-      text += a.as_text();
-    }
-    return TemplateValue::text(std::move(text));
-  }
-  throw template_problem("unsupported operand type(s) for {}: '{}' and '{}'", e.name, a.type_name(), b.type_name());
-}
-
 TemplateValue TemplateEvaluator::signed_value(const TemplateExpression& e) {
   const TemplateValue value = evaluate(*e.parts[0]);
-  require_defined(value);
+  if (value.is_undefined()) throw template_problem("{}", value.why_undefined());
   if (!value.is_number()) throw template_problem("bad operand type for unary {}: '{}'", e.kind == Kind::kNegative ? "-" : "+", value.type_name());
   if (e.kind == Kind::kPositive) return value.is_real() ? value : TemplateValue::integer(value.as_integer());
-  return value.is_real() ? TemplateValue::real(-value.as_real()) : integers("-", 0, value.as_integer());
+  return value.is_real() ? TemplateValue::real(-value.as_real()) : arithmetic("-", TemplateValue::integer(0), value, budget_);
 }
 
 TemplateArguments TemplateEvaluator::arguments_of(const TemplateExpression& e) {
@@ -253,7 +184,7 @@ TemplateValue TemplateEvaluator::call(const TemplateExpression& e) {
       const char* type = evaluate(*named.parts[0]).type_name();
       throw TemplateProblem{Code::kUnimplemented, fmt::format("the method {}() of a {} is not supported", named.name, type)};
     }
-    require_defined(target);
+    if (target.is_undefined()) throw template_problem("{}", target.why_undefined());
     throw template_problem("'{}' object is not callable", target.type_name());
   }
   TemplateArguments arguments = arguments_of(e);
@@ -285,12 +216,13 @@ TemplateValue TemplateEvaluator::call_function(const std::string& name, Template
     if (arguments.positional.size() > 1 || !arguments.positional[0].is_dict()) throw TemplateProblem{Code::kUnimplemented, name + "() of anything but one dict and names is not supported"};
     members = arguments.positional[0].as_dict();
   }
-  for (auto& [key, value] : arguments.named) members.emplace_back(key, std::move(value));
+  for (auto& [key, value] : arguments.named) members.emplace_back(TemplateValue::text(key), std::move(value));
   if (name == "dict") return TemplateValue::dict(std::move(members));
   auto names = std::make_shared<TemplateNamespace>();
   for (auto& [key, value] : members) {
     if (value.as_namespace() != nullptr) throw TemplateProblem{Code::kUnimplemented, "a namespace inside a namespace is not supported"};
-    names->members[key] = std::move(value);
+    if (!key.is_text()) throw template_problem("namespace() takes names, found {}", key.repr());
+    names->members[key.as_text()] = std::move(value);
   }
   return TemplateValue::names(std::move(names));
 }

@@ -192,7 +192,12 @@ ExpressionPtr ExpressionParser::product() {
 
 ExpressionPtr ExpressionParser::power() {
   ExpressionPtr left = sign(true);
-  if (words_.at_operator("**")) throw template_error(Code::kUnimplemented, words_.line(), "the operator ** is not supported");
+  while (words_.at_operator("**")) {
+    ExpressionPtr node = make(Kind::kArithmetic, words_.take().line, "**");
+    node->parts.push_back(std::move(left));
+    node->parts.push_back(sign(true));
+    left = finished(std::move(node));
+  }
   return left;
 }
 
@@ -357,6 +362,14 @@ ExpressionPtr ExpressionParser::filters(ExpressionPtr base) {
       return base;
     }
   }
+}
+
+ExpressionPtr ExpressionParser::filters_of_block() {
+  ExpressionPtr node = make(Kind::kFilter, words_.line());
+  node->name = words_.expect_name("the name of a filter");
+  node->parts.push_back(make(Kind::kName, node->line, kFilteredBody));
+  if (words_.at_operator("(")) arguments(*node);
+  return filters(finished(std::move(node)));
 }
 
 // What may stand behind the name of a test without brackets: `is divisibleby 3`.

@@ -40,6 +40,8 @@ class ExpressionParser {
   // One expression, or several with commas as a tuple. Without `condition`, "x if y else z" ends before "if".
   [[nodiscard]] ExpressionPtr tuple(bool condition = true);
   [[nodiscard]] ExpressionPtr expression();
+  // What stands in {% filter %}: names of filters with '|' between them, of kFilteredBody.
+  [[nodiscard]] ExpressionPtr filters_of_block();
 
  private:
   ExpressionPtr alternatives(), conjunction(), negation(), comparison(), sum(), join(), product(), power(), primary(), bracketed(), braced();

@@ -1,10 +1,11 @@
-// Jinja's filters, as far as chat templates use them.
+// Jinja's filters of texts and numbers, as far as chat templates use them; those of lists are in template_list_filters.cpp.
 #include <algorithm>
 #include <array>
 #include <charconv>
 #include <cmath>
 
-#include "text/template_builtins.h"
+#include "text/template_filters.h"
+#include "text/template_format.h"
 #include "text/template_text.h"
 
 namespace penstock::text {
@@ -18,8 +19,8 @@ std::string soft(const Value& value) { return value.shown(); }
 
 Value trim(const Value& value, const Arguments& arguments, TemplateBudget&) {
   const Value* characters = arguments.find(0, "chars");
-  if (characters == nullptr || characters->is_none()) return Value::text(stripped(soft(value), true, true));
-  return Value::text(stripped_of(soft(value), arguments.text(0, "chars"), true, true));
+  if (characters == nullptr || characters->is_none()) return Value::text(stripped(soft(value), true, true), value.is_safe());
+  return Value::text(stripped_of(soft(value), arguments.text(0, "chars"), true, true), value.is_safe());
 }
 
 Value length(const Value& value, const Arguments&, TemplateBudget&) {
@@ -38,142 +39,29 @@ Value otherwise(const Value& value, const Arguments& arguments, TemplateBudget&)
   return other == nullptr ? Value::text("") : *other;
 }
 
-Value join(const Value& value, const Arguments& arguments, TemplateBudget& budget) {
-  const Value* separator = arguments.find(0, "d");
-  const Value* attribute = arguments.find(1, "attribute");
-  std::string out;
-  bool first = true;
-  for (const Value& item : items_of(value, budget)) {
-    if (!first && separator != nullptr) out += separator->shown();
-    first = false;
-    out += attribute == nullptr ? item.shown() : path_of(item, attribute->shown()).shown();
-    budget.spend_bytes(0);
-  }
-  return Value::text(std::move(out));
-}
-
+// The arguments are those of `transformers`' own filter: ensure_ascii, indent, separators, sort_keys.
 Value to_json_text(const Value& value, const Arguments& arguments, TemplateBudget&) {
-  for (const auto& [name, given] : arguments.named) {
-    if (name == "separators" && !given.is_none()) throw TemplateProblem{Code::kUnimplemented, "tojson with separators is not supported"};
-  }
+  TemplateJsonForm form;
   const Value* indent = arguments.find(1, "indent");
-  if (arguments.positional.size() == 1) indent = &arguments.positional[0];  // Jinja's own first argument is the indent
-  int64_t spaces = -1;
   if (indent != nullptr && !indent->is_none() && !(indent->is_boolean() && !indent->truth())) {
     if (!indent->is_number() || indent->is_real() || indent->as_integer() > 16) throw template_problem("tojson: expected an indent from 0 to 16");
-    spaces = indent->as_integer();
+    form.indent = static_cast<int>(indent->as_integer());
+    form.between_items = ",";
   }
-  return Value::text(to_json(value, static_cast<int>(spaces), arguments.flag_or(3, "sort_keys", false), arguments.flag_or(99, "ensure_ascii", false)));
+  const Value* separators = arguments.find(2, "separators");
+  if (separators != nullptr && !separators->is_none()) {
+    const bool two = separators->is_list() && separators->as_list().size() == 2 && separators->as_list()[0].is_text() && separators->as_list()[1].is_text();
+    if (!two) throw template_problem("tojson: expected two texts as separators");
+    form.between_items = separators->as_list()[0].as_text();
+    form.behind_key = separators->as_list()[1].as_text();
+  }
+  form.ascii = arguments.flag_or(0, "ensure_ascii", false);
+  form.sort_keys = arguments.flag_or(3, "sort_keys", false);
+  return Value::text(to_json(value, form));
 }
 
 Value replace(const Value& value, const Arguments& arguments, TemplateBudget& budget) {
   return Value::text(replaced(soft(value), arguments.text(0, "old"), arguments.text(1, "new"), arguments.integer_or(2, "count", -1), budget));
-}
-
-Value first_or_last(const Value& value, bool last, TemplateBudget& budget) {
-  const std::vector<Value> items = items_of(value, budget);
-  if (items.empty()) return Value::undefined("No item, sequence was empty.");
-  return last ? items.back() : items.front();
-}
-
-Value list(const Value& value, const Arguments&, TemplateBudget& budget) { return Value::list(items_of(value, budget)); }
-
-Value pairs(const Value& value, const Arguments&, TemplateBudget& budget) {
-  if (value.is_undefined()) return Value::list({});
-  if (!value.is_dict()) throw template_problem("Can only get item pairs from a mapping.");
-  return call_method(value, "items", {}, budget);
-}
-
-Value sorted_pairs(const Value& value, const Arguments& arguments, TemplateBudget& budget) {
-  const bool by_value = arguments.find(1, "by") != nullptr && arguments.find(1, "by")->shown() == "value";
-  const bool exact = arguments.flag_or(0, "case_sensitive", false);
-  std::vector<Value> items = pairs(value, {}, budget).as_list();
-  const auto key = [&](const Value& pair) {
-    const Value& wanted = pair.as_list()[by_value ? 1 : 0];
-    return wanted.is_text() && !exact ? Value::text(lower(wanted.as_text())) : wanted;
-  };
-  std::stable_sort(items.begin(), items.end(), [&](const Value& a, const Value& b) { return compare(key(a), key(b)) < 0; });
-  if (arguments.flag_or(2, "reverse", false)) std::reverse(items.begin(), items.end());
-  return Value::list(std::move(items));
-}
-
-Value sorted(const Value& value, const Arguments& arguments, TemplateBudget& budget) {
-  const Value* attribute = arguments.find(2, "attribute");
-  const bool exact = arguments.flag_or(1, "case_sensitive", false);
-  std::vector<std::pair<Value, Value>> keyed;
-  for (const Value& item : items_of(value, budget)) {
-    Value key = attribute == nullptr || attribute->is_none() ? item : path_of(item, attribute->shown());
-    if (key.is_text() && !exact) key = Value::text(lower(key.as_text()));
-    keyed.emplace_back(std::move(key), item);
-    budget.spend(10);
-  }
-  const bool reverse = arguments.flag_or(0, "reverse", false);
-  std::stable_sort(keyed.begin(), keyed.end(), [&](const auto& a, const auto& b) { return reverse ? compare(a.first, b.first) > 0 : compare(a.first, b.first) < 0; });
-  std::vector<Value> items;
-  for (auto& [key, item] : keyed) items.push_back(std::move(item));
-  return Value::list(std::move(items));
-}
-
-Value unique(const Value& value, const Arguments&, TemplateBudget& budget) {
-  std::vector<Value> seen, items;
-  for (const Value& item : items_of(value, budget)) {
-    const Value key = item.is_text() ? Value::text(lower(item.as_text())) : item;
-    budget.spend(static_cast<int64_t>(seen.size()));
-    if (std::any_of(seen.begin(), seen.end(), [&](const Value& other) { return other.equals(key); })) continue;
-    seen.push_back(key);
-    items.push_back(item);
-  }
-  return Value::list(std::move(items));
-}
-
-Value reverse(const Value& value, const Arguments&, TemplateBudget& budget) {
-  std::vector<Value> items = items_of(value, budget);
-  std::reverse(items.begin(), items.end());
-  if (!value.is_text()) return Value::list(std::move(items));
-  std::string text;
-  for (const Value& item : items) text += item.as_text();
-  return Value::text(std::move(text));
-}
-
-Arguments without_first(const Arguments& arguments, size_t count) {
-  Arguments rest = arguments;
-  rest.positional.erase(rest.positional.begin(), rest.positional.begin() + static_cast<ptrdiff_t>(std::min(count, rest.positional.size())));
-  return rest;
-}
-
-Value map(const Value& value, const Arguments& arguments, TemplateBudget& budget) {
-  const Value* attribute = nullptr;
-  const Value* missing = nullptr;
-  for (const auto& [name, given] : arguments.named) {
-    if (name == "attribute") attribute = &given;
-    if (name == "default") missing = &given;
-  }
-  std::vector<Value> items;
-  for (const Value& item : items_of(value, budget)) {
-    budget.spend(1);
-    if (attribute == nullptr) {
-      items.push_back(apply_filter(arguments.text(0, "the name of a filter"), item, without_first(arguments, 1), budget));
-      continue;
-    }
-    Value member = path_of(item, attribute->shown());
-    items.push_back(member.is_undefined() && missing != nullptr ? *missing : std::move(member));
-  }
-  return Value::list(std::move(items));
-}
-
-// select, reject, selectattr, rejectattr: items for which a test holds, of themselves or of an attribute. Without a test: truth.
-Value choose(const Value& value, const Arguments& arguments, TemplateBudget& budget, bool by_attribute, bool wanted) {
-  const size_t test_at = by_attribute ? 1 : 0;
-  std::vector<Value> items;
-  for (const Value& item : items_of(value, budget)) {
-    budget.spend(1);
-    const Value subject = by_attribute ? path_of(item, arguments.require(0, "attribute").shown()) : item;
-    const bool holds = arguments.positional.size() > test_at
-                           ? apply_test(arguments.text(test_at, "the name of a test"), subject, without_first(arguments, test_at + 1))
-                           : subject.truth();
-    if (holds == wanted) items.push_back(item);
-  }
-  return Value::list(std::move(items));
 }
 
 Value to_integer(const Value& value, const Arguments& arguments, TemplateBudget&) {
@@ -222,68 +110,61 @@ Value indented(const Value& value, const Arguments& arguments, TemplateBudget& b
     out += lines[i];
     budget.spend_bytes(margin.size() + lines[i].size());
   }
-  return Value::text(std::move(out));
+  return Value::text(std::move(out), value.is_safe());
 }
 
-Value escaped(const Value& value, const Arguments&, TemplateBudget&) {
-  std::string out;
-  for (const char c : soft(value)) {
-    if (c == '&') out += "&amp;";
-    else if (c == '<') out += "&lt;";
-    else if (c == '>') out += "&gt;";
-    else if (c == '"') out += "&#34;";
-    else if (c == '\'') out += "&#39;";
-    else out += c;
+Value rounded(const Value& value, const Arguments& arguments, TemplateBudget&) {
+  const int64_t precision = arguments.integer_or(0, "precision", 0);
+  const Value* method = arguments.find(1, "method");
+  const std::string how = method == nullptr ? "common" : method->shown();
+  if (!value.is_number()) throw template_problem("round: expected a number, found {}", value.type_name());
+  if (precision < 0 || precision > 15) throw TemplateProblem{Code::kUnimplemented, fmt::format("round to {} digits is not supported", precision)};
+  if (how == "common") {
+    if (!value.is_real()) return Value::integer(value.as_integer());
+    return Value::real(std::strtod(fmt::format("{:.{}f}", value.as_real(), precision).c_str(), nullptr));  // exact, halves to even
   }
-  return Value::text(std::move(out));
+  if (how != "ceil" && how != "floor") throw template_problem("round: method must be common, ceil or floor");
+  const double scale = std::pow(10.0, static_cast<double>(precision)), scaled = value.as_real() * scale;
+  return Value::real((how == "ceil" ? std::ceil(scaled) : std::floor(scaled)) / scale);
 }
 
-struct Filter {
-  const char* name;
-  Value (*apply)(const Value& value, const Arguments& arguments, TemplateBudget& budget);
-};
+Value format(const Value& value, const Arguments& arguments, TemplateBudget& budget) {
+  if (!arguments.named.empty()) throw TemplateProblem{Code::kUnimplemented, "the filter 'format' with names is not supported"};
+  return Value::text(formatted_by_percent(soft(value), Value::list(arguments.positional, /*tuple=*/true), budget), value.is_safe());
+}
+
+Value escape(const Value& value, const Arguments&, TemplateBudget&) { return value.is_safe() ? value : Value::text(escaped(soft(value)), /*safe=*/true); }
 
 constexpr std::array kFilters = {
-    Filter{"trim", trim},
-    Filter{"length", length},
-    Filter{"count", length},
-    Filter{"default", otherwise},
-    Filter{"d", otherwise},
-    Filter{"join", join},
-    Filter{"tojson", to_json_text},
-    Filter{"replace", replace},
-    Filter{"first", [](const Value& v, const Arguments&, TemplateBudget& b) { return first_or_last(v, false, b); }},
-    Filter{"last", [](const Value& v, const Arguments&, TemplateBudget& b) { return first_or_last(v, true, b); }},
-    Filter{"list", list},
-    Filter{"items", pairs},
-    Filter{"dictsort", sorted_pairs},
-    Filter{"sort", sorted},
-    Filter{"unique", unique},
-    Filter{"reverse", reverse},
-    Filter{"map", map},
-    Filter{"select", [](const Value& v, const Arguments& a, TemplateBudget& b) { return choose(v, a, b, false, true); }},
-    Filter{"reject", [](const Value& v, const Arguments& a, TemplateBudget& b) { return choose(v, a, b, false, false); }},
-    Filter{"selectattr", [](const Value& v, const Arguments& a, TemplateBudget& b) { return choose(v, a, b, true, true); }},
-    Filter{"rejectattr", [](const Value& v, const Arguments& a, TemplateBudget& b) { return choose(v, a, b, true, false); }},
-    Filter{"int", to_integer},
-    Filter{"float", to_real},
-    Filter{"abs", absolute},
-    Filter{"indent", indented},
-    Filter{"escape", escaped},
-    Filter{"e", escaped},
-    Filter{"safe", [](const Value& v, const Arguments&, TemplateBudget&) { return Value::text(soft(v)); }},
-    Filter{"string", [](const Value& v, const Arguments&, TemplateBudget&) { return Value::text(soft(v)); }},
-    Filter{"upper", [](const Value& v, const Arguments&, TemplateBudget&) { return Value::text(upper(soft(v))); }},
-    Filter{"lower", [](const Value& v, const Arguments&, TemplateBudget&) { return Value::text(lower(soft(v))); }},
-    Filter{"title", [](const Value& v, const Arguments&, TemplateBudget&) { return Value::text(title(soft(v))); }},
-    Filter{"capitalize", [](const Value& v, const Arguments&, TemplateBudget&) { return Value::text(capitalized(soft(v))); }},
+    TemplateFilter{"trim", trim},
+    TemplateFilter{"length", length},
+    TemplateFilter{"count", length},
+    TemplateFilter{"default", otherwise},
+    TemplateFilter{"d", otherwise},
+    TemplateFilter{"tojson", to_json_text},
+    TemplateFilter{"replace", replace},
+    TemplateFilter{"int", to_integer},
+    TemplateFilter{"float", to_real},
+    TemplateFilter{"abs", absolute},
+    TemplateFilter{"indent", indented},
+    TemplateFilter{"round", rounded},
+    TemplateFilter{"format", format},
+    TemplateFilter{"escape", escape},
+    TemplateFilter{"e", escape},
+    TemplateFilter{"safe", [](const Value& v, const Arguments&, TemplateBudget&) { return Value::text(soft(v), true); }},
+    TemplateFilter{"string", [](const Value& v, const Arguments&, TemplateBudget&) { return Value::text(soft(v), v.is_safe()); }},
+    TemplateFilter{"upper", [](const Value& v, const Arguments&, TemplateBudget&) { return Value::text(upper(soft(v)), v.is_safe()); }},
+    TemplateFilter{"lower", [](const Value& v, const Arguments&, TemplateBudget&) { return Value::text(lower(soft(v)), v.is_safe()); }},
+    TemplateFilter{"title", [](const Value& v, const Arguments&, TemplateBudget&) { return Value::text(title_of_words(soft(v))); }},
+    TemplateFilter{"capitalize", [](const Value& v, const Arguments&, TemplateBudget&) { return Value::text(capitalized(soft(v)), v.is_safe()); }},
 };
 
 }  // namespace
 
 TemplateValue apply_filter(const std::string& name, const TemplateValue& value, const TemplateArguments& arguments, TemplateBudget& budget) {
-  const auto* found = std::find_if(kFilters.begin(), kFilters.end(), [&](const Filter& filter) { return filter.name == name; });
-  if (found == kFilters.end()) throw TemplateProblem{Code::kUnimplemented, fmt::format("the filter '{}' is not supported", name)};
+  const auto* own = std::find_if(kFilters.begin(), kFilters.end(), [&](const TemplateFilter& filter) { return filter.name == name; });
+  const TemplateFilter* found = own != kFilters.end() ? own : list_filter(name);
+  if (found == nullptr) throw TemplateProblem{Code::kUnimplemented, fmt::format("the filter '{}' is not supported", name)};
   TemplateValue result = found->apply(value, arguments, budget);
   if (result.is_text()) budget.spend_bytes(result.as_text().size());
   if (result.is_list()) budget.spend(static_cast<int64_t>(result.as_list().size()));

@@ -36,6 +36,7 @@ class Lexer {
       at_ = tag + 2;
       if (at_ < source_.size() && (source_[at_] == '-' || source_[at_] == '+')) ++at_;
       if (kind == '#') comment();
+      else if (kind == '%' && word_of_tag(at_, "raw") != 0) raw();
       else inside(kind == '{');
     }
     add(TemplateToken::kEnd, "");
@@ -105,6 +106,38 @@ class Lexer {
     line_ += static_cast<int>(std::count(source_.begin() + static_cast<ptrdiff_t>(at_), source_.begin() + static_cast<ptrdiff_t>(end), '\n'));
     at_ = end;
     close(sign == '-', sign == '+', false);
+  }
+
+  // Where the end of a tag ("%}" with its sign) is that holds only this word, from `at` behind its begin and sign; 0 when it holds another.
+  [[nodiscard]] size_t word_of_tag(size_t at, std::string_view word) const {
+    const auto skip = [&] { at = std::min(source_.find_first_not_of(" \t\n", at), source_.size()); };
+    skip();
+    if (std::string_view(source_).substr(at, word.size()) != word) return 0;
+    at += word.size();
+    skip();
+    const std::string_view rest = std::string_view(source_).substr(at);
+    return rest.starts_with("%}") || rest.starts_with("-%}") || rest.starts_with("+%}") ? at : 0;
+  }
+
+  // {% raw %}: what follows is text, up to {% endraw %}. The line break behind {% raw %} stays.
+  void raw() {
+    take_raw_tag("raw", /*printing=*/true);
+    for (size_t tag = source_.find("{%", at_); tag != std::string::npos; tag = source_.find("{%", tag + 1)) {
+      const size_t word = tag + 2 + (source_.find_first_of("-+", tag + 2) == tag + 2 ? 1 : 0);
+      if (word_of_tag(word, "endraw") == 0) continue;
+      take_text(tag);
+      at_ = word;
+      return take_raw_tag("endraw", /*printing=*/false);
+    }
+    throw broken("{% raw %} has no end ({% endraw %})");
+  }
+
+  void take_raw_tag(std::string_view word, bool printing) {
+    const size_t end = word_of_tag(at_, word);
+    line_ += static_cast<int>(std::count(source_.begin() + static_cast<ptrdiff_t>(at_), source_.begin() + static_cast<ptrdiff_t>(end), '\n'));
+    const char sign = source_[end];
+    at_ = end + (sign == '%' ? 0 : 1);
+    close(sign == '-', sign == '+', printing);
   }
 
   // The words of a tag, up to its end.

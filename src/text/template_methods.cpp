@@ -4,6 +4,7 @@
 
 #include "text/characters.h"
 #include "text/template_builtins.h"
+#include "text/template_format.h"
 #include "text/template_text.h"
 
 namespace penstock::text {
@@ -17,8 +18,7 @@ Value split(const std::string& text, const Arguments& arguments, bool from_right
   const Value* separator = arguments.find(0, "sep");
   std::vector<std::string> parts;
   if (separator == nullptr || separator->is_none()) {
-    if (from_right && limit >= 0) throw TemplateProblem{Code::kUnimplemented, "rsplit() at white space with a limit is not supported"};
-    parts = split_at_space(text, limit);
+    parts = from_right ? split_at_space_last(text, limit) : split_at_space(text, limit);
   } else {
     const std::string& at = arguments.text(0, "sep");
     if (at.empty()) throw template_problem("empty separator");
@@ -67,6 +67,21 @@ int64_t count_of(const std::string& text, const std::string& part) {
   return count;
 }
 
+Value partition(const std::string& text, const Arguments& arguments, bool last) {
+  const std::string& separator = arguments.text(0, "sep");
+  if (separator.empty()) throw template_problem("empty separator");
+  const size_t at = last ? text.rfind(separator) : text.find(separator);
+  std::vector<Value> parts;
+  if (at != std::string::npos) parts = {Value::text(text.substr(0, at)), Value::text(separator), Value::text(text.substr(at + separator.size()))};
+  else if (last) parts = {Value::text(""), Value::text(""), Value::text(text)};
+  else parts = {Value::text(text), Value::text(""), Value::text("")};
+  return Value::list(std::move(parts), /*tuple=*/true);
+}
+
+Value formatted_by_braces_value(const std::string& text, const Arguments& arguments, TemplateBudget& budget) {
+  return Value::text(formatted_by_braces(text, arguments, budget));
+}
+
 struct Method {
   const char* name;
   Value (*call)(const std::string& text, const Arguments& arguments, TemplateBudget& budget);
@@ -99,6 +114,13 @@ constexpr std::array kTextMethods = {
     Method{"find", [](const std::string& t, const Arguments& a, TemplateBudget&) { return position(t, t.find(a.text(0, "sub"))); }},
     Method{"rfind", [](const std::string& t, const Arguments& a, TemplateBudget&) { return position(t, t.rfind(a.text(0, "sub"))); }},
     Method{"count", [](const std::string& t, const Arguments& a, TemplateBudget&) { return Value::integer(count_of(t, a.text(0, "sub"))); }},
+    Method{"format", formatted_by_braces_value},
+    Method{"partition", [](const std::string& t, const Arguments& a, TemplateBudget&) { return partition(t, a, false); }},
+    Method{"rpartition", [](const std::string& t, const Arguments& a, TemplateBudget&) { return partition(t, a, true); }},
+    Method{"islower", [](const std::string& t, const Arguments&, TemplateBudget&) { return Value::boolean(is_lower(t)); }},
+    Method{"isupper", [](const std::string& t, const Arguments&, TemplateBudget&) { return Value::boolean(is_upper(t)); }},
+    Method{"isalnum", [](const std::string& t, const Arguments&, TemplateBudget&) { return Value::boolean(all_characters(t, [](char32_t c) { return is_letter(c) || is_number(c); })); }},
+    Method{"isnumeric", [](const std::string& t, const Arguments&, TemplateBudget&) { return Value::boolean(all_characters(t, is_number)); }},
     Method{"isdigit", [](const std::string& t, const Arguments&, TemplateBudget&) { return Value::boolean(all_characters(t, is_number)); }},
     Method{"isalpha", [](const std::string& t, const Arguments&, TemplateBudget&) { return Value::boolean(all_characters(t, is_letter)); }},
     Method{"isspace", [](const std::string& t, const Arguments&, TemplateBudget&) { return Value::boolean(all_characters(t, is_python_space)); }},
@@ -130,16 +152,16 @@ const Method* text_method(const std::string& name) {
 Value call_dict_method(const Value& dict, const std::string& name, const Arguments& arguments) {
   if (name == "get") {
     const Value& key = arguments.require(0, "key");
-    const Value* found = key.is_text() ? dict.find(key.as_text()) : nullptr;
+    const Value* found = dict.find(key);
     const Value* otherwise = arguments.find(1, "default");
     return found != nullptr ? *found : otherwise != nullptr ? *otherwise : Value::none();
   }
   if (name == "copy") return dict;
   std::vector<Value> items;
   for (const auto& [key, value] : dict.as_dict()) {
-    if (name == "keys") items.push_back(Value::text(key));
+    if (name == "keys") items.push_back(key);
     else if (name == "values") items.push_back(value);
-    else items.push_back(Value::list({Value::text(key), value}, /*tuple=*/true));
+    else items.push_back(Value::list({key, value}, /*tuple=*/true));
   }
   return Value::list(std::move(items));
 }
@@ -173,7 +195,10 @@ TemplateValue call_method(const TemplateValue& value, const std::string& name, c
   if (!has_method(value, name)) {
     throw TemplateProblem{Code::kUnimplemented, fmt::format("the method {}() of a {} is not supported", name, value.type_name())};
   }
-  if (value.is_text()) return text_method(name)->call(value.as_text(), arguments, budget);
+  if (value.is_text()) {
+    Value result = text_method(name)->call(value.as_text(), arguments, budget);
+    return value.is_safe() && result.is_text() ? Value::text(result.as_text(), true) : result;
+  }
   if (value.is_dict()) return call_dict_method(value, name, arguments);
   if (value.is_list()) return call_list_method(value, name, arguments);
   if (arguments.positional.empty()) throw template_problem("cycle() needs items");

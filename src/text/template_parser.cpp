@@ -75,6 +75,8 @@ class StatementParser {
     if (name == "set") return set_block();
     if (name == "macro") return macro_block();
     if (name == "generation") return plain_block(Kind::kScope, "endgeneration");
+    if (name == "filter") return filter_block();
+    if (name == "with") return with_block();
     if (name == "break" || name == "continue") {
       if (loops_ == 0) throw template_error(Code::kDataLoss, words_.line(), "{{% {} %}} outside a loop", name);
       TemplateStatement statement = start(name == "break" ? Kind::kBreak : Kind::kContinue);
@@ -87,8 +89,36 @@ class StatementParser {
   TemplateStatement plain_block(Kind kind, std::string_view end) {
     TemplateStatement statement = start(kind);
     end_of_block();
-    statement.body = statements({end});
+    statement.body = scoped(end);
     expect_block(end);
+    return statement;
+  }
+
+  // The body of a block whose variables are its own.
+  std::vector<TemplateStatement> scoped(std::string_view end) {
+    ++scopes_;
+    std::vector<TemplateStatement> body = statements({end});
+    --scopes_;
+    return body;
+  }
+
+  TemplateStatement filter_block() {
+    ExpressionPtr filters = expressions_.filters_of_block();
+    TemplateStatement statement = plain_block(Kind::kFilter, "endfilter");
+    statement.value = std::move(filters);
+    return statement;
+  }
+
+  TemplateStatement with_block() {
+    std::vector<std::pair<std::string, ExpressionPtr>> values;
+    while (words_.peek().kind != TemplateToken::kBlockEnd) {
+      if (!values.empty()) words_.expect_operator(",");
+      std::string name = words_.expect_name("the name of a variable");
+      words_.expect_operator("=");
+      values.emplace_back(std::move(name), expressions_.expression());
+    }
+    TemplateStatement statement = plain_block(Kind::kWith, "endwith");
+    statement.parameters = std::move(values);
     return statement;
   }
 
@@ -138,7 +168,9 @@ class StatementParser {
     if (words_.at_name("recursive")) throw template_error(Code::kUnimplemented, words_.line(), "a recursive loop is not supported");
     end_of_block();
     ++loops_;
+    ++scopes_;
     statement.body = statements({"else", "endfor"});
+    --scopes_;
     --loops_;
     words_.take();
     if (words_.accept_name("else")) {
@@ -170,7 +202,7 @@ class StatementParser {
   }
 
   TemplateStatement macro_block() {
-    if (nesting_ > 1) throw template_error(Code::kUnimplemented, words_.line(), "a macro inside another block is not supported");
+    if (scopes_ > 0) throw template_error(Code::kUnimplemented, words_.line(), "a macro inside a block with variables of its own is not supported");
     TemplateStatement statement = start(Kind::kMacro);
     statement.names.push_back(words_.expect_name("the name of a macro"));
     words_.expect_operator("(");
@@ -190,6 +222,7 @@ class StatementParser {
   TemplateWords words_;
   ExpressionParser expressions_;
   int nesting_ = 0, loops_ = 0;
+  int scopes_ = 0;  // blocks around the place that have variables of their own
 };
 
 }  // namespace

@@ -24,6 +24,12 @@ std::string stripped_where(std::string_view text, Strips strips, bool left, bool
   return std::string(text);
 }
 
+// As the first letter of a word.
+void append_title(std::string& out, char32_t c) {
+  if (c == 0xDF) out += "Ss";  // the sharp s
+  else append_utf8(out, to_upper(c));
+}
+
 }  // namespace
 
 std::string upper(std::string_view text) {
@@ -48,8 +54,37 @@ std::string title(std::string_view text) {
   for (size_t at = 0; at < text.size();) {
     const char32_t c = next_character(text, at);
     if (in_word) append_lower(out, c);
-    else append_utf8(out, to_upper(c));
+    else append_title(out, c);
     in_word = is_letter(c);
+  }
+  return out;
+}
+
+std::string title_of_words(std::string_view text) {
+  std::string out;
+  bool in_word = false;
+  for (size_t at = 0; at < text.size();) {
+    const size_t begin = at;
+    const char32_t c = next_character(text, at);
+    if (in_word) append_lower(out, c);
+    else out += upper(text.substr(begin, at - begin));
+    in_word = !is_python_space(c) && std::u32string_view(U"-({[<").find(c) == std::u32string_view::npos;
+  }
+  return out;
+}
+
+bool is_lower(std::string_view text) { return text == lower(text) && text != upper(text); }
+bool is_upper(std::string_view text) { return text == upper(text) && text != lower(text); }
+
+std::string escaped(std::string_view text) {
+  std::string out;
+  for (const char c : text) {
+    if (c == '&') out += "&amp;";
+    else if (c == '<') out += "&lt;";
+    else if (c == '>') out += "&gt;";
+    else if (c == '"') out += "&#34;";
+    else if (c == '\'') out += "&#39;";
+    else out += c;
   }
   return out;
 }
@@ -57,8 +92,9 @@ std::string title(std::string_view text) {
 std::string capitalized(std::string_view text) {
   if (text.empty()) return "";
   size_t at = 0;
-  (void)next_character(text, at);
-  return upper(text.substr(0, at)) + lower(text.substr(at));
+  std::string out;
+  append_title(out, next_character(text, at));
+  return out + lower(text.substr(at));
 }
 
 std::string stripped(std::string_view text, bool left, bool right) { return stripped_where(text, is_python_space, left, right); }
@@ -111,6 +147,19 @@ std::vector<std::string> split_at_space(std::string_view text, int64_t limit) {
     skip(false);
     parts.emplace_back(text.substr(begin, at - begin));
   }
+  return parts;
+}
+
+std::vector<std::string> split_at_space_last(std::string_view text, int64_t limit) {
+  std::vector<std::string> parts = split_at_space(text, -1);
+  if (limit < 0 || parts.size() <= static_cast<size_t>(limit)) return parts;
+  std::string rest = stripped(text, false, true);
+  for (int64_t i = 0; i < limit; ++i) {
+    const std::string& last = parts[parts.size() - 1 - static_cast<size_t>(i)];
+    rest = stripped(std::string_view(rest).substr(0, rest.size() - last.size()), false, true);
+  }
+  parts.erase(parts.begin(), parts.end() - static_cast<ptrdiff_t>(limit));
+  if (!rest.empty()) parts.insert(parts.begin(), std::move(rest));
   return parts;
 }
 

@@ -11,6 +11,10 @@ namespace penstock::text {
 [[nodiscard]] std::string upper(std::string_view text);
 [[nodiscard]] std::string lower(std::string_view text);
 [[nodiscard]] std::string title(std::string_view text);        // each word starts large
+[[nodiscard]] std::string title_of_words(std::string_view text);  // Jinja's own: words are what white space, '-' and open brackets part
+[[nodiscard]] bool is_lower(std::string_view text);  // it has letters of two sizes, all of them small
+[[nodiscard]] bool is_upper(std::string_view text);
+[[nodiscard]] std::string escaped(std::string_view text);  // & < > " ' as HTML writes them
 [[nodiscard]] std::string capitalized(std::string_view text);  // the text starts large, the rest is small
 
 // Without white space, or without any of the characters of `set`, at the sides that are asked for.
@@ -21,6 +25,7 @@ namespace penstock::text {
 [[nodiscard]] std::vector<std::string> split_at(std::string_view text, std::string_view separator, int64_t limit);
 [[nodiscard]] std::vector<std::string> split_at_last(std::string_view text, std::string_view separator, int64_t limit);
 [[nodiscard]] std::vector<std::string> split_at_space(std::string_view text, int64_t limit);
+[[nodiscard]] std::vector<std::string> split_at_space_last(std::string_view text, int64_t limit);
 
 // The first `limit` places where `from` stands; < 0: all. An empty `from` stands between all characters.
 [[nodiscard]] std::string replaced(std::string_view text, std::string_view from, std::string_view to, int64_t limit, TemplateBudget& budget);

@@ -45,6 +45,8 @@ struct TemplateExpression {
   std::vector<std::string> operators;
 };
 
+constexpr const char* kFilteredBody = " body";  // no name that a template can write
+
 struct TemplateStatement {
   enum Kind {
     kText,      // text
@@ -55,6 +57,8 @@ struct TemplateStatement {
     kSetBlock,  // names[0] = what body writes
     kMacro,     // names[0](parameters): body
     kScope,     // body; {% generation %}, which marks what the assistant writes
+    kFilter,    // value of what body writes, which value knows as kFilteredBody
+    kWith,      // body, in which parameters have values
     kBreak,
     kContinue,
   };

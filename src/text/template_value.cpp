@@ -43,78 +43,14 @@ void check_size(int depth, size_t bytes) {
   if (bytes > TemplateValue::kMaxBytes) throw error(Code::kInvalidArgument, "a list or dict holds more than {} bytes", TemplateValue::kMaxBytes);
 }
 
-class JsonWriter {
- public:
-  JsonWriter(int indent, bool sort_keys, bool ascii) : indent_(indent), sort_keys_(sort_keys), ascii_(ascii) {}
-
-  void write(const TemplateValue& value, int level) {
-    if (value.is_none()) out += "null";
-    else if (value.is_boolean()) out += value.truth() ? "true" : "false";
-    else if (value.is_integer()) out += std::to_string(value.as_integer());
-    else if (value.is_real()) out += real(value.as_real());
-    else if (value.is_text()) write_text(value.as_text());
-    else if (value.is_list()) write_list(value.as_list(), level);
-    else if (value.is_dict()) write_dict(value.as_dict(), level);
-    else throw error(Code::kInvalidArgument, "tojson: {}", value.is_undefined() ? value.why_undefined() : std::string(value.type_name()) + " is no JSON");
-  }
-
-  std::string out;
-
- private:
-  static std::string real(double value) { return std::isnan(value) ? "NaN" : std::isinf(value) ? (value < 0 ? "-Infinity" : "Infinity") : real_text(value); }
-
-  void write_text(const std::string& text) {
-    out += '"';
-    for (size_t at = 0; at < text.size();) {
-      const size_t begin = at;
-      const char32_t c = next_character(text, at);
-      const auto code = static_cast<uint32_t>(c);
-      const std::string_view escapes = "\"\"\\\\\nn\rr\tt\bb\ff";
-      const size_t escape = code < 0x80 ? escapes.find(static_cast<char>(c)) : std::string_view::npos;
-      if (escape != std::string_view::npos && escape % 2 == 0) out += fmt::format("\\{}", escapes[escape + 1]);
-      else if (code >= 0x10000 && ascii_) out += fmt::format("\\u{:04x}\\u{:04x}", 0xD7C0 + (code >> 10), 0xDC00 + (code & 0x3FF));
-      else if (code < 0x20 || (code >= 0x7F && ascii_)) out += code == 0x7F ? "\x7F" : fmt::format("\\u{:04x}", code);
-      else out += text.substr(begin, at - begin);
-    }
-    out += '"';
-  }
-
-  void line(int level) {
-    if (indent_ < 0) return;
-    out += '\n';
-    out.append(static_cast<size_t>(indent_) * static_cast<size_t>(level), ' ');
-  }
-
-  void write_list(const std::vector<TemplateValue>& items, int level) {
-    out += '[';
-    for (size_t i = 0; i < items.size(); ++i) {
-      if (i > 0) out += indent_ < 0 ? ", " : ",";
-      line(level + 1);
-      write(items[i], level + 1);
-    }
-    if (!items.empty()) line(level);
-    out += ']';
-  }
-
-  void write_dict(const TemplateValue::Dict& items, int level) {
-    std::vector<const std::pair<std::string, TemplateValue>*> order;
-    for (const auto& item : items) order.push_back(&item);
-    if (sort_keys_) std::sort(order.begin(), order.end(), [](const auto* a, const auto* b) { return a->first < b->first; });
-    out += '{';
-    for (size_t i = 0; i < order.size(); ++i) {
-      if (i > 0) out += indent_ < 0 ? ", " : ",";
-      line(level + 1);
-      write_text(order[i]->first);
-      out += ": ";
-      write(order[i]->second, level + 1);
-    }
-    if (!items.empty()) line(level);
-    out += '}';
-  }
-
-  int indent_;
-  bool sort_keys_, ascii_;
-};
+// The name of a key in TemplateDict::places.
+std::string place_name(const TemplateValue& key) {
+  if (key.is_text()) return key.as_text();
+  if (key.is_none()) return "\xFFnone";
+  PENSTOCK_CHECK(key.is_number(), "a key of a dict is a {}", key.type_name());
+  const bool whole = !key.is_real() || (key.as_real() == std::floor(key.as_real()) && std::abs(key.as_real()) < 9e18);
+  return whole ? fmt::format("\xFF{}", key.is_real() ? static_cast<int64_t>(key.as_real()) : key.as_integer()) : fmt::format("\xFF{}", key.as_real());
+}
 
 }  // namespace
 
@@ -143,8 +79,9 @@ TemplateValue TemplateValue::real(double value) {
   result.data_ = value;
   return result;
 }
-TemplateValue TemplateValue::text(std::string value) {
+TemplateValue TemplateValue::text(std::string value, bool safe) {
   TemplateValue result;
+  result.safe_ = safe;
   result.data_ = std::make_shared<const std::string>(std::move(value));
   return result;
 }
@@ -164,7 +101,10 @@ TemplateValue TemplateValue::loop(std::shared_ptr<const TemplateLoop> value) {
   return result;
 }
 
-TemplateValue TemplateValue::list(std::vector<TemplateValue> items, bool tuple) {
+TemplateValue TemplateValue::list(std::vector<TemplateValue> items, bool tuple) { return made_list(std::move(items), tuple, false); }
+TemplateValue TemplateValue::generator(std::vector<TemplateValue> items) { return made_list(std::move(items), false, true); }
+
+TemplateValue TemplateValue::made_list(std::vector<TemplateValue> items, bool tuple, bool generator) {
   auto list = std::make_shared<TemplateList>();
   for (const TemplateValue& item : items) {
     list->depth = std::max(list->depth, item.depth() + 1);
@@ -173,6 +113,7 @@ TemplateValue TemplateValue::list(std::vector<TemplateValue> items, bool tuple) 
   check_size(list->depth, list->bytes);
   list->items = std::move(items);
   list->tuple = tuple;
+  list->generator = generator;
   TemplateValue value;
   value.data_ = std::shared_ptr<const TemplateList>(std::move(list));
   return value;
@@ -182,8 +123,8 @@ TemplateValue TemplateValue::dict(Dict items) {
   auto dict = std::make_shared<TemplateDict>();
   for (auto& [key, item] : items) {
     dict->depth = std::max(dict->depth, item.depth() + 1);
-    dict->bytes += key.size() + item.bytes() + kItemBytes;
-    const auto [place, fresh] = dict->places.emplace(key, dict->items.size());
+    dict->bytes += key.bytes() + item.bytes() + kItemBytes;
+    const auto [place, fresh] = dict->places.emplace(place_name(key), dict->items.size());
     if (fresh) dict->items.emplace_back(key, std::move(item));
     else dict->items[place->second].second = std::move(item);
   }
@@ -206,7 +147,7 @@ TemplateValue TemplateValue::from_json(const nlohmann::ordered_json& json) {
     return list(std::move(items));
   }
   Dict items;
-  for (const auto& [key, item] : json.items()) items.emplace_back(key, from_json(item));
+  for (const auto& [key, item] : json.items()) items.emplace_back(text(key), from_json(item));
   return dict(std::move(items));
 }
 
@@ -214,6 +155,7 @@ int64_t TemplateValue::as_integer() const { return is_boolean() ? static_cast<in
 double TemplateValue::as_real() const { return is_real() ? std::get<double>(data_) : static_cast<double>(as_integer()); }
 const std::vector<TemplateValue>& TemplateValue::as_list() const { return std::get<std::shared_ptr<const TemplateList>>(data_)->items; }
 bool TemplateValue::is_tuple() const { return is_list() && std::get<std::shared_ptr<const TemplateList>>(data_)->tuple; }
+bool TemplateValue::is_generator() const { return is_list() && std::get<std::shared_ptr<const TemplateList>>(data_)->generator; }
 const TemplateValue::Dict& TemplateValue::as_dict() const { return std::get<std::shared_ptr<const TemplateDict>>(data_)->items; }
 
 TemplateNamespace* TemplateValue::as_namespace() const {
@@ -224,6 +166,8 @@ const TemplateLoop* TemplateValue::as_loop() const {
   const auto* loop = std::get_if<std::shared_ptr<const TemplateLoop>>(&data_);
   return loop == nullptr ? nullptr : loop->get();
 }
+
+const TemplateValue* TemplateValue::find(const TemplateValue& key) const { return key.can_be_key() ? find(place_name(key)) : nullptr; }
 
 const TemplateValue* TemplateValue::find(const std::string& key) const {
   const auto& dict = *std::get<std::shared_ptr<const TemplateDict>>(data_);
@@ -246,7 +190,7 @@ bool TemplateValue::truth() const {
   if (is_undefined() || is_none()) return false;
   if (is_number()) return as_real() != 0;
   if (is_text()) return !as_text().empty();
-  if (is_list()) return !as_list().empty();
+  if (is_list()) return is_generator() || !as_list().empty();
   return !is_dict() || !as_dict().empty();
 }
 
@@ -275,7 +219,7 @@ const char* TemplateValue::type_name() const {
   if (is_integer()) return "int";
   if (is_real()) return "float";
   if (is_text()) return "str";
-  if (is_list()) return is_tuple() ? "tuple" : "list";
+  if (is_list()) return is_tuple() ? "tuple" : is_generator() ? "generator" : "list";
   if (is_dict()) return "dict";
   if (as_namespace() != nullptr) return "namespace";
   return as_loop() != nullptr ? "loop" : "function";
@@ -300,16 +244,10 @@ std::string TemplateValue::repr() const {
     return "(" + out + (as_list().size() == 1 ? ",)" : ")");
   }
   if (is_dict()) {
-    for (const auto& [key, item] : as_dict()) out += (out.empty() ? "" : ", ") + quoted(key) + ": " + item.repr();
+    for (const auto& [key, item] : as_dict()) out += (out.empty() ? "" : ", ") + key.repr() + ": " + item.repr();
     return "{" + out + "}";
   }
   return fmt::format("<{}>", type_name());
-}
-
-std::string to_json(const TemplateValue& value, int indent, bool sort_keys, bool ascii) {
-  JsonWriter writer(indent, sort_keys, ascii);
-  writer.write(value, 0);
-  return std::move(writer.out);
 }
 
 }  // namespace penstock::text

@@ -38,7 +38,7 @@ class TemplateValue {
  public:
   static constexpr int kMaxDepth = 100;
   static constexpr size_t kMaxBytes = 64 << 20;
-  using Dict = std::vector<std::pair<std::string, TemplateValue>>;
+  using Dict = std::vector<std::pair<TemplateValue, TemplateValue>>;  // keys: texts, numbers, booleans, none
 
   TemplateValue() : data_(TemplateUndefined{"the value is undefined"}) {}
   static TemplateValue undefined(std::string what);
@@ -46,10 +46,14 @@ class TemplateValue {
   static TemplateValue boolean(bool value);
   static TemplateValue integer(int64_t value);
   static TemplateValue real(double value);
-  static TemplateValue text(std::string value);
+  // `safe`: Jinja's Markup, in which `+` escapes what joins it.
+  static TemplateValue text(std::string value, bool safe = false);
   // Throw Error kInvalidArgument beyond these limits.
   static TemplateValue list(std::vector<TemplateValue> items, bool tuple = false);
-  static TemplateValue dict(Dict items);  // the last value of a key counts, at the first one's place
+  // What filters give that make their items one by one: a list whose truth is true even when it is empty, and no sequence to `is`.
+  static TemplateValue generator(std::vector<TemplateValue> items);
+  // The last value of a key counts, at the first one's place. REQUIRES: keys that can be keys.
+  static TemplateValue dict(Dict items);
   static TemplateValue callable(TemplateCallable value);
   static TemplateValue names(std::shared_ptr<TemplateNamespace> value);
   static TemplateValue loop(std::shared_ptr<const TemplateLoop> value);
@@ -73,12 +77,16 @@ class TemplateValue {
   [[nodiscard]] const std::string& as_text() const { return *std::get<std::shared_ptr<const std::string>>(data_); }
   [[nodiscard]] const std::vector<TemplateValue>& as_list() const;
   [[nodiscard]] bool is_tuple() const;
+  [[nodiscard]] bool is_generator() const;
+  [[nodiscard]] bool is_safe() const { return safe_; }
+  [[nodiscard]] bool can_be_key() const { return is_text() || is_number() || is_none(); }
   [[nodiscard]] const Dict& as_dict() const;
   [[nodiscard]] const TemplateCallable* as_callable() const { return std::get_if<TemplateCallable>(&data_); }
   [[nodiscard]] TemplateNamespace* as_namespace() const;  // null for other kinds
   [[nodiscard]] const TemplateLoop* as_loop() const;      // null for other kinds
 
-  // Null when this dict has no such key.
+  // Null when this dict has no such key. As in Python, 1, 1.0 and true are one key.
+  [[nodiscard]] const TemplateValue* find(const TemplateValue& key) const;
   [[nodiscard]] const TemplateValue* find(const std::string& key) const;
 
   [[nodiscard]] bool truth() const;
@@ -94,24 +102,26 @@ class TemplateValue {
   [[nodiscard]] bool holds() const {
     return std::holds_alternative<T>(data_);
   }
+  static TemplateValue made_list(std::vector<TemplateValue> items, bool tuple, bool generator);
   [[nodiscard]] int depth() const;
   [[nodiscard]] size_t bytes() const;
 
   std::variant<TemplateUndefined, TemplateNone, bool, int64_t, double, std::shared_ptr<const std::string>, std::shared_ptr<const TemplateList>,
                std::shared_ptr<const TemplateDict>, std::shared_ptr<TemplateNamespace>, std::shared_ptr<const TemplateLoop>, TemplateCallable>
       data_;
+  bool safe_ = false;  // of a text
 };
 
 struct TemplateList {
   std::vector<TemplateValue> items;
-  bool tuple = false;
+  bool tuple = false, generator = false;
   int depth = 1;
   size_t bytes = 0;  // roughly, when written
 };
 
 struct TemplateDict {
   TemplateValue::Dict items;                       // in the order of insertion
-  std::unordered_map<std::string, size_t> places;  // by key
+  std::unordered_map<std::string, size_t> places;  // by key: texts themselves, others behind a byte that no text begins with
   int depth = 1;
   size_t bytes = 0;
 };
@@ -127,7 +137,13 @@ struct TemplateLoop {
   std::shared_ptr<const TemplateList> items;
 };
 
-// As Python's json.dumps(value, ensure_ascii=False); `indent` < 0: on one line.
-[[nodiscard]] std::string to_json(const TemplateValue& value, int indent = -1, bool sort_keys = false, bool ascii = false);
+struct TemplateJsonForm {
+  int indent = -1;  // < 0: on one line
+  bool sort_keys = false, ascii = false;
+  std::string between_items = ", ", behind_key = ": ";
+};
+
+// As Python's json.dumps(value, ensure_ascii=False). Throws Error kInvalidArgument for what is no JSON.
+[[nodiscard]] std::string to_json(const TemplateValue& value, const TemplateJsonForm& form = {});
 
 }  // namespace penstock::text
