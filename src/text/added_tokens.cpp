@@ -89,7 +89,8 @@ bool AddedTokens::find(std::string_view text, size_t at, bool special, size_t do
     const bool taken = (special || !token.special) && !(token.single_word && (word_before(text, at) || word_at(text, end)));
     if (taken) {
       const size_t begin = token.left_strip ? std::max(done, space_before(text, at)) : at;
-      found = {index, std::max(begin, done), std::max(done, token.right_strip ? space_behind(text, end) : end), end};
+      // The end may lie before `done`: white space that the token before took is there again behind a token of white space, as in `tokenizers`.
+      found = {index, std::max(begin, done), token.right_strip ? space_behind(text, end) : end, end};
       return true;
     }
     at = end - 1;  // what is not taken is not looked at again

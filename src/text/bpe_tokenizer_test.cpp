@@ -150,6 +150,20 @@ TEST(BpeTokenizer, FindsAddedTokensAsTheirFlagsSay) {
   EXPECT_THAT(tokenizer.encode("<r>  <l>"), ElementsAre(5, 4)) << "the space is taken once";
   EXPECT_THAT(tokenizer.encode("<r><r>"), ElementsAre(7)) << "the longest";
   EXPECT_THAT(tokenizer.encode("ab aba _ab"), ElementsAre(6, 2, 0, 1, 0, 2, 3, 0, 1));
+  for (const char* beside : {"\xE2\x80\x8D", "\xE2\x80\x8C", "\xE2\x93\x90", "\xF0\x9F\x84\xB0"}) {  // joiners and letters in rings and squares
+    EXPECT_THAT(tokenizer.encode("ab" + std::string(beside)), ElementsAre(0, 1)) << beside;
+    EXPECT_THAT(tokenizer.encode(std::string(beside) + "ab"), ElementsAre(0, 1)) << beside;
+  }
+  EXPECT_THAT(tokenizer.encode("ab\xE2\x80\x8B"), ElementsAre(6)) << "a space of no width is no part of a word";
+}
+
+TEST(BpeTokenizer, TokensOfWhiteSpaceBehindOneThatTakesItAreThereAsInTheReference) {
+  Json document = document_of({"a", " "}, {});
+  document["added_tokens"] = {{{"id", 2}, {"content", "<r>"}, {"special", true}, {"rstrip", true}},
+                              {{"id", 3}, {"content", "    "}, {"special", false}, {"normalized", false}}};
+  const Tokenizer tokenizer = load(document);
+  EXPECT_THAT(tokenizer.encode("<r>     a", {.parse_special_tokens = true}), ElementsAre(2, 3, 1, 0)) << "as tokenizers 0.23 does";
+  EXPECT_THAT(tokenizer.encode("<r>   a", {.parse_special_tokens = true}), ElementsAre(2, 0));
 }
 
 TEST(BpeTokenizer, LooksForNormalizedTokensInNormalizedText) {
@@ -220,6 +234,7 @@ TEST(BpeTokenizer, CutsAtTheWhiteSpaceOfUnicode) {
   EXPECT_EQ(pieces_of(split("\\S"), vowel_separator + " b"), "3");
   EXPECT_EQ(pieces_of(split("(?i:'s)"), "a'\xC5\xBF"), "2") << "U+017F is a small s";
   EXPECT_EQ(pieces_of(split("\\h+"), "xfFgg"), "3") << "hexadecimal digits";
+  EXPECT_EQ(pieces_of(split("[\\u0061-\\u0063]+"), "xabcg"), "3") << "code points by number";
   EXPECT_EQ(pieces_of(split("^|b*"), "abba"), "3") << "empty matches cut nothing";
 }
 

@@ -37,7 +37,10 @@ bool is_letter(char32_t c) {
 
 bool is_word(char32_t c) {
   const auto kind = category(c);
-  return is_letter(c) || is_mark(c) || kind == UTF8PROC_CATEGORY_ND || kind == UTF8PROC_CATEGORY_NL || kind == UTF8PROC_CATEGORY_PC;
+  if (is_letter(c) || is_mark(c) || kind == UTF8PROC_CATEGORY_ND || kind == UTF8PROC_CATEGORY_NL || kind == UTF8PROC_CATEGORY_PC) return true;
+  const bool joins = c == 0x200C || c == 0x200D;
+  const bool ringed = (c >= 0x24B6 && c <= 0x24E9) || (c >= 0x1F130 && c <= 0x1F149) || (c >= 0x1F150 && c <= 0x1F169) || (c >= 0x1F170 && c <= 0x1F189);
+  return joins || ringed;
 }
 
 bool is_mark(char32_t c) {

@@ -12,7 +12,7 @@ namespace penstock::text {
 [[nodiscard]] size_t last_character(std::string_view text);
 
 [[nodiscard]] bool is_white_space(char32_t c);  // property White_Space
-[[nodiscard]] bool is_word(char32_t c);         // letters, marks, decimal digits, connecting punctuation: \w of regular expressions
+[[nodiscard]] bool is_word(char32_t c);         // letters (ringed ones too), marks, decimal digits, connecting punctuation, joiners: \w of Rust's regex
 [[nodiscard]] bool is_letter(char32_t c);       // categories L*
 [[nodiscard]] bool is_mark(char32_t c);         // categories M*
 [[nodiscard]] bool is_number(char32_t c);       // categories N*

@@ -67,7 +67,9 @@ std::optional<bool> normalizes(const nlohmann::json& tokenizer) {
 }  // namespace
 
 std::optional<GgufPreTokenizer> gguf_pre_tokenizer(const std::string& name) {
-  const std::string known = name == "llama3" || name == "llama-v3" ? "llama-bpe" : name;  // older converters' names
+  std::string known = name;
+  if (name == "llama3" || name == "llama-v3") known = "llama-bpe";             // older converters' names
+  if (name == "deepseek-r1-qwen" || name == "megrez") known = "qwen2";  // vocabularies of their own, cut as Qwen2's
   for (const GgufPreTokenizer& rule : all()) {
     if (rule.name == known) return rule;
   }

@@ -59,11 +59,18 @@ class Reader {
   [[nodiscard]] int32_t id_of(const char* key) const {
     return static_cast<int32_t>(header_.integer(key, 0, static_cast<int64_t>(tokens_->size()) - 1).value_or(kNoToken));
   }
-  // The ends of turns and of messages.
+  // The ends of turns and of messages. Most files name one end only, where generation_config.json had several: special tokens that end a turn in every
+  // family that has them count too.
   [[nodiscard]] std::vector<int32_t> other_ends() const {
+    static constexpr std::string_view kEnds[] = {"<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|im_end|>", "<|endoftext|>", "<|end|>", "<end_of_turn>"};
     std::vector<int32_t> ids;
     for (const char* key : {"tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"}) {
       if (const int32_t id = id_of(key); id != kNoToken) ids.push_back(id);
+    }
+    for (size_t id = 0; id < tokens_->size(); ++id) {
+      const std::string& token = (*tokens_)[id];
+      if (type_of(id) != SentencePiece::kControl || std::find(std::begin(kEnds), std::end(kEnds), token) == std::end(kEnds)) continue;
+      if (std::find(ids.begin(), ids.end(), static_cast<int32_t>(id)) == ids.end()) ids.push_back(static_cast<int32_t>(id));
     }
     return ids;
   }

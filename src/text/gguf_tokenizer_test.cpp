@@ -123,6 +123,16 @@ TEST(GgufTokenizerOfBytes, CutsMergesAndKnowsItsSpecialTokens) {
   EXPECT_EQ(Tokenizer::load(dir.path()).value().end_id(), end) << "a folder with one GGUF file";
 }
 
+TEST(GgufTokenizerOfBytes, EndsAtSpecialTokensThatEndTurnsEverywhere) {
+  GgufMetadata metadata = some_bytes();
+  auto& tokens = std::get<formats::GgufValue::Texts>(metadata[3].second.value);
+  tokens.insert(tokens.end(), {"<|eom_id|>", "<|im_end|>"});
+  auto& types = std::get<formats::GgufValue::Integers>(metadata[4].second.value);
+  types.insert(types.end(), {3, 1});  // the second one is plain text
+  const TempDir dir;
+  EXPECT_THAT(Tokenizer::load(write_gguf(dir.path(), metadata)).value().end_ids(), ElementsAre(95, 97, 98));
+}
+
 TEST(GgufTokenizerOfBytes, WritesATokenizerJsonInWhichHuggingFaceFindsTheSameIds) {
   const auto vocab_of = [](const GgufMetadata& metadata) {
     const std::string header = formats::format_gguf_header(metadata, {});
@@ -148,6 +158,7 @@ TEST(GgufTokenizerOfBytes, IsRefusedByNameWhereItIsNotUnderstood) {
     return loaded.ok() ? std::string() : loaded.error().message();
   };
   EXPECT_THAT(complaint("tokenizer.ggml.pre", formats::gguf_text("poro")), HasSubstr("tokenizer.ggml.pre: 'poro'; this version knows gpt-2, llama-bpe, qwen2, smollm, tekken"));
+  for (const char* name : {"llama3", "llama-v3", "deepseek-r1-qwen", "megrez"}) EXPECT_EQ(complaint("tokenizer.ggml.pre", formats::gguf_text(name)), "") << name;
   EXPECT_THAT(complaint("tokenizer.ggml.pre", std::nullopt), HasSubstr("tokenizer.ggml.pre: expected how text is cut"));
   EXPECT_THAT(complaint("tokenizer.ggml.model", formats::gguf_text("bert")), HasSubstr("a tokenizer of kind 'bert'"));
   EXPECT_THAT(complaint("tokenizer.ggml.tokens", formats::gguf_texts({})), HasSubstr("tokenizer.ggml.tokens: expected 1 to"));

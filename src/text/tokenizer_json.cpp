@@ -178,7 +178,9 @@ class TokenizerJsonReader {
                        .right_strip = token["rstrip"].flag(false)};
       if (added.content.empty()) throw token["content"].wrong("a text that is not empty");
       added.id = place(token["id"], added.content);
-      parts_->tokens[static_cast<size_t>(added.id)] = {added.content, added.special, false};
+      // The decoder of bytes does not know added tokens: one that could be written in its symbols is read so.
+      std::string bytes = parts_->byte_level ? bytes_of_symbols(added.content).value_or(added.content) : added.content;
+      parts_->tokens[static_cast<size_t>(added.id)] = {std::move(bytes), added.special, false};
       parts_->added_ids[added.content] = added.id;
       if (!token["normalized"].flag(!added.special)) {
         parts_->raw_added.add(std::move(added));

@@ -202,6 +202,17 @@ TEST_F(TokenizerFiles, AreRefusedWhenTheyContradictThemselves) {
               HasSubstr("tokenizer_config.json: eos_token: expected a token of tokenizer.json, found \"<eos>\""));
 }
 
+TEST_F(TokenizerFiles, DecodeAddedTokensAsTheReferenceDoes) {
+  nlohmann::json document = read("tokenizer.json");
+  document["added_tokens"].push_back({{"id", 300}, {"content", "\xC3\xA9\xC4\xA0x"}, {"special", false}});        // e acute and U+0120, both symbols of bytes
+  document["added_tokens"].push_back({{"id", 301}, {"content", "\xC3\xA9 \xEF\xBD\x9C"}, {"special", false}});  // a space is none
+  write_file_atomic(folder_.path() / "tokenizer.json", document.dump());
+  const Tokenizer tokenizer = Tokenizer::load(folder_.path()).value();
+  EXPECT_EQ(tokenizer.decode(std::vector<int32_t>{300}), "\xEF\xBF\xBD x") << "the byte 0xE9 is no UTF-8";
+  EXPECT_EQ(tokenizer.decode(std::vector<int32_t>{301}), "\xC3\xA9 \xEF\xBD\x9C");
+  EXPECT_EQ(tokenizer.encode("\xC3\xA9\xC4\xA0x"), std::vector<int32_t>{300});
+}
+
 TEST_F(TokenizerFiles, AddATokenThatTheVocabularyHasUnderTheVocabularysId) {
   nlohmann::json document = read("tokenizer.json");
   document["added_tokens"].push_back({{"id", 300}, {"content", "A"}, {"special", false}});

@@ -53,11 +53,22 @@ class Translation {
     if (letter == 'S') return in_class_ ? set(kNoSpaces, false) : set(kSpaces, true);
     if (letter == 'w') return set(kWord, false);
     if (letter == 'h') return set(kHexDigits, false);
+    if (letter == 'u') return code_point();
     if ((letter == 'W' || letter == 'H') && !in_class_) return set(letter == 'W' ? kWord : kHexDigits, true);
     if (letter == 'W' || letter == 'H' || letter == 'C') throw Refused{fmt::format("\\{} {}", letter, in_class_ ? "in a class" : "")};
     const std::string_view rest = pattern_.substr(at_);
     const size_t end = rest.substr(std::min<size_t>(2, rest.size())).starts_with('{') ? rest.find('}') : std::string_view::npos;
     copy(end == std::string_view::npos ? 2 : end + 1);  // \p{L} is one character
+  }
+
+  // \uHHHH
+  void code_point() {
+    const std::string_view digits = pattern_.substr(at_ + 2, 4);
+    if (digits.size() < 4 || digits.find_first_not_of("0123456789abcdefABCDEF") != std::string_view::npos) throw Refused{"\\u without four hexadecimal digits"};
+    out_ += "\\x{";
+    out_ += digits;
+    out_ += '}';
+    at_ += 6;
   }
 
   void set(std::string_view members, bool negated) {
