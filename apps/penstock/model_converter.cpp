@@ -191,6 +191,7 @@ class ToHuggingFace {
 
   // Into a new folder.
   void write(const fs::path& folder, const ConversionProgress& progress) {
+    Json config = Json::parse(model_.config());  // first: what it refuses need not be converted
     std::vector<TensorEntry> entries;
     std::vector<GgmlType> types;
     for (const auto& [name, entry] : model_.entries()) {
@@ -209,7 +210,6 @@ class ToHuggingFace {
       ++done;
     }
     out.finish();
-    Json config = Json::parse(model_.config());
     const std::map<GgmlType, const char*> names = {{GgmlType::kF32, "float32"}, {GgmlType::kF16, "float16"}, {GgmlType::kBF16, "bfloat16"}};
     config["torch_dtype"] = names.at(type_);
     write_file_atomic(folder / "config.json", config.dump(2) + "\n");  // last: it makes the folder a model

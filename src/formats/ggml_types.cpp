@@ -25,7 +25,9 @@ struct Layout {
   uint64_t bytes;
 };
 constexpr Layout kLayouts[] = {{GgmlType::kF32, 1, 4},    {GgmlType::kF16, 1, 2},    {GgmlType::kBF16, 1, 2},    {GgmlType::kQ8_0, 32, 34},
-                               {GgmlType::kQ4_0, 32, 18}, {GgmlType::kQ4_1, 32, 20}, {GgmlType::kQ4_K, 256, 144}, {GgmlType::kQ6_K, 256, 210}};
+                               {GgmlType::kQ4_0, 32, 18}, {GgmlType::kQ4_1, 32, 20},
+                               {GgmlType::kQ5_0, 32, 22}, {GgmlType::kQ5_1, 32, 24}, {GgmlType::kQ4_K, 256, 144}, {GgmlType::kQ5_K, 256, 176},
+                               {GgmlType::kQ6_K, 256, 210}};
 
 const Layout& layout_of(GgmlType type) {
   const auto* found = std::ranges::find(kLayouts, type, &Layout::type);
@@ -84,7 +86,30 @@ void read_q4_1(const std::byte* block, float* out) {
   }
 }
 
-// Q4_K keeps 8 scales and 8 minima of 6 bits in 12 bytes.
+// The fifth bits of 32 values stand in 4 bytes, the value's number is the bit's.
+int fifth_bit(const std::byte* bits, size_t i) { return ((byte_at(bits, i / 8) >> (i % 8)) & 1) << 4; }
+
+// d, fifth bits, 32 nibbles: d * (q - 16).
+void read_q5_0(const std::byte* block, float* out) {
+  const float d = half_at(block, 0);
+  for (size_t i = 0; i < 16; ++i) {
+    const int pair = byte_at(block, 6 + i);
+    out[i] = d * static_cast<float>(((pair & 15) | fifth_bit(block + 2, i)) - 16);
+    out[i + 16] = d * static_cast<float>(((pair >> 4) | fifth_bit(block + 2, i + 16)) - 16);
+  }
+}
+
+// d, m, fifth bits, 32 nibbles: d * q + m.
+void read_q5_1(const std::byte* block, float* out) {
+  const float d = half_at(block, 0), m = half_at(block, 2);
+  for (size_t i = 0; i < 16; ++i) {
+    const int pair = byte_at(block, 8 + i);
+    out[i] = d * static_cast<float>((pair & 15) | fifth_bit(block + 4, i)) + m;
+    out[i + 16] = d * static_cast<float>((pair >> 4) | fifth_bit(block + 4, i + 16)) + m;
+  }
+}
+
+// Q4_K and Q5_K keep 8 scales and 8 minima of 6 bits in 12 bytes.
 struct Scale {
   int scale, minimum;
 };
@@ -94,15 +119,20 @@ Scale scale_of(const std::byte* packed, size_t part) {
   return {(low & 15) | (byte_at(packed, part - 4) >> 6) << 4, (low >> 4) | (byte_at(packed, part) >> 6) << 4};
 }
 
-// d, dmin, packed scales, 256 nibbles. Parts of 32 values: d * scale * q - dmin * minimum; 32 bytes hold the nibbles of two parts.
-void read_q4_k(const std::byte* block, float* out) {
+// d, dmin, packed scales, of Q5_K 32 bytes whose bit N is the fifth bit of a value of part N, 256 nibbles. Parts of 32 values:
+// d * scale * q - dmin * minimum; 32 bytes hold the nibbles of two parts.
+template <bool kFiveBits>
+void read_q4_k_or_q5_k(const std::byte* block, float* out) {
   const float d = half_at(block, 0), d_min = half_at(block, 2);
   for (size_t part = 0; part < 8; ++part) {
     const Scale s = scale_of(block + 4, part);
     const float scale = d * static_cast<float>(s.scale), minimum = d_min * static_cast<float>(s.minimum);
-    const std::byte* nibbles = block + 16 + 32 * (part / 2);
+    const std::byte* nibbles = block + (kFiveBits ? 48 : 16) + 32 * (part / 2);
     const int shift = part % 2 == 0 ? 0 : 4;
-    for (size_t i = 0; i < 32; ++i) out[32 * part + i] = scale * static_cast<float>((byte_at(nibbles, i) >> shift) & 15) - minimum;
+    for (size_t i = 0; i < 32; ++i) {
+      const int high = kFiveBits ? ((byte_at(block, 16 + i) >> part) & 1) << 4 : 0;
+      out[32 * part + i] = scale * static_cast<float>(((byte_at(nibbles, i) >> shift) & 15) | high) - minimum;
+    }
   }
 }
 
@@ -186,8 +216,14 @@ void dequantize(GgmlType type, std::span<const std::byte> blocks, std::span<floa
       return read_blocks(type, blocks, values, read_q4_0);
     case GgmlType::kQ4_1:
       return read_blocks(type, blocks, values, read_q4_1);
+    case GgmlType::kQ5_0:
+      return read_blocks(type, blocks, values, read_q5_0);
+    case GgmlType::kQ5_1:
+      return read_blocks(type, blocks, values, read_q5_1);
     case GgmlType::kQ4_K:
-      return read_blocks(type, blocks, values, read_q4_k);
+      return read_blocks(type, blocks, values, read_q4_k_or_q5_k<false>);
+    case GgmlType::kQ5_K:
+      return read_blocks(type, blocks, values, read_q4_k_or_q5_k<true>);
     case GgmlType::kQ6_K:
       return read_blocks(type, blocks, values, read_q6_k);
   }

@@ -122,11 +122,11 @@ class Reader {
     const std::string type = given != nullptr ? *given : old_factor ? "linear" : "none";
     if (type == "none") return rope_factors_.empty() ? Json(nullptr) : llama3(head_size);
     if (!rope_factors_.empty()) throw error(Code::kUnimplemented, "{}: tensor {} beside {} '{}' is not supported", header_.file, kRopeFactors, type_key, type);
+    if (type != "linear" && type != "yarn") throw header_.unsupported(type_key, fmt::format("'{}'", type.substr(0, 80)));
     const auto factor = header_.real(key("rope.scaling.factor"));
     if (!factor && !old_factor) throw header_.wrong(key("rope.scaling.factor"), "a number");
     Json rope = {{"rope_type", type}, {"factor", factor ? *factor : *old_factor}};
     if (type == "linear") return rope;
-    if (type != "yarn") throw header_.unsupported(type_key, fmt::format("'{}'", type.substr(0, 80)));
     if (const auto length = integer("rope.scaling.original_context_length", 1, kMaxSize)) rope["original_max_position_embeddings"] = *length;
     for (const char* option : {"beta_fast", "beta_slow"}) {
       if (const auto value = header_.real(key("rope.scaling.yarn_") + option)) rope[option] = *value;

@@ -88,6 +88,46 @@ TEST(GgmlTypes, Q4_KHasSixBitScalesAndMinimaForRunsOf32) {
   EXPECT_EQ(values[159], 2 * 49 * 14 - 0.5 * 34);
 }
 
+TEST(GgmlTypes, Q5_0AndQ5_1HaveTheFifthBitsByThemselves) {
+  std::vector<std::byte> block(22);
+  block[1] = std::byte{0x40};                // d = 2
+  block[2] = std::byte{0x01};                // fifth bit of value 0
+  block[2 + 3] = std::byte{0x80};            // of value 31
+  block[2 + 2] = std::byte{0x01};            // of value 16
+  block[6] = std::byte{0xF1};                // values 0 and 16
+  block[6 + 15] = std::byte{0x8A};           // values 15 and 31
+  auto values = values_of(GgmlType::kQ5_0, block);
+  EXPECT_EQ(values[0], 2 * (17 - 16));
+  EXPECT_EQ(values[16], 2 * (31 - 16));
+  EXPECT_EQ(values[15], 2 * (10 - 16));
+  EXPECT_EQ(values[31], 2 * (24 - 16));
+  EXPECT_EQ(values[1], 2 * -16);
+  block.insert(block.begin() + 2, {std::byte{0}, std::byte{0xB8}});  // m = -0.5
+  values = values_of(GgmlType::kQ5_1, block);
+  EXPECT_EQ(values[0], 2 * 17 - 0.5);
+  EXPECT_EQ(values[16], 2 * 31 - 0.5);
+  EXPECT_EQ(values[31], 2 * 24 - 0.5);
+  EXPECT_EQ(values[1], -0.5);
+}
+
+TEST(GgmlTypes, Q5_KHasAByteOfFifthBitsForAPlaceInEachRun) {
+  std::vector<std::byte> block(176);
+  block[1] = std::byte{0x40};                // d = 2
+  block[3] = std::byte{0x38};                // dmin = 0.5
+  for (size_t part = 0; part < 4; ++part) block[4 + part] = std::byte{5};  // scales
+  block[4 + 4] = std::byte{6};               // minimum 0
+  block[16] = std::byte{0b10};               // fifth bit of value 32
+  block[16 + 31] = std::byte{0b101};         // of values 31 and 64 + 31
+  block[48] = std::byte{0x93};               // value 0 = 3, value 32 = 9
+  block[48 + 32 + 31] = std::byte{0x0E};     // value 64 + 31 = 14
+  const auto values = values_of(GgmlType::kQ5_K, block);
+  EXPECT_EQ(values[0], 2 * 5 * 3 - 0.5 * 6);
+  EXPECT_EQ(values[32], 2 * 5 * 25);
+  EXPECT_EQ(values[31], 2 * 5 * 16 - 0.5 * 6);
+  EXPECT_EQ(values[95], 2 * 5 * 30);
+  EXPECT_EQ(values[64], 0);
+}
+
 TEST(GgmlTypes, Q6_KJoinsNibblesAndPairsOfBits) {
   std::vector<std::byte> block(210);
   block[209] = std::byte{0x38};                 // d = 0.5
@@ -206,7 +246,7 @@ TEST(GgufFile, EveryKindOfBadFileIsRefusedWithItsReason) {
   EXPECT_THAT(with(61, {0x80}), HasSubstr("tensor 't': a dim of size"));
   EXPECT_THAT(with(61, {0x7F}), HasSubstr("the impossible shape"));
   EXPECT_THAT(with(54, {9}), HasSubstr("takes 36 bytes from data byte 0 on, but the file holds 32"));
-  EXPECT_THAT(with(62, {13}), HasSubstr("tensor 't' has type Q5_K; this version reads F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q4_K, Q6_K"));
+  EXPECT_THAT(with(62, {10}), HasSubstr("tensor 't' has type Q2_K; this version reads F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K"));
   EXPECT_THAT(with(62, {99}), HasSubstr("tensor 't' has type 99"));
   EXPECT_THAT(with(62, {8}), HasSubstr("rows that are no multiple of 32 values"));
   EXPECT_THAT(with(66, {8}), HasSubstr("begins at data byte 8; expected a multiple of 32"));
@@ -299,7 +339,8 @@ TEST(GgufConfig, WhatWeDoNotComputeIsRefusedByName) {
   EXPECT_THAT(complaint("llama.expert_count", gguf_u32(8)), HasSubstr("a mixture of experts is not supported"));
   EXPECT_THAT(complaint("llama.feed_forward_length", gguf_i32s({8})), HasSubstr("llama.feed_forward_length: a number for each block"));
   EXPECT_THAT(complaint("llama.rope.dimension_count", gguf_u32(2)), HasSubstr("rotating a part of the head"));
-  EXPECT_THAT(complaint("llama.rope.scaling.type", gguf_text("longrope")), HasSubstr("llama.rope.scaling.factor"));
+  EXPECT_THAT(complaint("llama.rope.scaling.type", gguf_text("longrope")), HasSubstr("llama.rope.scaling.type: 'longrope' is not supported"));
+  EXPECT_THAT(complaint("llama.rope.scaling.type", gguf_text("linear")), HasSubstr("llama.rope.scaling.factor"));
   EXPECT_THAT(complaint("llama.block_count", gguf_u32(0)), HasSubstr("llama.block_count: expected an integer from 1"));
 }
 

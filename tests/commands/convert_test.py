@@ -152,6 +152,17 @@ class ConvertTest(unittest.TestCase):
         self.assertIn("not Q4_0", self.convert(source / "stories260K.gguf", self.folder / "x", "--type", "q4_0", code=2).stderr)
         self.assertIn("there is no folder", self.convert(source / "stories260K.gguf", self.folder / "no" / "x", code=2).stderr)
 
+    def test_a_setting_that_is_refused_is_refused_before_any_weight_is_converted(self):
+        data = bytearray((MODELS / "tiny_mistral" / "tiny_mistral.gguf").read_bytes())
+        key = b"llama.rope.dimension_count"
+        at = data.index(key) + len(key) + 4  # behind the kind of the value
+        data[at:at + 4] = struct.pack("<I", 16)
+        changed = self.folder / "changed.gguf"
+        changed.write_bytes(data)
+        said = self.convert(changed, self.folder / "x", code=2).stderr
+        self.assertIn("llama.rope.dimension_count: rotating a part of the head is not supported", said)
+        self.assertNotIn("%", said)
+
 
 if __name__ == "__main__":
     unittest.main(verbosity=2)
