@@ -13,7 +13,7 @@ text::ToolFormat tool_format(const config::HandlerConfig& handler) {
     case config::ToolCallParser::kMistral: return text::ToolFormat::kMistral;
     case config::ToolCallParser::kAuto: break;
   }
-  const auto source = text::ChatTemplate::source(handler.model_path);
+  const auto source = text::ChatTemplate::source(handler.model_path, /*for_tools=*/true);
   return source ? text::tool_format_of(source.value()) : text::ToolFormat::kNone;
 }
 

@@ -123,7 +123,7 @@ TEST(Families, RefuseWhatTheyDoNotComputeByName) {
   refuses({{"hidden_act", "gelu"}}, "hidden_act = \"gelu\"");
   refuses({{"quantization_config", {{"quant_method", "gptq"}}}}, "gptq");
   refuses({{"partial_rotary_factor", 0.5}}, "partial_rotary_factor = 0.5");
-  refuses({{"rope_scaling", {{"type", "longrope"}, {"factor", 2}}}}, "\"longrope\"");
+  refuses({{"rope_scaling", {{"type", "longrope"}, {"long_factor", {1, 2}}}}}, "\"longrope\"");
   refuses({{"rope_scaling", {{"type", "linear"}, {"factor", 2}, {"mrope_section", {1, 2}}}}}, "'rope_scaling.mrope_section'");
   refuses({{"rope_scaling", {{"type", "dynamic"}, {"factor", 2}, {"original_max_position_embeddings", 32}}}}, "dynamic rope_scaling from 32 to 64");
 }

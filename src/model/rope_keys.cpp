@@ -29,9 +29,9 @@ void refuse_unknown_keys(const ConfigReader& file, const ConfigReader& rope) {
 }
 
 RopeScaling read_scaling(const ConfigReader& file, const ConfigReader& rope, int64_t max_positions) {
-  refuse_unknown_keys(file, rope);
   RopeScaling s;
   s.kind = kind_of(file, rope);
+  refuse_unknown_keys(file, rope);
   if (s.kind == Kind::kNone) return s;
   s.factor = rope.required_positive("factor");
   s.original_length = rope.integer("original_max_position_embeddings", 1, int64_t{1} << 31, max_positions);

@@ -48,10 +48,10 @@ TemplateValue value_of(const std::vector<ChatMessage>& messages) {
   return TemplateValue::list(std::move(list));
 }
 
-RenderedChat render_value(const std::vector<TemplateStatement>& statements, const std::map<std::string, std::string>& special_tokens, TemplateValue messages,
-                          const ChatOptions& options) {
+template <typename Parsed>
+RenderedChat render_value(const Parsed& parsed, TemplateValue messages, const ChatOptions& options) {
   TemplateEvaluator::Variables variables;
-  for (const auto& [name, token] : special_tokens) variables[name] = TemplateValue::text(token);
+  for (const auto& [name, token] : parsed.special_tokens) variables[name] = TemplateValue::text(token);
   variables["messages"] = std::move(messages);
   variables["add_generation_prompt"] = TemplateValue::boolean(options.add_generation_prompt);
   variables["tools"] = options.tools.empty() ? TemplateValue::none() : parse_ordered(options.tools, "tools", /*list=*/true);
@@ -65,30 +65,53 @@ RenderedChat render_value(const std::vector<TemplateStatement>& statements, cons
       variables[name] = value;
     }
   }
+  const bool by_tool_template = variables["tools"].truth() && !parsed.tool_statements.empty();
   TemplateEvaluator evaluator(std::move(variables), {}, date_text);
-  evaluator.run(statements);
+  evaluator.run(by_tool_template ? parsed.tool_statements : parsed.statements);
   return {evaluator.take_output(), evaluator.take_generated()};
 }
 
-// "chat_template" is a text, or a list of {"name", "template"}.
-std::string template_of(const JsonNode& node) {
-  if (node.is_string()) return node.text();
-  for (size_t i = 0, count = node.list_size(); i < count; ++i) {
-    if (node[i]["name"].text() == "default") return node[i]["template"].text();
-  }
-  throw node.wrong("a template called \"default\"");
-}
-
 struct Source {
-  std::string text;
+  std::string text, tool_text;
   std::map<std::string, std::string> special_tokens;
 };
+
+// "chat_template" is a text, or a list of {"name", "template"}.
+void take_templates(const JsonNode& node, Source& source) {
+  if (node.is_string()) {
+    source.text = node.text();
+    return;
+  }
+  bool has_default = false;
+  for (size_t i = 0, count = node.list_size(); i < count; ++i) {
+    const std::string name = node[i]["name"].text();
+    has_default |= name == "default";
+    if (name == "default") source.text = node[i]["template"].text();
+    if (name == "tool_use") source.tool_text = node[i]["template"].text();
+  }
+  if (!has_default) throw node.wrong("a template called \"default\"");
+}
+
+// Adds those of the file that are not there yet.
+void take_special_tokens(const JsonNode& root, std::map<std::string, std::string>& tokens) {
+  for (const char* name : kSpecialTokens) {
+    const JsonNode token = root[name].is_object() ? root[name]["content"] : root[name];
+    if (token) tokens.emplace(name, token.text());
+  }
+}
+
+Result<std::string> read_template(const fs::path& file) {
+  Result<std::string> text = read_file(file, kFileLimit);
+  if (!text && text.error().code() != Code::kNotFound) throw text.error();
+  return text;
+}
 
 Source read_gguf_source(const fs::path& file) {
   const formats::GgufHeader header = formats::read_gguf_header(file);
   const std::string* source = header.text("tokenizer.chat_template");
   if (source == nullptr) throw error(Code::kNotFound, "{}: expected tokenizer.chat_template in its metadata, found none", file.string());
-  return {*source, special_tokens_of_gguf(header)};
+  const std::string* tool_source = header.text("tokenizer.chat_template.tool_use");
+  return {*source, tool_source == nullptr ? "" : *tool_source, special_tokens_of_gguf(header)};
 }
 
 Source read_folder_source(const fs::path& folder) {
@@ -98,16 +121,21 @@ Source read_folder_source(const fs::path& folder) {
   const nlohmann::json document = config ? std::move(*config) : nlohmann::json::object();
   const JsonNode root(document, config_file.string());
   Source source;
-  for (const char* name : kSpecialTokens) {
-    const JsonNode token = root[name].is_object() ? root[name]["content"] : root[name];
-    if (token) source.special_tokens[name] = token.text();
-  }
-  Result<std::string> file = read_file(folder / "chat_template.jinja", kFileLimit);
-  if (!file && file.error().code() != Code::kNotFound) throw file.error();
+  take_special_tokens(root, source.special_tokens);
+  const Result<nlohmann::json> map = read_json_file(folder / "special_tokens_map.json");
+  if (!map && map.error().code() != Code::kNotFound) throw map.error();
+  if (map) take_special_tokens(JsonNode(map.value(), (folder / "special_tokens_map.json").string()), source.special_tokens);
+  const Result<std::string> file = read_template(folder / "chat_template.jinja");
   if (!file && !root["chat_template"]) {
     throw error(Code::kNotFound, "{}: expected chat_template.jinja, or a chat_template in tokenizer_config.json; found neither", folder.string());
   }
-  source.text = file ? *file : template_of(root["chat_template"]);
+  if (!file) {
+    take_templates(root["chat_template"], source);
+    return source;
+  }
+  source.text = file.value();
+  const Result<std::string> tool_file = read_template(folder / "additional_chat_templates" / "tool_use.jinja");
+  if (tool_file) source.tool_text = tool_file.value();
   return source;
 }
 
@@ -118,10 +146,11 @@ Source read_source(const fs::path& model) {
 
 }  // namespace
 
-Result<ChatTemplate> ChatTemplate::parse(std::string_view source, std::map<std::string, std::string> special_tokens) {
+Result<ChatTemplate> ChatTemplate::parse(std::string_view source, std::map<std::string, std::string> special_tokens, std::string_view tool_source) {
   try {
     auto parsed = std::make_shared<Parsed>();
     parsed->statements = parse_template(source);
+    if (!tool_source.empty()) parsed->tool_statements = parse_template(tool_source);
     parsed->special_tokens = std::move(special_tokens);
     return ChatTemplate(std::move(parsed));
   } catch (const Error& e) {
@@ -129,9 +158,10 @@ Result<ChatTemplate> ChatTemplate::parse(std::string_view source, std::map<std::
   }
 }
 
-Result<std::string> ChatTemplate::source(const fs::path& model) {
+Result<std::string> ChatTemplate::source(const fs::path& model, bool for_tools) {
   try {
-    return read_source(model).text;
+    Source source = read_source(model);
+    return for_tools && !source.tool_text.empty() ? std::move(source.tool_text) : std::move(source.text);
   } catch (const Error& e) {
     return e;
   }
@@ -140,7 +170,7 @@ Result<std::string> ChatTemplate::source(const fs::path& model) {
 Result<ChatTemplate> ChatTemplate::load(const fs::path& model) {
   try {
     Source source = read_source(model);
-    Result<ChatTemplate> parsed = parse(source.text, std::move(source.special_tokens));
+    Result<ChatTemplate> parsed = parse(source.text, std::move(source.special_tokens), source.tool_text);
     if (!parsed) return error(parsed.error().code(), "{}: {}", model.string(), parsed.error().message());
     return parsed;
   } catch (const Error& e) {
@@ -150,7 +180,7 @@ Result<ChatTemplate> ChatTemplate::load(const fs::path& model) {
 
 Result<RenderedChat> ChatTemplate::render(const std::vector<ChatMessage>& messages, const ChatOptions& options) const {
   try {
-    return render_value(parsed_->statements, parsed_->special_tokens, value_of(messages), options);
+    return render_value(*parsed_, value_of(messages), options);
   } catch (const Error& e) {
     return e;
   }
@@ -158,7 +188,7 @@ Result<RenderedChat> ChatTemplate::render(const std::vector<ChatMessage>& messag
 
 Result<RenderedChat> ChatTemplate::render(std::string_view messages, const ChatOptions& options) const {
   try {
-    return render_value(parsed_->statements, parsed_->special_tokens, parse_ordered(messages, "messages", /*list=*/true), options);
+    return render_value(*parsed_, parse_ordered(messages, "messages", /*list=*/true), options);
   } catch (const Error& e) {
     return e;
   }

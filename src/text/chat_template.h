@@ -39,15 +39,15 @@ struct RenderedChat {
 // Threads: const and shared freely after construction. Copies are cheap.
 class ChatTemplate {
  public:
-  // `special_tokens` become variables: bos_token, eos_token, ...
+  // `special_tokens` become variables: bos_token, eos_token, ... `tool_source`, if not empty, renders the conversations that have tools.
   // Errors: kDataLoss (broken) and kUnimplemented (outside the subset), naming the construct and its line.
-  [[nodiscard]] static Result<ChatTemplate> parse(std::string_view source, std::map<std::string, std::string> special_tokens);
+  [[nodiscard]] static Result<ChatTemplate> parse(std::string_view source, std::map<std::string, std::string> special_tokens, std::string_view tool_source = {});
   // The template of a model. Of a Hugging Face directory: chat_template.jinja, else "chat_template" of tokenizer_config.json (of several, the one
-  // called "default"), with the special tokens of tokenizer_config.json; of a GGUF file (formats/gguf_model.h) that of its metadata. kNotFound when
-  // there is none.
+  // called "default"), with the special tokens of tokenizer_config.json or special_tokens_map.json; of a GGUF file (formats/gguf_model.h) that of its
+  // metadata. Where there is one called "tool_use" too, it renders the conversations that have tools. kNotFound when there is none.
   [[nodiscard]] static Result<ChatTemplate> load(const std::filesystem::path& model);
-  // Its text alone.
-  [[nodiscard]] static Result<std::string> source(const std::filesystem::path& model);
+  // Its text alone; `for_tools`: of the one that renders conversations with tools.
+  [[nodiscard]] static Result<std::string> source(const std::filesystem::path& model, bool for_tools = false);
 
   // Errors: kInvalidArgument (what the template raises, in its own words; a value that does not fit, naming the line; limits),
   // kUnimplemented (a filter, test or method outside the subset, naming it and the line).
@@ -57,7 +57,7 @@ class ChatTemplate {
 
  private:
   struct Parsed {
-    std::vector<TemplateStatement> statements;
+    std::vector<TemplateStatement> statements, tool_statements;  // the latter empty: as the former
     std::map<std::string, std::string> special_tokens;
   };
   explicit ChatTemplate(std::shared_ptr<const Parsed> parsed) : parsed_(std::move(parsed)) {}

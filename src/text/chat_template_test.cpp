@@ -7,6 +7,7 @@
 
 #include "base/file.h"
 #include "base/temp_dir.h"
+#include "formats/gguf_config.h"
 
 namespace penstock::text {
 namespace {
@@ -196,11 +197,40 @@ TEST(ChatTemplate, ComesFromAModelDirectory) {
                     R"({"bos_token": {"content": "<b>"}, "eos_token": "<e>", "pad_token": null, "chat_template": "{{ bos_token }}{{ eos_token }}{{ pad_token }}"})");
   EXPECT_EQ(ChatTemplate::load(folder.path()).value().render(kMessages).value().text, "<b><e>");
   write_file_atomic(folder.path() / "tokenizer_config.json",
-                    R"({"chat_template": [{"name": "tools", "template": "t"}, {"name": "default", "template": "d"}]})");
-  EXPECT_EQ(ChatTemplate::load(folder.path()).value().render(kMessages).value().text, "d");
+                    R"({"chat_template": [{"name": "tools", "template": "t"}, {"name": "default", "template": "d{{ bos_token }}"}]})");
+  write_file_atomic(folder.path() / "special_tokens_map.json", R"({"bos_token": "<m>"})");
+  EXPECT_EQ(ChatTemplate::load(folder.path()).value().render(kMessages).value().text, "d<m>") << "a token that only the map names";
   write_file_atomic(folder.path() / "chat_template.jinja", "j{{");
   EXPECT_EQ(ChatTemplate::load(folder.path()).error().code(), Code::kDataLoss);
   EXPECT_THAT(ChatTemplate::load(folder.path()).error().message(), HasSubstr(folder.path().string()));
+}
+
+TEST(ChatTemplate, OfAModelMayBeAnotherWhereThereAreTools) {
+  const TempDir folder;
+  const auto expect_both = [&](const std::filesystem::path& model) {
+    const ChatTemplate chat = ChatTemplate::load(model).value();
+    EXPECT_EQ(chat.render(kMessages).value().text, "plain");
+    EXPECT_EQ(chat.render(kMessages, {.tools = "[]"}).value().text, "plain") << "none is none";
+    EXPECT_EQ(chat.render(kMessages, {.tools = R"([{"name": "f"}])"}).value().text, "tools: f");
+    EXPECT_EQ(ChatTemplate::source(model).value(), "plain");
+    EXPECT_EQ(ChatTemplate::source(model, /*for_tools=*/true).value(), "tools: {{ tools[0].name }}");
+  };
+  write_file_atomic(folder.path() / "tokenizer_config.json",
+                    R"({"chat_template": [{"name": "tool_use", "template": "tools: {{ tools[0].name }}"}, {"name": "default", "template": "plain"}]})");
+  expect_both(folder.path());
+  write_file_atomic(folder.path() / "chat_template.jinja", "plain");
+  EXPECT_EQ(ChatTemplate::source(folder.path(), true).value(), "plain") << "a file goes before the list";
+  std::filesystem::create_directory(folder.path() / "additional_chat_templates");
+  write_file_atomic(folder.path() / "additional_chat_templates" / "tool_use.jinja", "tools: {{ tools[0].name }}");
+  expect_both(folder.path());
+  const formats::GgufMetadata metadata = {{"general.architecture", formats::gguf_text("llama")},
+                                          {"tokenizer.ggml.model", formats::gguf_text("llama")},
+                                          {"tokenizer.ggml.tokens", formats::gguf_texts({"a"})},
+                                          {"tokenizer.chat_template", formats::gguf_text("plain")},
+                                          {"tokenizer.chat_template.tool_use", formats::gguf_text("tools: {{ tools[0].name }}")}};
+  write_file_atomic(folder.path() / "t.gguf", formats::format_gguf_header(metadata, {}));
+  expect_both(folder.path() / "t.gguf");
+  EXPECT_EQ(ChatTemplate::parse("plain", {}, "{{").error().code(), Code::kDataLoss);
 }
 
 TEST(ChatTemplate, KnowsTheDate) { EXPECT_THAT(text_of("{{ strftime_now('%Y-%m-%d') }}"), testing::MatchesRegex("20[0-9][0-9]-[0-9][0-9]-[0-9][0-9]")); }

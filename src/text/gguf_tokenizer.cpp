@@ -239,7 +239,11 @@ std::map<std::string, std::string> tokenizer_files_of_gguf(const GgufHeader& hea
                  {"add_bos_token", reader.adds_begin()}, {"add_eos_token", reader.adds_end()}};
   if (!reader.is_bytes()) config["legacy"] = true;
   for (const auto& [name, token] : special_tokens_of_gguf(header)) config[name] = token;
-  if (const std::string* source = header.text("tokenizer.chat_template")) config["chat_template"] = *source;
+  const std::string *source = header.text("tokenizer.chat_template"), *tool_source = header.text("tokenizer.chat_template.tool_use");
+  if (source != nullptr) config["chat_template"] = *source;
+  if (source != nullptr && tool_source != nullptr) {
+    config["chat_template"] = Json::array({{{"name", "default"}, {"template", *source}}, {{"name", "tool_use"}, {"template", *tool_source}}});
+  }
   files["tokenizer_config.json"] = config.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
   return files;
 }

@@ -133,6 +133,21 @@ TEST(GgufTokenizerOfBytes, EndsAtSpecialTokensThatEndTurnsEverywhere) {
   EXPECT_THAT(Tokenizer::load(write_gguf(dir.path(), metadata)).value().end_ids(), ElementsAre(95, 97, 98));
 }
 
+TEST(GgufTokenizerOfBytes, KeepsATemplateForToolsOnTheWayThereAndBack) {
+  GgufMetadata metadata = some_bytes();
+  metadata.emplace_back("tokenizer.chat_template.tool_use", formats::gguf_text("tools"));
+  const std::string header = formats::format_gguf_header(metadata, {});
+  const TempDir folder;
+  for (const auto& [name, content] : tokenizer_files_of_gguf(formats::parse_gguf(std::as_bytes(std::span(header.data(), header.size())), "t.gguf"))) {
+    write_file_atomic(folder.path() / name, content);
+  }
+  EXPECT_EQ(ChatTemplate::source(folder.path(), /*for_tools=*/true).value(), "tools");
+  const GgufMetadata back = gguf_of_tokenizer(folder.path(), 98);
+  const auto tool_template = std::find_if(back.begin(), back.end(), [](const auto& entry) { return entry.first == "tokenizer.chat_template.tool_use"; });
+  ASSERT_NE(tool_template, back.end());
+  EXPECT_EQ(std::get<std::string>(tool_template->second.value), "tools");
+}
+
 TEST(GgufTokenizerOfBytes, WritesATokenizerJsonInWhichHuggingFaceFindsTheSameIds) {
   const auto vocab_of = [](const GgufMetadata& metadata) {
     const std::string header = formats::format_gguf_header(metadata, {});

@@ -44,7 +44,11 @@ class Writer {
     else write_characters();
     write_vocabulary();
     write_ids();
-    if (const Result<std::string> source = ChatTemplate::source(folder_)) put("tokenizer.chat_template", formats::gguf_text(source.value()));
+    if (const Result<std::string> source = ChatTemplate::source(folder_)) {
+      put("tokenizer.chat_template", formats::gguf_text(source.value()));
+      const std::string tool_source = ChatTemplate::source(folder_, /*for_tools=*/true).value();
+      if (tool_source != source.value()) put("tokenizer.chat_template.tool_use", formats::gguf_text(tool_source));
+    }
     return std::move(out_);
   }
 
