@@ -45,7 +45,7 @@ void print(const char* what, std::vector<double>& ms) {
 
 void measure(const char* name, const TextConstraint& constraint, const std::shared_ptr<const TokenTrie>& trie, int texts) {
   std::shared_ptr<TokenMasks> masks;
-  const double compile = ms_of([&] { masks = std::make_shared<TokenMasks>(constraint_grammar(constraint).value(), trie); });
+  const double compile = ms_of([&] { masks = std::make_shared<TokenMasks>(std::make_shared<const Grammar>(constraint_grammar(constraint).value()), trie); });
   fmt::print("{}: read in {:.3f} ms\n", name, compile);
   std::mt19937 random(1);
   std::vector<double> first, later, adds;

@@ -12,7 +12,7 @@
 
 namespace penstock::engine {
 
-enum class FinishReason { kStop, kLength, kCancelled, kError };
+enum class FinishReason { kStop, kLength, kError };
 
 struct Usage {
   int prompt_tokens = 0;

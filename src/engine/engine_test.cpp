@@ -1,6 +1,10 @@
 // Whole engines of one and several stages against a plain forward loop without a cache.
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <deque>
+#include <future>
+
 #include "engine/engine_case_test.h"
 
 namespace penstock::engine {
@@ -111,10 +115,12 @@ TEST_P(EngineOnDevice, EndsAtAStopStringWithoutShowingIt) {
 TEST_P(EngineOnDevice, EndsWithLengthWhereTheModelIsFull) {
   with_engine(2, [&](PipelineEngine& engine) {
     const auto sink = std::make_shared<Collector>();
-    ASSERT_TRUE(engine.submit(greedy(std::string(kLength - 5, 'x'), 1000), sink).ok());
+    auto request = greedy(std::string(kLength - 5, 'x'), 1000);
+    request.sampling.ignore_eos = true;
+    ASSERT_TRUE(engine.submit(request, sink).ok());
     const auto last = sink->wait();
-    EXPECT_TRUE(last.reason == FinishReason::kLength || last.reason == FinishReason::kStop);
-    EXPECT_LE(last.usage.completion_tokens, 5);
+    EXPECT_EQ(last.reason, FinishReason::kLength);
+    EXPECT_EQ(last.usage.completion_tokens, 5);
   });
 }
 
@@ -125,6 +131,43 @@ TEST_F(EngineTest, RefusesAnOverlongPromptNamingTheField) {
     EXPECT_EQ(refused.error().code(), Code::kInvalidArgument);
     EXPECT_TRUE(refused.error().message().starts_with("prompt:")) << refused.error().message();
   });
+}
+
+// A last stage that computes and does not answer until it is told to: of a long prompt no more than three steps come, and none once its client has gone.
+TEST_F(EngineTest, AFirstStageIsNotFarAheadOfTheOthersWithAPrompt) {
+  std::promise<void> has_three, may_answer;
+  std::atomic<int> computed{0};
+  comm::spawn_ranks(2, [&](comm::Communicator& ranks) {
+    PipelineEngineOptions options;
+    options.max_step_rows = 4;
+    StageRunner runner({dir_.path(), ranks.rank(), 2, options.max_sequences, 0, kernels::Compute::kFp32});
+    if (ranks.rank() == 0) {
+      PipelineEngine engine(runner, ranks, text::byte_tokenizer(), options);
+      const auto id = engine.submit(greedy(std::string(80, 'x'), 5), std::make_shared<Collector>()).value();
+      EXPECT_EQ(has_three.get_future().wait_for(seconds(20)), std::future_status::ready);
+      std::this_thread::sleep_for(milliseconds(50));
+      EXPECT_EQ(engine.steps(), 3) << "two stages, and one to spare";
+      engine.cancel(id);
+      may_answer.set_value();
+      return;
+    }
+    (void)make_caches(runner, &ranks, seconds(10));
+    StageLink link(ranks, options.max_sequences, seconds(10));
+    std::deque<StepPlan> unanswered;
+    for (StepPlan plan = link.recv_plan(Deadline::after(seconds(10))); plan.kind != StepKind::kStop; plan = link.recv_plan(Deadline::after(seconds(10)))) {
+      if (plan.kind != StepKind::kCompute) continue;
+      (void)link.recv_hidden(plan.rows(), config_.hidden_size);
+      unanswered.push_back(std::move(plan));
+      if (++computed < 3) continue;
+      if (computed == 3) {
+        has_three.set_value();
+        (void)may_answer.get_future().wait_for(seconds(20));
+      }
+      for (; !unanswered.empty(); unanswered.pop_front()) link.send_samples(unanswered.front(), {});
+    }
+    link.flush();
+  });
+  EXPECT_EQ(computed, 3) << "the request is gone";
 }
 
 TEST_F(EngineTest, FailsAllGenerationsWhenAStageIsGone) {

@@ -10,7 +10,7 @@
 namespace penstock::engine {
 namespace {
 
-constexpr size_t kMostPromptLogprobs = 50'000;  // they travel in one message, which is at most 4 MiB
+constexpr size_t kMostPromptLogprobs = 50'000;  // they travel in one message, of which clients take 4 MiB unless told otherwise: 80 bytes for each
 
 SchedulerLimits scheduler_limits(const PipelineEngineOptions& options, StageRunner& runner, comm::Communicator& stages) {
   const int num_pages = make_caches(runner, &stages, options.timeout);
@@ -82,8 +82,11 @@ Result<SequenceInput> PipelineEngine::prepare(const text::GenerationRequest& req
   for (const auto& [id, bias] : sampling.logit_bias) biased.push_back(id);
   if (auto bad = check_ids("logit_bias", biased, runner_.config().vocab_size)) return *bad;
   if (auto bad = check_ids("stop_token_ids", sampling.stop_token_ids, runner_.config().vocab_size)) return *bad;
+  std::shared_ptr<const text::Grammar> grammar;  // made here, so that the steps of other texts need not wait for it
   if (sampling.constraint) {
-    if (const auto grammar = text::constraint_grammar(sampling.constraint); !grammar) return error(grammar.error().code(), "constraint: {}", grammar.error().message());
+    auto made = text::constraint_grammar(sampling.constraint);
+    if (!made) return error(made.error().code(), "constraint: {}", made.error().message());
+    grammar = std::make_shared<const text::Grammar>(std::move(*made));
   }
   if (sampling.prompt_logprobs && input.prompt.size() * static_cast<size_t>(*sampling.prompt_logprobs + 1) > kMostPromptLogprobs) {
     return error(Code::kInvalidArgument, "prompt: {} tokens; expected at most {} where {} log probabilities are asked for of each", input.prompt.size(),
@@ -104,7 +107,8 @@ Result<SequenceInput> PipelineEngine::prepare(const text::GenerationRequest& req
                   .min_tokens = sampling.min_tokens,
                   .seed = sampling.seed.value_or(fresh_seed()),
                   .logprobs = sampling.logprobs.value_or(-1),
-                  .constraint = sampling.constraint};
+                  .constraint = sampling.constraint,
+                  .grammar = std::move(grammar)};
   return input;
 }
 
@@ -169,7 +173,7 @@ void PipelineEngine::loop() {
 void PipelineEngine::run_until_closed() {
   while (!messages_.closed()) {
     take_messages();
-    while (static_cast<int>(in_flight_.size()) < stages_.size()) {
+    while (may_launch()) {
       auto step = scheduler_.next(prompt_rows());
       if (!step) break;
       launch(std::move(*step));
@@ -209,6 +213,11 @@ void PipelineEngine::handle(Message message) {
   publish_stats();
 }
 
+bool PipelineEngine::may_launch() const {
+  const bool has_pieces = stages_.size() > 1 && std::ranges::any_of(in_flight_, [](const InFlight& flight) { return flight.step.plan.answers() == 0; });
+  return static_cast<int>(in_flight_.size()) < stages_.size() + (has_pieces ? 1 : 0);
+}
+
 void PipelineEngine::launch(BatchScheduler::Step step) {
   InFlight flight{std::move(step), Clock::now(), {}, 0};
   for (InFlight& other : in_flight_) {
@@ -221,7 +230,7 @@ void PipelineEngine::launch(BatchScheduler::Step step) {
   ++steps_;
   if (!alone) {
     link_.send_plan(plan);
-    if (plan.answers() > 0) link_.expect_samples(plan);
+    link_.expect_samples(plan);
   }
   const std::vector<int64_t> ids(flight.step.tokens.begin(), flight.step.tokens.end());
   const at::Tensor out = runner_.forward(plan, at::tensor(ids, at::kLong));
@@ -229,6 +238,7 @@ void PipelineEngine::launch(BatchScheduler::Step step) {
     flight.sampled = runner_.sample(plan, out);
   } else {
     link_.send_hidden(out);
+    if (plan.answers() == 0) (void)scheduler_.complete(flight.step, {});
   }
   in_flight_.push_back(std::move(flight));
 }
@@ -237,16 +247,19 @@ void PipelineEngine::complete_oldest() {
   InFlight flight = std::move(in_flight_.front());
   in_flight_.pop_front();
   const StepPlan& plan = flight.step.plan;
-  if (stages_.size() > 1 && plan.answers() > 0) flight.sampled = link_.wait_samples(plan);
+  if (stages_.size() > 1) {
+    flight.sampled = link_.wait_samples(plan);
+    if (plan.answers() == 0) return;  // the scheduler knows already
+  }
   const double step_ms = 1e3 * to_seconds(Clock::now() - flight.start);
   observe(flight, step_ms);
   hand_out(scheduler_.complete(flight.step, std::move(flight.sampled)), step_ms);
 }
 
-// Of a step that samples: others do not wait for the other stages, so their time says little. What waits for it are streams, and between two of
+// Of a step that samples: others wait neither for the other stages nor for a GPU, so their time says little. What waits for it are streams, and between two of
 // their tokens they wait for the prompts of all steps that are under way.
 void PipelineEngine::observe(const InFlight& flight, double step_ms) {
-  if (flight.step.plan.answers() == 0 && stages_.size() > 1) return;
+  if (flight.step.plan.answers() == 0 && runner_.on_gpu()) return;
   chunks_.observe(flight.step.plan.rows() - flight.step.prompt_rows, flight.step.prompt_rows + flight.others_prompt_rows, step_ms);
 }
 

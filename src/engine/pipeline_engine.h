@@ -31,6 +31,8 @@ struct PipelineEngineOptions {
 // Note [Steps in flight]
 // With p stages, up to p steps of disjoint sequences are under way. The loop fills the pipeline before it waits: only when no further step
 // can be planned does it wait for the ids of the oldest. Ids come on a channel of their own, so no stage ever waits for the first one.
+// A step that samples nothing has a piece of a prompt, whose next piece need not wait for it. The last stage answers it too, so that the first one is not
+// further ahead than others can follow: up to p + 1 steps are under way then, and a request that ends costs no more than these.
 //
 // Threads:  one loop thread owns scheduler, generations, stage and link; requests reach it through a bounded channel.
 // Errors:   the first failure of a step ends all generations with it; submit() answers kUnavailable from then on, and failure() tells.
@@ -74,6 +76,7 @@ class PipelineEngine : public Engine {
   void take_messages();
   void handle(Message message);
   void launch(BatchScheduler::Step step);
+  [[nodiscard]] bool may_launch() const;
   void complete_oldest();
   void observe(const InFlight& flight, double step_ms);
   [[nodiscard]] int prompt_rows() const;

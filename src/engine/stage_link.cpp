@@ -1,5 +1,7 @@
 #include "engine/stage_link.h"
 
+#include <algorithm>
+
 #include "engine/plan_message.h"
 
 namespace penstock::engine {
@@ -7,6 +9,9 @@ namespace {
 
 enum Tag : int { kPlanTag = 21, kHiddenTag = 22, kSamplesTag = 23 };
 constexpr size_t kMaxPendingSends = 32;
+
+// A step without samples is answered by a number that says nothing.
+size_t message_size(const StepPlan& plan) { return std::max<size_t>(1, encoded_samples_size(plan)); }
 
 }  // namespace
 
@@ -39,11 +44,13 @@ at::Tensor StageLink::recv_hidden(int rows, int64_t width) {
 }
 
 void StageLink::send_samples(const StepPlan& plan, const std::vector<SampledToken>& tokens) {
-  post(at::tensor(encode_samples(plan, tokens), at::kInt), 0, kSamplesTag);
+  std::vector<int32_t> numbers = encode_samples(plan, tokens);
+  numbers.resize(message_size(plan));
+  post(at::tensor(numbers, at::kInt), 0, kSamplesTag);
 }
 
 void StageLink::expect_samples(const StepPlan& plan) {
-  at::Tensor numbers = at::empty({static_cast<int64_t>(encoded_samples_size(plan))}, at::kInt);
+  at::Tensor numbers = at::empty({static_cast<int64_t>(message_size(plan))}, at::kInt);
   comm::WorkPtr work = stages_.recv(numbers, stages_.size() - 1, kSamplesTag);
   expected_samples_.push_back({std::move(numbers), std::move(work)});
 }
@@ -52,7 +59,7 @@ std::vector<SampledToken> StageLink::wait_samples(const StepPlan& plan) {
   Pending pending = std::move(expected_samples_.front());
   expected_samples_.pop_front();
   pending.work->wait(Deadline::after(timeout_));
-  return decode_samples(plan, {pending.tensor.data_ptr<int32_t>(), static_cast<size_t>(pending.tensor.numel())});
+  return decode_samples(plan, {pending.tensor.data_ptr<int32_t>(), encoded_samples_size(plan)});
 }
 
 void StageLink::flush() {

@@ -21,7 +21,8 @@ class StageLink {
   void send_hidden(const at::Tensor& hidden);     // [N, D] float32 on any device, to the next stage
   [[nodiscard]] at::Tensor recv_hidden(int rows, int64_t width);
 
-  void send_samples(const StepPlan& plan, const std::vector<SampledToken>& tokens);  // last stage to first
+  // Last stage to first, of every step: one that samples nothing has none, and the message says that it is done.
+  void send_samples(const StepPlan& plan, const std::vector<SampledToken>& tokens);
   // Posts the receive of the tokens of a step that has been sent; wait_samples() answers in the order of the posts.
   void expect_samples(const StepPlan& plan);
   [[nodiscard]] std::vector<SampledToken> wait_samples(const StepPlan& plan);

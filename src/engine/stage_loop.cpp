@@ -25,8 +25,7 @@ void run_stage(StageRunner& runner, comm::Communicator& stages, int max_sequence
   std::optional<SamplingThread> sampling;
   if (last) {
     sampling.emplace([&](const StepPlan& plan, const at::Tensor& logits) {
-      const std::vector<SampledToken> tokens = runner.sampler().sample(plan, logits);
-      if (plan.answers() > 0) answers.send_samples(plan, tokens);
+      answers.send_samples(plan, runner.sampler().sample(plan, logits));
     }, timeout, on_sampling_failure);
   }
   for (;;) {

@@ -76,7 +76,7 @@ StageRunner::StageRunner(const StageOptions& options)
   int64_t num_weights = 0;
   for (int i = boundaries[index]; i < boundaries[index + 1]; ++i) num_weights += specs[static_cast<size_t>(i)].num_parameters;
   num_weights /= options.tensor == nullptr ? 1 : options.tensor->size();
-  if (auto too_large = check_weight_memory(least_weight_bytes(num_weights, options_.quantization, options.compute), available_on(options.device))) throw *too_large;
+  if (auto too_large = check_weight_memory(least_weight_bytes(num_weights, options_.quantization, options.compute), available_on(options.device), options.device)) throw *too_large;
   stage_ = std::make_unique<pipeline::Stage>(specs, boundaries, options.stage);
   load_weights();
   if (leads()) followers_.emplace(*options.tensor, options.max_sequences);

@@ -69,6 +69,7 @@ class StageRunner {
   [[nodiscard]] const model::TensorRanks* tensor() const { return options_.tensor; }
   [[nodiscard]] const model::TransformerConfig& config() const { return config_; }
   [[nodiscard]] int max_sequence_tokens() const { return max_sequence_tokens_; }
+  [[nodiscard]] bool on_gpu() const { return !options_.device.is_cpu(); }
   [[nodiscard]] const pipeline::Stage& stage() const { return *stage_; }
   // Of the stage's weights, in the form in which they are held.
   [[nodiscard]] int64_t weight_bytes() const;
@@ -76,7 +77,6 @@ class StageRunner {
  private:
   void load_weights();
   void move_to_gpu(model::Parameter& parameter);
-  [[nodiscard]] bool on_gpu() const { return !options_.device.is_cpu(); }
   [[nodiscard]] plan::TensorPart part() const;  // of every layer, that this rank has
   [[nodiscard]] model::KvCache::Shape cache_shape() const;
   [[nodiscard]] bool leads() const { return options_.tensor != nullptr && options_.tensor->rank() == 0; }

@@ -24,7 +24,7 @@ void StepSampler::begin(const StepPlan& plan) {
   for (const SequenceStep& s : plan.sequences) {
     Slot& slot = at(s.slot);
     if (s.begins) slot = {s.begins->choice, {s.begins->prompt, s.begins->completion}, s.begins->completion, {}};
-    if (s.samples && slot.choice.constraint && !slot.constrained) slot.constrained = constraints_.begin(slot.choice.constraint, slot.completion);
+    if (s.samples && slot.choice.constraint && !slot.constrained) slot.constrained = constraints_.begin(slot.choice, slot.completion);
   }
 }
 

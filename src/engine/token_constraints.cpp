@@ -7,21 +7,33 @@
 
 namespace penstock::engine {
 
-std::shared_ptr<text::TokenMasks> TokenConstraints::masks(const text::TextConstraint& constraint) {
-  const auto found = std::find_if(kept_.begin(), kept_.end(), [&](const auto& entry) { return entry.first == constraint; });
+std::shared_ptr<text::TokenMasks> TokenConstraints::masks(const SamplingChoice& choice) {
+  const auto found = std::find_if(kept_.begin(), kept_.end(), [&](const auto& entry) { return entry.first == choice.constraint; });
   if (found != kept_.end()) {
     std::rotate(kept_.begin(), found, std::next(found));
     return kept_.front().second;
   }
   if (!trie_) throw error(Code::kInternal, "this stage has no tokenizer");
-  kept_.emplace_front(constraint, std::make_shared<text::TokenMasks>(text::constraint_grammar(constraint).value(), trie_));
+  trim();
+  const auto grammar = choice.grammar ? choice.grammar : std::make_shared<const text::Grammar>(text::constraint_grammar(choice.constraint).value());
+  kept_.emplace_front(choice.constraint, std::make_shared<text::TokenMasks>(grammar, trie_));
   if (kept_.size() > kKept) kept_.pop_back();
   return kept_.front().second;
 }
 
-std::optional<text::ConstrainedText> TokenConstraints::begin(const text::TextConstraint& constraint, std::span<const int32_t> completion) {
+// Masks that no text uses keep little.
+void TokenConstraints::trim() {
+  size_t bytes = 0;
+  for (const auto& [constraint, masks] : kept_) bytes += masks->bytes();
+  if (bytes <= kKeptBytes) return;
+  for (const auto& [constraint, masks] : kept_) {
+    if (masks.use_count() == 1) masks->forget();
+  }
+}
+
+std::optional<text::ConstrainedText> TokenConstraints::begin(const SamplingChoice& choice, std::span<const int32_t> completion) {
   try {
-    return text::ConstrainedText(masks(constraint), completion);
+    return text::ConstrainedText(masks(choice), completion);
   } catch (const Error& e) {
     spdlog::warn("a constrained text cannot begin: {}", e.message());
     return std::nullopt;

@@ -8,13 +8,13 @@
 #include <utility>
 
 #include "engine/sampler.h"
-#include "text/text_constraint.h"
 #include "text/token_masks.h"
 #include "text/tokenizer.h"
 
 namespace penstock::engine {
 
-// The constraints of a stage's sequences. Equal ones share their masks, and those used last are kept for later requests.
+// The constraints of a stage's sequences. Equal ones share their masks, and those used last are kept for later requests,
+// without what takes much memory.
 //
 // Threads: one.
 class TokenConstraints {
@@ -24,12 +24,14 @@ class TokenConstraints {
 
   // A text that has these tokens already. nullopt, and a line in the log: the stage has no tokenizer, or the constraint is none that
   // constraint_grammar() takes, or it takes too much.
-  [[nodiscard]] std::optional<text::ConstrainedText> begin(const text::TextConstraint& constraint, std::span<const int32_t> completion);
+  [[nodiscard]] std::optional<text::ConstrainedText> begin(const SamplingChoice& choice, std::span<const int32_t> completion);
 
  private:
   static constexpr size_t kKept = 16;
+  static constexpr size_t kKeptBytes = 128 << 20;
 
-  [[nodiscard]] std::shared_ptr<text::TokenMasks> masks(const text::TextConstraint& constraint);
+  [[nodiscard]] std::shared_ptr<text::TokenMasks> masks(const SamplingChoice& choice);
+  void trim();
 
   const std::shared_ptr<const text::TokenTrie> trie_;
   std::deque<std::pair<text::TextConstraint, std::shared_ptr<text::TokenMasks>>> kept_;  // used last first

@@ -18,6 +18,6 @@ namespace penstock::engine {
 [[nodiscard]] Error too_little_weight_memory(int64_t needed, int64_t available, const at::Device& device);
 
 // That, when they need more than is `available` (absent = not known).
-[[nodiscard]] std::optional<Error> check_weight_memory(int64_t needed, std::optional<int64_t> available, const at::Device& device = at::kCPU);
+[[nodiscard]] std::optional<Error> check_weight_memory(int64_t needed, std::optional<int64_t> available, const at::Device& device);
 
 }  // namespace penstock::engine

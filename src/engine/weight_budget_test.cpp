@@ -26,9 +26,9 @@ TEST(WeightBudget, CountsTheFormInWhichWeightsAreHeld) {
 }
 
 TEST(WeightBudget, SaysWhatIsNeededAndWhatThereIs) {
-  EXPECT_FALSE(check_weight_memory(10 * kMiB, 10 * kMiB));
-  EXPECT_FALSE(check_weight_memory(10 * kMiB, std::nullopt));
-  const auto refused = check_weight_memory(10 * kMiB, 9 * kMiB);
+  EXPECT_FALSE(check_weight_memory(10 * kMiB, 10 * kMiB, at::kCPU));
+  EXPECT_FALSE(check_weight_memory(10 * kMiB, std::nullopt, at::kCPU));
+  const auto refused = check_weight_memory(10 * kMiB, 9 * kMiB, at::kCPU);
   ASSERT_TRUE(refused);
   EXPECT_EQ(refused->code(), Code::kResourceExhausted);
   EXPECT_THAT(refused->message(), HasSubstr("need 10 MiB of memory, and 9 MiB are available"));
@@ -56,6 +56,7 @@ TEST_P(NoMachine, HoldsThisModelWhichIsRefusedBeforeItsFilesAreOpened) {
   } catch (const Error& refused) {
     EXPECT_EQ(refused.code(), Code::kResourceExhausted);
     EXPECT_THAT(refused.message(), HasSubstr("the weights of this rank need"));
+    EXPECT_THAT(refused.message(), HasSubstr(options.device.is_cpu() ? "MiB of memory" : "MiB of the memory of cuda:0"));
   }
 }
 

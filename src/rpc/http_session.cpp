@@ -349,10 +349,9 @@ class Session final : public HttpReply, public std::enable_shared_from_this<Sess
     on_gone();
   }
 
-  // The next request is there already; it is read when this one is answered. Inside TLS it may as well be the client's farewell, which nothing
-  // but the end of the connection tells apart.
+  // The next request is there already, or a part of it; it is read when this one is answered. Inside TLS it may as well be the client's farewell. Only the end
+  // of the connection tells.
   void look_again() {
-    if (!stream_.is_tls()) return;
     if (stream_.client_ended()) return on_gone();
     watching_ = true;
     look_again_.expires_after(kLookAgain);

@@ -304,6 +304,7 @@ TEST_F(WorkerServiceTest, DrainWaitsForWhatRunsAndRefusesNewRequests) {
 class HandlerServiceTest : public WorkerServiceTest {
  protected:
   HandlerServiceTest() { service->set_handler(handler); }
+  ~HandlerServiceTest() override { service.reset(); }  // which tells the handler of what it cancels, until its end
   ScriptedHandler::Taken begin(handler::Request request) {
     call = client->start(std::move(request), receiver);
     return std::move(*handler.taken.take(Deadline::after(seconds(10))));

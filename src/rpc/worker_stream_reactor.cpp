@@ -22,7 +22,6 @@ class GenerationSink final : public engine::EventSink {
   bool push(engine::GenerationEvent event) override {
     std::optional<Error> failure;
     if (event.finished && event.reason == engine::FinishReason::kError) failure = event.error;
-    if (event.finished && event.reason == engine::FinishReason::kCancelled) failure = Error(Code::kCancelled, "the generation was cancelled");
     return stream_->push(id_, failure ? end_event(*failure) : to_proto(event), event.finished);
   }
 
@@ -55,9 +54,7 @@ std::shared_ptr<handler::AnswerSink> make_sink(handler::Handler&, std::shared_pt
 text::GenerationRequest request_of(engine::Engine&, const pb::Command& command) { return from_proto(command.generate()); }
 handler::Request request_of(handler::Handler&, const pb::Command& command) { return from_proto(command.predict()); }
 
-size_t bytes_of(const pb::Event& event) {
-  return 64 + event.generated().text().size() + 32 * static_cast<size_t>(event.generated().logprobs_size()) + event.answered().data().size();
-}
+size_t bytes_of(const pb::Event& event) { return 64 + event.ByteSizeLong(); }
 
 }  // namespace
 

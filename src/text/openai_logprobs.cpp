@@ -18,12 +18,23 @@ Json shown(double logprob) {
   return std::isfinite(logprob) ? std::max(logprob, -9999.0) : -9999.0;
 }
 
-// As the key of an object: no two tokens are alike.
-std::string token_key(const std::string& bytes) {
-  if (find_invalid_utf8(bytes) == std::string_view::npos) return bytes;
+std::string token_key(const std::string& bytes, bool by_bytes = false) {
+  if (!by_bytes && find_invalid_utf8(bytes) == std::string_view::npos) return bytes;
   std::string key = "bytes:";
   for (const char c : bytes) key += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
   return key;
+}
+
+// By token. Two may have the same bytes ("A", and the one that stands for the byte 65): the better one has the plain name, and of the chosen one it is always that.
+void add_choices(Json& top, const TokenChoices& choices) {
+  const TokenLogprob& chosen = choices.front();
+  const std::string chosen_key = token_key(chosen.bytes);
+  for (const TokenLogprob& token : std::span(choices).subspan(1)) {
+    std::string key = token_key(token.bytes);
+    if (token.id != chosen.id && (key == chosen_key || top.contains(key))) key = token_key(token.bytes, true);
+    top[key] = shown(token.logprob);
+  }
+  top[chosen_key] = shown(chosen.logprob);
 }
 
 Json chat_token(const TokenLogprob& token) {
@@ -48,10 +59,7 @@ Json completion(std::span<const TokenChoices> tokens, int64_t& offset) {
     names.push_back(token_key(choices.front().bytes));
     logprobs.push_back(shown(choices.front().logprob));
     Json& top = tops.emplace_back(nullptr);
-    if (!std::isnan(choices.front().logprob)) {
-      for (size_t i = 1; i < choices.size(); ++i) top[token_key(choices[i].bytes)] = shown(choices[i].logprob);
-      top[token_key(choices.front().bytes)] = shown(choices.front().logprob);
-    }
+    if (!std::isnan(choices.front().logprob)) add_choices(top, choices);
     offsets.push_back(std::max<int64_t>(0, offset));
     offset += characters_of(choices.front().bytes);
   }

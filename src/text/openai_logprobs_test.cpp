@@ -37,6 +37,13 @@ TEST(OpenAiLogprobs, OfACompletionAreFourListsWhoseOffsetsGoOn) {
   EXPECT_EQ(offset, 13);
 }
 
+TEST(OpenAiLogprobs, TokensOfTheSameBytesAreToldApart) {
+  const std::vector<TokenChoices> tokens = {{{5, -1.5, "A"}, {9, -0.25, "A"}, {5, -1.5, "A"}, {6, -2.0, "b"}, {7, -3.0, "b"}}};
+  int64_t offset = 0;
+  EXPECT_EQ(Json::parse(openai_logprobs(OpenAiKind::kCompletion, tokens, offset)).at("top_logprobs"),
+            Json::parse(R"([{"A": -1.5, "bytes:\\x41": -0.25, "b": -2.0, "bytes:\\x62": -3.0}])"));
+}
+
 TEST(OpenAiLogprobs, NothingPredictsThePromptsFirstToken) {
   const std::vector<TokenChoices> prompt = {{{1, std::numeric_limits<double>::quiet_NaN(), "<s>"}}, {{5, -0.5, "é"}}};
   int64_t offset = -3;

@@ -6,17 +6,28 @@
 
 namespace penstock::text {
 
-TokenMasks::TokenMasks(Grammar grammar, std::shared_ptr<const TokenTrie> trie)
-    : trie_(std::move(trie)), states_(std::make_shared<const Grammar>(std::move(grammar))) {}
+TokenMasks::TokenMasks(std::shared_ptr<const Grammar> grammar, std::shared_ptr<const TokenTrie> trie) : trie_(std::move(trie)), states_(std::move(grammar)) {}
+
+size_t TokenMasks::bytes() const {
+  MutexLock lock(mutex_);
+  return states_.bytes() + masks_.size() * mask_bytes();
+}
+
+void TokenMasks::forget() {
+  MutexLock lock(mutex_);
+  forget_all();
+}
+
+void TokenMasks::forget_all() {
+  states_.forget();
+  masks_.clear();
+  ++epoch_;
+}
 
 // The progress's place, after what was forgotten is found again.
 GrammarStates::Place TokenMasks::place_of(Progress& progress) {
   states_.begin_work();
-  if (states_.bytes() > kKeptPlaces) {
-    states_.forget();
-    masks_.clear();
-    ++epoch_;
-  }
+  if (states_.bytes() > kKeptPlaces) forget_all();
   if (progress.epoch == epoch_) return progress.place;
   progress.place = states_.start();
   for (const char byte : progress.text) {
@@ -55,8 +66,7 @@ std::shared_ptr<const TokenMasks::Mask> TokenMasks::mask(Progress& progress) {
   const GrammarStates::Place place = place_of(progress);
   if (place == GrammarStates::kNowhere) return std::make_shared<const Mask>();
   if (const auto known = masks_.find(place); known != masks_.end()) return known->second;
-  const size_t bytes = sizeof(Mask) + static_cast<size_t>(trie_->vocab_size()) / 8 + 64;
-  if ((masks_.size() + 1) * bytes > kKeptMasks) masks_.clear();
+  if ((masks_.size() + 1) * mask_bytes() > kKeptMasks) masks_.clear();
   return masks_[place] = make(place);
 }
 

@@ -18,7 +18,7 @@ namespace penstock::text {
 // Threads: all methods may be called from any thread; one walks at a time.
 class TokenMasks {
  public:
-  TokenMasks(Grammar grammar, std::shared_ptr<const TokenTrie> trie);
+  TokenMasks(std::shared_ptr<const Grammar> grammar, std::shared_ptr<const TokenTrie> trie);
 
   struct Mask {
     std::vector<uint64_t> bits;  // by id: it may come next
@@ -40,15 +40,21 @@ class TokenMasks {
   enum class Next { kGoesOn, kComplete, kNotAllowed };  // kComplete: it must end here
   [[nodiscard]] Next add(Progress& progress, int32_t token) EXCLUDES(mutex_);
 
+  // What walks have found out so far, about; and without it they find it out again.
+  [[nodiscard]] size_t bytes() const EXCLUDES(mutex_);
+  void forget() EXCLUDES(mutex_);
+
  private:
   static constexpr size_t kKeptPlaces = 16 << 20;  // bytes; more are forgotten before the next walk
   static constexpr size_t kKeptMasks = 16 << 20;   // bytes
 
   [[nodiscard]] GrammarStates::Place place_of(Progress& progress) REQUIRES(mutex_);
+  [[nodiscard]] size_t mask_bytes() const { return sizeof(Mask) + static_cast<size_t>(trie_->vocab_size()) / 8 + 64; }
+  void forget_all() REQUIRES(mutex_);
   [[nodiscard]] std::shared_ptr<const Mask> make(GrammarStates::Place place) REQUIRES(mutex_);
 
   const std::shared_ptr<const TokenTrie> trie_;
-  Mutex mutex_;
+  mutable Mutex mutex_;
   GrammarStates states_ GUARDED_BY(mutex_);
   uint64_t epoch_ GUARDED_BY(mutex_) = 1;
   std::unordered_map<GrammarStates::Place, std::shared_ptr<const Mask>> masks_ GUARDED_BY(mutex_);

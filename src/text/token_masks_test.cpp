@@ -18,7 +18,7 @@ namespace {
 constexpr float kNever = -INFINITY;
 
 std::shared_ptr<TokenMasks> masks_of(const Tokenizer& tokenizer, TextConstraint::Kind kind, const std::string& source) {
-  return std::make_shared<TokenMasks>(constraint_grammar({kind, source}).value(), std::make_shared<TokenTrie>(tokenizer));
+  return std::make_shared<TokenMasks>(std::make_shared<const Grammar>(constraint_grammar({kind, source}).value()), std::make_shared<TokenTrie>(tokenizer));
 }
 
 std::string allowed_bytes(ConstrainedText& text, bool may_end = true) {
@@ -50,6 +50,19 @@ TEST(TokenMasks, ATextGoesOnFromItsTokens) {
   const std::vector<int32_t> tokens = {'a', 'b'};
   ConstrainedText text(masks, tokens);
   EXPECT_EQ(allowed_bytes(text), "c");
+}
+
+TEST(TokenMasks, WhatIsForgottenIsFoundAgain) {
+  const auto masks = masks_of(byte_tokenizer(), TextConstraint::Kind::kRegex, "ab?[xé]?");
+  const size_t fresh = masks->bytes();
+  ConstrainedText text(masks, {});
+  EXPECT_EQ(text.add('a'), TokenMasks::Next::kGoesOn);
+  EXPECT_EQ(allowed_bytes(text), "bx\xC3<end>");
+  EXPECT_GT(masks->bytes(), fresh);
+  masks->forget();
+  EXPECT_EQ(masks->bytes(), fresh);
+  EXPECT_EQ(allowed_bytes(text), "bx\xC3<end>");
+  EXPECT_EQ(text.add('x'), TokenMasks::Next::kComplete);
 }
 
 TEST(TokenMasks, NothingIsPossibleWhereNoTokenFits) {

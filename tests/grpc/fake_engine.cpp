@@ -40,7 +40,8 @@ std::vector<std::string> sampling_words(const text::GenerationRequest& request) 
 // A text of bytes as random logits choose them among what the constraint leaves.
 std::vector<std::string> constrained_text(const text::SamplingParams& sampling) {
   const text::Tokenizer tokenizer = text::byte_tokenizer();
-  text::ConstrainedText text(std::make_shared<text::TokenMasks>(text::constraint_grammar(sampling.constraint).value(), std::make_shared<text::TokenTrie>(tokenizer)), {});
+  const auto grammar = std::make_shared<const text::Grammar>(text::constraint_grammar(sampling.constraint).value());
+  text::ConstrainedText text(std::make_shared<text::TokenMasks>(grammar, std::make_shared<text::TokenTrie>(tokenizer)), {});
   std::mt19937_64 random(sampling.seed.value_or(0));
   const int32_t end = tokenizer.end_id();
   text::Utf8Stream characters;

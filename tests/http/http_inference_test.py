@@ -129,6 +129,16 @@ class TroubleTest(HttpServerTest):
             wait_until(lambda: self.server.worker_log().count("cancelled after") > before, 10, "the worker hears of it")
             self.wait_free()
 
+    def test_a_client_that_goes_after_it_sent_more_stops_the_work(self):
+        before = self.server.worker_log().count("cancelled after")
+        raw = self.open_stream("[hang]")
+        time.sleep(0.2)
+        raw.sendall(b"GET /ping HTTP/1.1\r\n")
+        time.sleep(0.2)
+        raw.close()
+        wait_until(lambda: self.server.worker_log().count("cancelled after") > before, 10, "the worker hears of it")
+        self.wait_free()
+
     def test_an_error_after_the_first_chunk_is_the_last_chunk(self):
         raw = self.open_stream("a b")
         data = raw.recv(1000)
