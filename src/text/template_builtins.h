@@ -50,6 +50,8 @@ struct TemplateArguments {
 [[nodiscard]] TemplateValue apply_filter(const std::string& name, const TemplateValue& value, const TemplateArguments& arguments, TemplateBudget& budget);
 [[nodiscard]] bool apply_test(const std::string& name, const TemplateValue& value, const TemplateArguments& arguments);
 [[nodiscard]] bool has_method(const TemplateValue& value, const std::string& name);
+// Whether Python's type has it, which we may not.
+[[nodiscard]] bool has_method_in_python(const TemplateValue& value, const std::string& name);
 [[nodiscard]] TemplateValue call_method(const TemplateValue& value, const std::string& name, const TemplateArguments& arguments, TemplateBudget& budget);
 
 // What `for`, `in`, `list` and the like see in a value: items, keys or characters; nothing in an undefined one.

@@ -110,7 +110,11 @@ TemplateEvaluator::Flow TemplateEvaluator::run_loop(const TemplateStatement& loo
     if (flow == Flow::kBreak) break;
     finished_one |= flow == Flow::kOn;
   }
-  return finished_one ? Flow::kOn : execute(loop.otherwise);
+  if (finished_one) return Flow::kOn;
+  scopes_.emplace_back();
+  const Flow flow = execute(loop.otherwise);
+  scopes_.pop_back();
+  return flow;
 }
 
 void TemplateEvaluator::bind(const std::vector<std::string>& names, const TemplateValue& value, int line) {

@@ -181,8 +181,10 @@ TemplateValue TemplateEvaluator::call(const TemplateExpression& e) {
   if (callable == nullptr) {
     const TemplateExpression& named = *e.parts[0];
     if (target.is_undefined() && named.kind == Kind::kAttribute) {
-      const char* type = evaluate(*named.parts[0]).type_name();
-      throw TemplateProblem{Code::kUnimplemented, fmt::format("the method {}() of a {} is not supported", named.name, type)};
+      const TemplateValue owner = evaluate(*named.parts[0]);
+      if (has_method_in_python(owner, named.name)) {
+        throw TemplateProblem{Code::kUnimplemented, fmt::format("the method {}() of a {} is not supported", named.name, owner.type_name())};
+      }
     }
     if (target.is_undefined()) throw template_problem("{}", target.why_undefined());
     throw template_problem("'{}' object is not callable", target.type_name());

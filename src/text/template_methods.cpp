@@ -1,6 +1,7 @@
 // Methods of Python's texts, lists and dicts, as far as templates use them.
 #include <algorithm>
 #include <array>
+#include <span>
 
 #include "text/characters.h"
 #include "text/template_builtins.h"
@@ -186,6 +187,16 @@ bool has_method(const TemplateValue& value, const std::string& name) {
   if (value.is_dict()) return name == "items" || name == "keys" || name == "values" || name == "get" || name == "copy";
   if (value.is_list()) return name == "index" || name == "count";
   return value.as_loop() != nullptr && name == "cycle";
+}
+
+bool has_method_in_python(const TemplateValue& value, const std::string& name) {
+  static constexpr std::string_view kOfTexts[] = {"casefold", "center",  "encode", "expandtabs", "format_map", "index", "isascii",  "isdecimal", "isidentifier",
+                                                  "isprintable", "istitle", "ljust", "maketrans", "rindex", "rjust", "swapcase", "translate", "zfill"};
+  static constexpr std::string_view kOfLists[] = {"append", "clear", "copy", "extend", "insert", "pop", "remove", "reverse", "sort"};
+  static constexpr std::string_view kOfDicts[] = {"clear", "fromkeys", "pop", "popitem", "setdefault", "update"};
+  const auto among = [&](std::span<const std::string_view> names) { return std::find(names.begin(), names.end(), name) != names.end(); };
+  if (has_method(value, name)) return true;
+  return value.is_text() ? among(kOfTexts) : value.is_list() ? among(kOfLists) : value.is_dict() && among(kOfDicts);
 }
 
 TemplateValue call_method(const TemplateValue& value, const std::string& name, const TemplateArguments& arguments, TemplateBudget& budget) {
