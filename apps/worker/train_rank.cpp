@@ -8,6 +8,7 @@
 #include "apps/worker/rank_setup.h"
 #include "apps/worker/test_fault.h"
 #include "apps/worker/worker_commands.h"
+#include "base/filesystem_error.h"
 #include "base/log.h"
 #include "cluster/flight_dump.h"
 #include "cluster/flight_watch.h"
@@ -192,6 +193,8 @@ void train_connected(const config::TrainConfig& config, const Speaker& self, tra
     (void)train::train(config, *world, options);
   } catch (const Error& e) {
     leave(liveness, flight, brief(e.code(), e.message()), self);
+  } catch (const std::filesystem::filesystem_error& e) {
+    leave(liveness, flight, error_of(e), self);
   } catch (const std::exception& e) {
     leave(liveness, flight, brief(Code::kInternal, e.what()), self);
   }

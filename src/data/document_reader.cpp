@@ -119,7 +119,7 @@ Result<std::vector<std::string>> files_below(const std::vector<std::string>& pat
     } else if (fs::is_regular_file(path, failed)) {
       found.emplace_back(path);
     } else {
-      return error(Code::kNotFound, "{} does not exist; expected a file or a folder", path);
+      return error(Code::kNotFound, "{} {}; expected a file or a folder", path, fs::exists(path, failed) ? "is a pipe or a device" : "does not exist");
     }
     std::sort(found.begin(), found.end());
     for (const fs::path& file : found) {

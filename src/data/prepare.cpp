@@ -6,12 +6,12 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstdio>
 #include <cstring>
 #include <optional>
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/replace_folder.h"
 #include "data/document_encoder.h"
 #include "data/hold_out.h"
 #include "data/ordered_pool.h"
@@ -61,23 +61,12 @@ class UnfinishedFolder {
 
   void commit() {
     sync_path(path_);
-    std::error_code failed;
-    committed_ = exchange() || rename_anew();
-    sync_path(output_.has_parent_path() ? output_.parent_path() : fs::path("."));
-    fs::remove_all(path_, failed);  // now what was there before
+    replace_folder(path_, output_);
+    committed_ = true;
   }
 
  private:
   static Error failure(const char* verb, const fs::path& path, Code code) { return error(code, "cannot {} {}: {}", verb, path.string(), std::strerror(errno)); }
-
-  // Replaces a folder in one go; false where there is none, or the file system cannot.
-  [[nodiscard]] bool exchange() const { return ::renameat2(AT_FDCWD, path_.c_str(), AT_FDCWD, output_.c_str(), RENAME_EXCHANGE) == 0; }
-  [[nodiscard]] bool rename_anew() const {
-    std::error_code failed;
-    fs::remove_all(output_, failed);
-    if (::rename(path_.c_str(), output_.c_str()) != 0) throw failure("rename into", output_, Code::kDataLoss);
-    return true;
-  }
 
   const fs::path output_;
   fs::path path_;

@@ -9,6 +9,7 @@
 
 #include <csignal>
 #include <fstream>
+#include <nlohmann/json.hpp>
 
 #include "base/file.h"
 #include "base/temp_dir.h"
@@ -177,6 +178,8 @@ TEST_F(Prepare, SaysWhatIsMissing) {
   EXPECT_THAT(error(), HasSubstr("no text found in 0 files"));
   options_.inputs = {"/nowhere/at/all"};
   EXPECT_THAT(error(), HasSubstr("/nowhere/at/all does not exist"));
+  options_.inputs = {"/dev/zero"};
+  EXPECT_THAT(error(), HasSubstr("/dev/zero is a pipe or a device; expected a file or a folder"));
   options_.inputs = {in().string()};
   write("a", "text");
   options_.output = in() / "a" / "folder" / "deeper";
@@ -286,6 +289,22 @@ TEST_F(Prepare, VerifyReadsBothSplits) {
   stream.put('!');
   stream.close();
   EXPECT_THROW(verify_token_folder(out(), [](double) {}), Error);
+}
+
+TEST_F(Prepare, VerifyKnowsWhichTokenizerMadeTheTokens) {
+  write("a", "text");
+  (void)prepare(options_);
+  EXPECT_NO_THROW(verify_token_folder(out(), [](double) {}));
+  const fs::path file = out() / kTokenizerFolder / "tokenizer.json";
+  auto tokenizer = nlohmann::json::parse(read_file(file, 1 << 20).value());
+  std::swap(tokenizer["model"]["vocab"]["a"], tokenizer["model"]["vocab"]["b"]);
+  write_file_atomic(file, tokenizer.dump());
+  try {
+    verify_token_folder(out(), [](double) {});
+    FAIL() << "expected an Error";
+  } catch (const Error& e) {
+    EXPECT_THAT(e.message(), HasSubstr("out/tokenizer: not the tokenizer that made the tokens"));
+  }
 }
 
 TEST(TokenizerInfo, TellsTokenizersApart) {

@@ -154,6 +154,10 @@ std::vector<Shard> open_shards(const fs::path& folder, const TokenFolder& info, 
 
 void verify_token_folder(const fs::path& folder, const std::function<void(double)>& progress) {
   const TokenFolder info = read_token_folder(folder).value();
+  if (const TokenizerInfo found = describe(*open_tokenizer(folder / kTokenizerFolder)); found != info.tokenizer) {
+    throw error(Code::kDataLoss, "{}: not the tokenizer that made the tokens: fingerprint {:016x}, vocabulary of {}, expected {:016x}, {}", (folder / kTokenizerFolder).string(), found.fingerprint,
+                found.vocab_size, info.tokenizer.fingerprint, info.tokenizer.vocab_size);
+  }
   uint64_t total = 0, done = 0;
   for (const SplitInfo* split : {&info.train, &info.validation}) {
     for (const auto& shard : split->shards) total += shard.bytes;

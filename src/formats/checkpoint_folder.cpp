@@ -232,6 +232,10 @@ void remove_old_checkpoints(const fs::path& folder, int keep, int keep_best) {
   for (const fs::path& checkpoint : all) {
     if (!stay.contains(checkpoint) && checkpoint < complete.back()) fs::remove_all(checkpoint);
   }
+  remove_unfinished(folder);
+}
+
+void remove_unfinished(const fs::path& folder) {
   std::error_code failed;
   for (const auto& entry : fs::directory_iterator(folder, failed)) {
     const std::string name = entry.path().filename().string();

@@ -56,6 +56,9 @@ inline constexpr const char *kRoundingMark = ".rounding-", *kBucketOrder = "buck
 // behind. A damaged one counts for neither; it stays where it is newer than all that are complete.
 void remove_old_checkpoints(const std::filesystem::path& folder, int keep, int keep_best);
 
+// What writes that were interrupted left in a folder of checkpoints. Throws std::filesystem::filesystem_error.
+void remove_unfinished(const std::filesystem::path& folder);
+
 // CRC-32 of each file that describes the model, by name.
 [[nodiscard]] std::map<std::string, uint32_t> description_checksums(const std::filesystem::path& checkpoint);
 

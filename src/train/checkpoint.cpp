@@ -13,23 +13,13 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* kTryTheOneBefore = "move this checkpoint away to continue from the one before";
-
 void check(const fs::path& path, const formats::CheckpointManifest::File& file, const std::string& name, const at::Tensor& tensor) {
   const auto expected = file.tensors.find(name);
   if (expected == file.tensors.end()) return;  // written by version 1
   const at::Tensor bytes = tensor.contiguous();
   const uint32_t found = crc32({static_cast<const std::byte*>(bytes.data_ptr()), bytes.nbytes()});
   if (found == expected->second) return;
-  throw error(Code::kDataLoss, "{}: tensor '{}' is damaged: checksum {:08x}, expected {:08x}; {}", path.string(), name, found, expected->second, kTryTheOneBefore);
-}
-
-weights::SafetensorsFile opened(const fs::path& path) {
-  try {
-    return weights::SafetensorsFile::open(path);
-  } catch (const Error& e) {
-    throw error(e.code(), "{}; {}", e.message(), kTryTheOneBefore);
-  }
+  throw error(Code::kDataLoss, "{}: tensor '{}' is damaged: checksum {:08x}, expected {:08x}", path.string(), name, found, expected->second);
 }
 
 }  // namespace
@@ -40,7 +30,7 @@ void read_checkpoint(const fs::path& checkpoint, TrainState& state) {
   std::map<std::string, size_t> file_of;
   std::vector<const std::pair<const std::string, formats::CheckpointManifest::File>*> listed;
   for (const auto& entry : manifest.files) {
-    files.push_back(opened(checkpoint / entry.first));
+    files.push_back(weights::SafetensorsFile::open(checkpoint / entry.first));
     listed.push_back(&entry);
     for (const std::string& tensor : files.back().names()) file_of[tensor] = files.size() - 1;
   }
@@ -68,6 +58,7 @@ void read_checkpoint(const fs::path& checkpoint, TrainState& state) {
   if (state.trainer != nullptr) restore_rounding_errors(*state.trainer, names, lookup_with(""));
   state.position = {manifest.step, manifest.elapsed_seconds, manifest.tokens};
   state.guard = {manifest.recent_losses, manifest.skipped_steps, manifest.skipped_in_a_row};
+  if (state.trainer != nullptr) state.trainer->set_updates(manifest.step - manifest.skipped_steps - manifest.overflowed_steps);
   state.scaler = {manifest.loss_scale, manifest.loss_scale_good_steps, manifest.overflowed_steps};
 }
 

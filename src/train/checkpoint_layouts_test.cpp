@@ -188,7 +188,7 @@ Rounded train_rounded(const Layout& layout, int first, int last, const fs::path&
     options.sharding = layout.sharding;
     options.schedule = layout.schedule;
     options.reduce_dtype = config::ReduceDtype::kBfloat16;
-    options.optimizer.name = config::OptimizerName::kSgd;  // AdamW's steps depend on their number, which train_batch() counts anew
+    options.optimizer.name = config::OptimizerName::kSgd;  // AdamW's steps depend on their number, which is forgotten, too
     options.bucket_mib = 0.001;  // several buckets a stage
     PipelineTrainer trainer(world, layers(), options);
     TrainState state{&trainer.parameters(), &trainer.shards(), &trainer.optimizer(), {}};
@@ -244,6 +244,41 @@ TEST(CheckpointLayouts, ARunWithRoundedGradientsResumesBitwise) {
     EXPECT_TRUE(same_weights(rest, whole));
     EXPECT_FALSE(same_weights(forgetful, whole)) << "nothing was rounded";
   }
+}
+
+// Losses of steps `first` to `last` of train_batch() with AdamW; a checkpoint into `folder` after the third, where there is one.
+std::vector<double> adamw_losses(int first, int last, const fs::path& from, const fs::path& folder) {
+  std::vector<double> losses;
+  comm::spawn_ranks(2, [&](comm::Communicator& world) {
+    TrainerOptions options;
+    options.mesh = {1, 2, 1};
+    options.microbatches = 2;
+    PipelineTrainer trainer(world, layers(), options);
+    TrainState state{&trainer.parameters(), &trainer.shards(), &trainer.optimizer(), {}};
+    state.trainer = &trainer;
+    if (!from.empty()) read_checkpoint(from, state);
+    EXPECT_EQ(trainer.updates(), first);
+    CheckpointWriter::Options writing;
+    writing.place = {folder, 0, 1, trainer.replica(), 2};
+    CheckpointWriter writer(writing);
+    for (int step = first; step < last; ++step) {
+      const at::Tensor x = at::randn({4, kWidth}, at::detail::createCPUGenerator(static_cast<uint64_t>(10 * step + trainer.replica())));
+      const StepOutcome outcome = trainer.train_batch({x}, {x.abs()}, squared_error, 1e-2);
+      ++state.position.step;
+      if (world.rank() == 0) losses.push_back(outcome.loss);
+      if (!folder.empty() && step == 2) writer.start(world, state, "", std::nullopt, trainer.deadline());
+    }
+    writer.finish();
+    world.barrier()->wait(trainer.deadline());
+  });
+  return losses;
+}
+
+TEST(CheckpointLayouts, TrainBatchCountsOnAfterACheckpointIsRead) {
+  const TempDir dir;
+  const auto whole = adamw_losses(0, 7, {}, dir.path());
+  const auto rest = adamw_losses(3, 7, formats::newest_checkpoint(dir.path()).value(), {});
+  EXPECT_EQ(rest, std::vector<double>(whole.begin() + 3, whole.end())) << "AdamW's first steps are larger, and it took them again";
 }
 
 TEST(CheckpointLayouts, OtherLayoutsTakeOverAllThatRoundingHasTaken) {

@@ -8,6 +8,8 @@
 #include "base/crc32.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "base/filesystem_error.h"
+#include "base/replace_folder.h"
 #include "comm/recorded_communicator.h"
 #include "model/parameter_io.h"
 #include "train/rounding_errors.h"
@@ -124,6 +126,9 @@ void CheckpointWriter::run(Job job) noexcept {
   } catch (const Error& e) {
     MutexLock lock(mutex_);
     failed_ = error(e.code(), "checkpoint of {}: {}", job.target.filename().string(), e.message());
+  } catch (const fs::filesystem_error& e) {
+    MutexLock lock(mutex_);
+    failed_ = error(Code::kDataLoss, "checkpoint of {}: {}", job.target.filename().string(), error_of(e).message());
   } catch (const std::exception& e) {
     MutexLock lock(mutex_);
     failed_ = error(Code::kDataLoss, "checkpoint of {}: {}", job.target.filename().string(), e.what());
@@ -159,9 +164,7 @@ void CheckpointWriter::complete(Job& job) {
   if (options_.describe_model) options_.describe_model(job.unfinished / formats::kModelDescription);
   job.manifest->description = formats::description_checksums(job.unfinished);
   write_file_atomic(job.unfinished / "manifest.json", formats::to_json(*job.manifest));
-  fs::remove_all(job.target);  // a run that was resumed before this step writes it again
-  fs::rename(job.unfinished, job.target);
-  sync_path(options_.place.folder);
+  replace_folder(job.unfinished, job.target);  // a run that was resumed before this step writes it again
   formats::remove_old_checkpoints(options_.place.folder, options_.keep, options_.keep_best);
   MutexLock lock(mutex_);
   completed_ = job.manifest->step;

@@ -182,6 +182,36 @@ TEST_F(FineTuneTest, ResumesBitwiseAndExportsFromACheckpointWhatTheRunWrote) {
   }
 }
 
+TEST_F(FineTuneTest, AModelThatWasReplacedMeanwhileIsNotResumed) {
+  const auto source = write_model("source", qwen2());
+  auto c = config("replaced", source);
+  c.steps = 2;
+  c.checkpoint = {1, 5, 0};
+  run(c);
+  const auto resumed_with = [&](const std::string& key, const json& value) -> std::string {
+    json changed = qwen2();
+    changed[key] = value;
+    write_file_atomic(source / "config.json", changed.dump());
+    try {
+      run(c, true);
+      return "resumed";
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), Code::kInvalidArgument);
+      return e.message();
+    }
+  };
+  EXPECT_THAT(resumed_with("rope_theta", 10000.0), AllOf(HasSubstr("step-00000002 is of another model"), HasSubstr("rope_theta 10000 (before: 1000000)")));
+  EXPECT_THAT(resumed_with("rms_norm_eps", 0.5), HasSubstr("rms_norm_eps 0.5 (before: 1e-06)"));
+  EXPECT_THAT(resumed_with("rope_scaling", {{"type", "linear"}, {"factor", 2.0}}), HasSubstr("rope_scaling linear (factor 2,"));
+  EXPECT_EQ(resumed_with("a_key_of_others", 3), "resumed");
+  EXPECT_EQ(resumed_with("max_position_embeddings", 64), "resumed") << "the same weights compute the same";
+  std::string tokenizer = content(source / "tokenizer.json");
+  json vocabulary = json::parse(tokenizer);
+  std::swap(vocabulary["model"]["vocab"]["a"], vocabulary["model"]["vocab"]["b"]);
+  write_file_atomic(source / "tokenizer.json", vocabulary.dump());
+  EXPECT_THAT(resumed_with("max_position_embeddings", 48), HasSubstr("step-00000002 was trained with another tokenizer"));
+}
+
 TEST_F(FineTuneTest, AShapeThatDisagreesIsRefusedWithBothValues) {
   auto c = config("shape", write_model("source", qwen2()));
   c.model.num_layers = 3;

@@ -1,7 +1,7 @@
 #include "train/model_export.h"
 
-#include "base/file.h"
 #include "base/flight_recorder.h"
+#include "base/replace_folder.h"
 #include "comm/recorded_communicator.h"
 #include "formats/weight_stream.h"
 #include "model/parameter_io.h"
@@ -64,9 +64,7 @@ void export_model(comm::Communicator& world, comm::Communicator* tensor, const f
   if (world.rank() == 0) {
     weights::finish_shards(unfinished, numbers.all, formats::kMaxShardBytes);
     model.description.write(unfinished);
-    fs::remove_all(folder);
-    fs::rename(unfinished, folder);
-    sync_path(folder.parent_path());
+    replace_folder(unfinished, folder);
   }
   world.barrier()->wait(trainer.deadline());
 }

@@ -382,6 +382,7 @@ double PipelineTrainer::gradient_square() const {
 void PipelineTrainer::update(int64_t step, double learning_rate, double gradient_norm) {
   optimizer_->step(step, learning_rate, clip_factor(gradient_norm, options_.optimizer.clip_norm) / scaler_.scale(), deadline());
   scale_remembered(scaler_.took());
+  updates_ = step;
 }
 
 bool PipelineTrainer::take_overflow(double loss, double gradient_norm) {

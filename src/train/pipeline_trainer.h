@@ -112,7 +112,7 @@ class PipelineTrainer {
   [[nodiscard]] Gradients compute_gradients(std::span<const pipeline::Microbatch> microbatches, const pipeline::LossFunction& loss, double loss_scale);
   // ... this rank's share of the squared norm, whose sum over all ranks is the whole's; the scale of a loss in float16, which gradients have, is taken out ...
   [[nodiscard]] double gradient_square() const;
-  // ... and the update; `step` counts from 1.
+  // ... and the update; `step` counts from 1, and train_batch() goes on from it.
   void update(int64_t step, double learning_rate, double gradient_norm);
   // ... or, where this is true, no update: with compute kFp16 gradients that are not finite while the loss is show that its scale was too large. Halves it.
   [[nodiscard]] bool take_overflow(double loss, double gradient_norm);
@@ -126,6 +126,9 @@ class PipelineTrainer {
   [[nodiscard]] const plan::Topology& mesh() const { return options_.mesh; }
   [[nodiscard]] const plan::Schedule& schedule() const { return train_schedule_; }
   [[nodiscard]] const plan::Boundaries& boundaries() const { return boundaries_; }
+  // How many updates the optimizer's moments have seen. A checkpoint that is read says so; train_batch() counts on.
+  [[nodiscard]] int64_t updates() const { return updates_; }
+  void set_updates(int64_t updates) { updates_ = updates; }
   [[nodiscard]] int replica() const { return mesh().coordinates(world_.rank()).data; }
   [[nodiscard]] int pipe_rank() const { return mesh().coordinates(world_.rank()).pipe; }
   [[nodiscard]] int tensor_rank() const { return mesh().coordinates(world_.rank()).tensor; }
@@ -182,7 +185,7 @@ class PipelineTrainer {
   std::optional<Optimizer> optimizer_;
   LossScaler scaler_;
   std::optional<pipeline::Executor> executor_;
-  int64_t steps_ = 0;
+  int64_t updates_ = 0;
 };
 
 }  // namespace penstock::train

@@ -73,8 +73,8 @@ StepOutcome PipelineTrainer::train_batch(const model::Tensors& inputs, const mod
   StepOutcome outcome{batch.items > 0 ? values[0] / batch.items : 0, std::sqrt(values[1]), batch.items};
   outcome.overflowed = take_overflow(outcome.loss, outcome.gradient_norm);
   if (outcome.overflowed) return outcome;
-  if (!std::isfinite(outcome.loss) || !std::isfinite(outcome.gradient_norm)) explain_not_finite(steps_ + 1, gradients.step);
-  update(++steps_, learning_rate, outcome.gradient_norm);
+  if (!std::isfinite(outcome.loss) || !std::isfinite(outcome.gradient_norm)) explain_not_finite(updates_ + 1, gradients.step);
+  update(updates_ + 1, learning_rate, outcome.gradient_norm);
   return outcome;
 }
 

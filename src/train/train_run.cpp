@@ -10,6 +10,7 @@
 #include "tensor/device.h"
 #include "train/checkpoint.h"
 #include "train/lr_schedule.h"
+#include "train/resume_check.h"
 
 namespace penstock::train {
 
@@ -127,6 +128,7 @@ std::string TrainRun::resume_from(const std::filesystem::path& checkpoint) {
     throw error(Code::kInvalidArgument, "--resume: {} holds the state of another optimizer: {}; to go on with the weights alone, name a directory that `penstock checkpoint "
                 "export` makes of it in model.path", checkpoint.string(), changes(config_, written, "optimizer.name"));
   }
+  require_same_model(checkpoint, model_);
   TrainState loaded = state();
   read_checkpoint(checkpoint, loaded);
   position_ = loaded.position;

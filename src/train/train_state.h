@@ -28,7 +28,7 @@ struct TrainState {
   StepGuard::State guard = {};
   comm::Communicator* tensor = nullptr;  // the ranks that share these parameters; null: none
   LossScaler::State scaler = {};
-  PipelineTrainer* trainer = nullptr;    // whose rounding errors belong to it (rounding_errors.h); null: nobody's
+  PipelineTrainer* trainer = nullptr;    // whose rounding errors (rounding_errors.h) and number of updates belong to it; null: nobody's
 };
 
 }  // namespace penstock::train

@@ -20,6 +20,7 @@
 #include "plan/simulation.h"
 #include "tensor/device.h"
 #include "train/checkpoint_writer.h"
+#include "train/run_folder.h"
 #include "train/train_run.h"
 
 namespace penstock::train {
@@ -106,21 +107,6 @@ class Reporter {
   std::optional<ProgressLine> line_;
 };
 
-// Rank 0 makes the folder, where an earlier run's checkpoints do not forbid it; the others wait for it.
-void open_run_folder(const config::TrainConfig& config, comm::Communicator& world, const TrainOptions& options, Deadline deadline) {
-  const fs::path folder = config.output;
-  if (world.rank() == 0) {
-    if (!options.resume && !options.auto_resume && !options.overwrite && formats::newest_checkpoint(folder / "checkpoints")) {
-      throw error(Code::kFailedPrecondition, "{} holds checkpoints of an earlier run; continue it with --resume, start anew with --overwrite, "
-                  "or choose another `output`", folder.string());
-    }
-    std::error_code failed;
-    fs::create_directories(folder, failed);
-    if (failed) throw error(Code::kInvalidArgument, "output: cannot make the run folder {}: {}", folder.string(), failed.message());
-  }
-  world.barrier()->wait(deadline);
-}
-
 // Forward and backward operations per token: 6 per weight, and 6·L·C·T for attention (as llm.c counts).
 double operations_per_token(const model::TransformerConfig& m, int64_t sequence_length) {
   return 6.0 * static_cast<double>(model::num_parameters(m)) + 6.0 * static_cast<double>(m.num_layers * m.num_heads * m.head_size * sequence_length);
@@ -164,10 +150,11 @@ class TrainLoop {
   TrainLoop(const config::TrainConfig& config, comm::Communicator& world, const TrainOptions& options)
       : config_(config), world_(world), options_(options), run_(config, world, tensor::find_device(config.device, options.local_rank).value()), stragglers_(run_.mesh()), averages_(run_.mesh().size(), run_.batch().tokens_per_step()), checkpoints_(checkpoint_options()) {}
 
-  TrainSummary operator()() {
+  // `folder`: on rank 0.
+  TrainSummary operator()(const RunFolder* folder) {
     const auto checkpoint = checkpoint_to_continue();
     if (checkpoint) resume(*checkpoint);
-    if (world_.rank() == 0) take_over_folder(checkpoint.has_value());
+    if (folder != nullptr) folder->take_over(!checkpoint && options_.overwrite, config::to_yaml(config_));
     peak_ = measure_peak(run_.compute(), run_.device(), world_, run_.deadline());
     if (world_.rank() == 0 && !options_.quiet) spdlog::info("{}", describe(run_, peak_));
     Reporter reporter(config_, world_.rank() == 0, run_.position().step, options_.quiet);
@@ -206,15 +193,14 @@ class TrainLoop {
   }
 
   void resume(const fs::path& checkpoint) {
-    const std::string changes = run_.resume_from(checkpoint);
+    std::string changes;
+    try {
+      changes = run_.resume_from(checkpoint);
+    } catch (const Error& e) {
+      if (e.code() != Code::kDataLoss) throw;
+      throw error(Code::kFailedPrecondition, "{}; {}", e.message(), way_around(checkpoint));  // not to be tried again as it is
+    }
     if (world_.rank() == 0) spdlog::info("resuming from {} at step {}{}{}", checkpoint.string(), run_.position().step, changes.empty() ? "" : "; changed since: ", changes);
-  }
-
-  // Now that nothing is wrong with configuration, data and model: a run that was refused leaves the folder as it was.
-  void take_over_folder(bool goes_on) {
-    const fs::path folder = config_.output;
-    if (!goes_on && options_.overwrite) fs::remove_all(folder / "checkpoints");
-    write_file_atomic(folder / "config.yaml", config::to_yaml(config_));
   }
 
   void one_step(Reporter& reporter) {
@@ -373,8 +359,10 @@ std::string computes_in(const config::TrainConfig& config, int local_rank) {
 }
 
 TrainSummary train(const config::TrainConfig& config, comm::Communicator& world, const TrainOptions& options) {
-  open_run_folder(config, world, options, Deadline::after(milliseconds(static_cast<int64_t>(1000 * config.network.connect_timeout_seconds))));
-  return TrainLoop(config, world, options)();
+  std::optional<RunFolder> folder;
+  if (world.rank() == 0) folder.emplace(config.output, options.resume || options.auto_resume, options.overwrite);
+  world.barrier()->wait(Deadline::after(milliseconds(static_cast<int64_t>(1000 * config.network.connect_timeout_seconds))));  // the others wait for the folder
+  return TrainLoop(config, world, options)(folder ? &*folder : nullptr);
 }
 
 }  // namespace penstock::train

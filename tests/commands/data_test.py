@@ -85,6 +85,29 @@ class DataTest(unittest.TestCase):
         self.assertEqual(self.prepare().returncode, 0)
         self.assertEqual(self.data("verify", self.out).returncode, 0)
 
+    def test_an_output_in_the_current_folder(self):
+        self.assertEqual(self.data("prepare", "in", "--output", "here", cwd=self.folder).returncode, 0)
+        self.assertEqual(self.data("verify", "here", cwd=self.folder).returncode, 0)
+
+    def test_what_a_killed_one_left_is_no_data_and_in_nobodys_way(self):
+        (self.folder / "in" / "large").write_text("%\n".join(["x" * 1000 + "\n"] * 100000))
+        process = subprocess.Popen([PENSTOCK, "data", "prepare", self.folder / "in", "--output", self.out, "--threads", "1"], stderr=subprocess.DEVNULL)
+        end = time.monotonic() + 30
+        while not (self.folder / "out.writing" / "train-00000.tokens").exists():
+            self.assertLess(time.monotonic(), end)
+            self.assertIsNone(process.poll())
+            time.sleep(0.001)
+        process.kill()
+        process.wait()
+        self.assertEqual(sorted(p.name for p in self.folder.iterdir()), ["in", "out.writing"])
+        done = self.data("info", self.folder / "out.writing")
+        self.assertEqual(done.returncode, 2, done.stderr)
+        self.assertIn("no prepared data", done.stderr)
+        (self.folder / "in" / "large").unlink()
+        self.assertEqual(self.prepare().returncode, 0)
+        self.assertEqual(self.data("verify", self.out).returncode, 0)
+        self.assertEqual(sorted(p.name for p in self.folder.iterdir()), ["in", "out"])
+
     def test_too_few_documents_to_hold_some_out_are_told(self):
         (self.folder / "in" / "b.jsonl").unlink()
         done = self.prepare("--separator", "")

@@ -117,7 +117,18 @@ class FaultsTest(TrainCase):
         done = subprocess.run(["unshare", "-m", "sh", "-c", f'mount --bind -o ro "{self.folder}/fixed" "{self.folder}/fixed" && mount -o remount,ro,bind "{self.folder}/fixed" && exec "$@"', "sh", *command],
                               capture_output=True, text=True, timeout=60)
         self.assertEqual(done.returncode, 1, done.stderr)
-        self.assertRegex(done.stderr, r"cannot create .*fixed/config\.yaml.*: Read-only file system")
+        self.assertRegex(done.stderr, r"output: cannot write into .*fixed: Read-only file system")
+
+    @unittest.skipUnless(may_mount(), "no permission to mount a file system")
+    def test_checkpoints_that_cannot_be_written_are_told_before_the_first_step(self):
+        settings = {"steps": 4, "checkpoint.every_steps": 4}
+        self.train("kept", **settings)
+        kept = self.folder / "kept" / "checkpoints"
+        command = self.command("kept", "--resume", **{**settings, "steps": 1000000, "checkpoint.every_steps": 500000})
+        done = subprocess.run(["unshare", "-m", "sh", "-c", f'mount --bind "{kept}" "{kept}" && mount -o remount,ro,bind "{kept}" && exec "$@"', "sh", *command], capture_output=True, text=True, timeout=60)
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertRegex(done.stderr, r"output: cannot write into .*kept/checkpoints: Read-only file system")
+        self.assertEqual(self.verified("kept"), ["00000004"])
 
     def test_a_run_folder_that_cannot_be_made_is_the_users_mistake(self):
         done = subprocess.run(self.command("none", **{"output": "/proc/penstock"}), capture_output=True, text=True, timeout=60)
@@ -138,8 +149,9 @@ class FaultsTest(TrainCase):
         content[-1] ^= 1
         file.write_bytes(content)
         done = subprocess.run(self.command("flipped", "--resume", **{"steps": 12}), capture_output=True, text=True, timeout=60)
-        self.assertEqual(done.returncode, 1, done.stderr)
-        self.assertRegex(done.stderr, r"step-00000008/stage-00000\.safetensors: tensor '[\w.]+' is damaged: checksum .*; move this checkpoint away")
+        self.assertEqual(done.returncode, 2, "whoever starts it again changes nothing: " + done.stderr)
+        self.assertRegex(done.stderr, r"step-00000008/stage-00000\.safetensors: tensor '[\w.]+' is damaged: checksum .*; move .*/step-00000008 away, and --resume continues from step 4 ")
+        self.assertNotIn("continues from step 8", done.stderr)
         shutil.rmtree(file.parent)
         self.assertIn("at step 4", self.train("flipped", "--resume", **{"steps": 12}).stderr)
 

@@ -163,6 +163,13 @@ class TrainTest(TrainCase):
         self.assertIn("precision: fp16 needs a GPU, and device 'cpu' is the CPU", done.stderr)
         self.assertFalse((self.folder / "fp16").exists())
 
+    def test_a_pipe_is_no_configuration(self):
+        pipe = self.folder / "pipe.yaml"
+        os.mkfifo(pipe)
+        done = subprocess.run([BIN / "penstock", "train", pipe], capture_output=True, text=True, timeout=60)
+        self.assertEqual(done.returncode, 2, done.stderr)
+        self.assertIn("pipe.yaml is a pipe or a device; expected a file", done.stderr)
+
     def test_missing_text_exits_2_and_names_the_path(self):
         done = subprocess.run(self.command("none", **{"data.path": "/nowhere"}), capture_output=True, text=True, timeout=60)
         self.assertEqual(done.returncode, 2, done.stderr)
