@@ -3,7 +3,6 @@
 #include <map>
 #include <set>
 
-#include "base/file.h"
 #include "text/characters.h"
 #include "text/chat_template.h"
 #include "text/gguf_pre_tokenizers.h"
@@ -22,7 +21,6 @@ using formats::GgufMetadata;
 using formats::GgufValue;
 using Json = nlohmann::json;
 
-constexpr size_t kFileLimit = 256 << 20;  // bytes
 constexpr std::string_view kSpaceSymbol = "\xE2\x96\x81";  // U+2581
 
 bool is_byte_token(const std::string& text) {
@@ -97,7 +95,7 @@ class Writer {
 
   void write_sentencepiece() {
     const fs::path path = folder_ / (fs::exists(folder_ / "tokenizer.model") ? "tokenizer.model" : "spiece.model");
-    const SentencePieceFile model = parse_sentencepiece(read_file(path, kFileLimit).value(), path.string());
+    const SentencePieceFile model = sentencepiece_of_folder(folder_);
     const auto refuse = [&](const char* what) { throw error(Code::kUnimplemented, "{}: {} have no place in a GGUF file that we write", path.string(), what); };
     if (model.model != SentencePieceFile::kBpe) refuse("unigrams");
     if (!model.charsmap.empty()) refuse("normalization rules");

@@ -14,6 +14,7 @@ struct SentencePiece {
   std::string text;
   float score = 0;
   Type type = kNormal;
+  bool added = false;  // by other files than the model's: found in a text before the model sees it
 };
 
 struct SentencePieceFile {

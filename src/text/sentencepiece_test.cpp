@@ -113,6 +113,37 @@ TEST(SentencePiece, PutsBeginAndEndAroundATextAsTheConfigSays) {
   EXPECT_EQ(load_bytes(model.bytes()).value().end_id(), 2);
 }
 
+TEST(SentencePiece, HasTheTokensThatWereAddedToIt) {
+  Model model;
+  model.pieces += piece("a", -1);
+  const std::string decoder = R"({"eos_token": {"content": "<|im_end|>"}, "added_tokens_decoder": {"0": {"content": "<unk>", "special": true},
+      "5": {"content": "<think>", "special": false}, "4": {"content": "<|im_end|>", "special": true}}})";
+  const Tokenizer tokenizer = load_bytes(model.bytes(), decoder).value();
+  EXPECT_THAT(tokenizer.encode("a<|im_end|>a<think>", {.parse_special_tokens = true}), ElementsAre(3, 4, 3, 5));
+  EXPECT_THAT(tokenizer.encode("a<think>"), ElementsAre(3, 5)) << "no special token";
+  EXPECT_EQ(tokenizer.end_id(), 4);
+  EXPECT_EQ(tokenizer.decode(std::vector<int32_t>{3, 4, 5}), "a<think>");
+  Model prefixed;
+  prefixed.normalizer = "";  // a space is put before texts
+  prefixed.pieces += piece("\xE2\x96\x81", -1);
+  EXPECT_THAT(load_bytes(prefixed.bytes(), decoder).value().encode("<think><think>"), ElementsAre(5, 5)) << "each part of a text is one to the model, and there is none";
+  EXPECT_EQ(tokenizer.vocab_size(), 6);
+
+  const TempDir folder;
+  write_file_atomic(folder.path() / "tokenizer.model", model.bytes());
+  write_file_atomic(folder.path() / "added_tokens.json", R"({"<tool>": 5, "<|im_start|>": 4})");
+  write_file_atomic(folder.path() / "special_tokens_map.json", R"({"additional_special_tokens": ["<|im_start|>"], "eos_token": "</s>"})");
+  const Tokenizer older = Tokenizer::load(folder.path()).value();
+  EXPECT_THAT(older.encode("<|im_start|>a<tool>", {.parse_special_tokens = true}), ElementsAre(4, 3, 5));
+  EXPECT_TRUE(older.is_special(4));
+  EXPECT_FALSE(older.is_special(5));
+  EXPECT_EQ(older.end_id(), 2);
+
+  const auto refusal = [&](const std::string& config) { return load_bytes(model.bytes(), config).error().message(); };
+  EXPECT_THAT(refusal(R"({"added_tokens_decoder": {"9": {"content": "x"}}})"), HasSubstr("the token 'x' is added as id 9 behind 4 others"));
+  EXPECT_THAT(refusal(R"({"added_tokens_decoder": {"x": {"content": "x"}}})"), HasSubstr("added_tokens_decoder: expected ids as keys"));
+}
+
 TEST(SentencePiece, RefusesBrokenFiles) {
   const auto refusal = [](const std::string& bytes) {
     const Result<Tokenizer> tokenizer = load_bytes(bytes);

@@ -1,6 +1,10 @@
 #include "text/tokenizer_model_file.h"
 
+#include <algorithm>
+#include <charconv>
 #include <climits>
+#include <map>
+#include <set>
 
 #include "base/file.h"
 #include "text/charsmap.h"
@@ -58,7 +62,7 @@ class ModelFileReader {
     TokenizerParts::Token token{with_spaces(piece.text), control, piece.type != SentencePiece::kUnknown && piece.type != SentencePiece::kByte};
     PieceUse use = PieceUse::kNever;
     if (piece.type == SentencePiece::kNormal) use = PieceUse::kNormal;
-    if (piece.type == SentencePiece::kUserDefined) use = PieceUse::kUserDefined;
+    if (piece.type == SentencePiece::kUserDefined && !piece.added) use = PieceUse::kUserDefined;
     if (piece.type == SentencePiece::kUnused) use = PieceUse::kUnused;
     if (piece.type == SentencePiece::kUnknown) {
       if (pieces_.unknown != kNoToken) throw error(Code::kDataLoss, "{}: ids {} and {} are both the unknown token", where_, pieces_.unknown, id);
@@ -71,8 +75,8 @@ class ModelFileReader {
       byte_ids_[static_cast<size_t>(byte)] = id;
       token.bytes = std::string(1, static_cast<char>(byte));
     }
+    if (control || piece.added) parts_->raw_added.add({.id = id, .content = piece.text, .special = control});
     if (control) {
-      parts_->raw_added.add({.id = id, .content = piece.text, .special = true});
       if (piece.text == file_.begin_piece) parts_->begin_id = id;
       if (piece.text == file_.end_piece) parts_->end_id = id;
     }
@@ -101,22 +105,82 @@ class ModelFileReader {
   std::vector<int32_t> byte_ids_ = std::vector<int32_t>(256, kNoToken);
 };
 
+fs::path model_file(const fs::path& folder) {
+  std::error_code failed;
+  const bool other = !fs::exists(folder / "tokenizer.model", failed) && fs::exists(folder / "spiece.model", failed);
+  return folder / (other ? "spiece.model" : "tokenizer.model");
+}
+
+nlohmann::json json_or_nothing(const fs::path& file) {
+  Result<nlohmann::json> document = read_json_file(file);
+  if (!document && document.error().code() != Code::kNotFound) throw document.error();
+  return document ? std::move(*document) : nlohmann::json::object();
+}
+
+// A token is written as itself or as {"content": ...}.
+std::string content_of(const JsonNode& node) { return node.is_string() ? node.text() : node.is_object() ? node["content"].text() : ""; }
+
+// {"32000": {"content": "<|im_end|>", "special": true, ...}, ...}
+std::map<int64_t, SentencePiece> tokens_of_decoder(const JsonNode& decoder) {
+  std::map<int64_t, SentencePiece> tokens;
+  for (const auto& [key, value] : decoder.object().items()) {
+    int64_t id = 0;
+    const auto parsed = std::from_chars(key.data(), key.data() + key.size(), id);
+    if (parsed.ec != std::errc() || parsed.ptr != key.data() + key.size()) throw decoder.wrong("ids as keys");
+    const JsonNode token = decoder[key.c_str()];
+    const bool special = token["special"].flag(false);
+    tokens[id] = {token["content"].text(), 0, special ? SentencePiece::kControl : SentencePiece::kUserDefined, /*added=*/true};
+  }
+  return tokens;
+}
+
+// added_tokens.json has {"<|im_end|>": 32000, ...}; those that special_tokens_map.json lists steer.
+std::map<int64_t, SentencePiece> tokens_of_list(const fs::path& folder) {
+  const nlohmann::json list = json_or_nothing(folder / "added_tokens.json"), map = json_or_nothing(folder / "special_tokens_map.json");
+  const JsonNode listed(list, (folder / "added_tokens.json").string()), named(map, (folder / "special_tokens_map.json").string());
+  std::set<std::string> special;
+  for (const auto& [key, value] : named.object().items()) {
+    const JsonNode node = named[key.c_str()];
+    if (!value.is_array()) special.insert(content_of(node));
+    for (size_t i = 0; value.is_array() && i < node.list_size(); ++i) special.insert(content_of(node[i]));
+  }
+  std::map<int64_t, SentencePiece> tokens;
+  for (const auto& [text, id] : listed.object().items()) {
+    tokens[listed[text.c_str()].number()] = {text, 0, special.contains(text) ? SentencePiece::kControl : SentencePiece::kUserDefined, /*added=*/true};
+  }
+  return tokens;
+}
+
 }  // namespace
 
 std::shared_ptr<TokenizerParts> tokenizer_of(SentencePieceFile file, const std::string& where) { return ModelFileReader(std::move(file), where).read(); }
 
-std::shared_ptr<TokenizerParts> read_tokenizer_model(const fs::path& folder) {
-  fs::path path = folder / "tokenizer.model";
-  std::error_code failed;
-  if (!fs::exists(path, failed) && fs::exists(folder / "spiece.model", failed)) path = folder / "spiece.model";
-  const std::string bytes = read_file(path, kFileLimit).value();
-  std::shared_ptr<TokenizerParts> parts = tokenizer_of(parse_sentencepiece(bytes, path.string()), path.string());
+SentencePieceFile sentencepiece_of_folder(const fs::path& folder) {
+  const fs::path path = model_file(folder);
+  SentencePieceFile file = parse_sentencepiece(read_file(path, kFileLimit).value(), path.string());
+  const nlohmann::json config = json_or_nothing(folder / "tokenizer_config.json");
+  const JsonNode root(config, (folder / "tokenizer_config.json").string());
+  const std::map<int64_t, SentencePiece> added = root["added_tokens_decoder"] ? tokens_of_decoder(root["added_tokens_decoder"]) : tokens_of_list(folder);
+  for (const auto& [id, piece] : added) {
+    if (id < 0 || id > static_cast<int64_t>(file.pieces.size()) || id >= kMaxVocabulary) {
+      throw error(Code::kUnimplemented, "{}: the token '{}' is added as id {} behind {} others; ids without tokens are not supported", folder.string(), piece.text, id,
+                  file.pieces.size());
+    }
+    if (id == static_cast<int64_t>(file.pieces.size())) file.pieces.push_back(piece);
+    else if (file.pieces[static_cast<size_t>(id)].text != piece.text) file.pieces[static_cast<size_t>(id)] = piece;  // else the model itself knows better what it is
+  }
+  const auto has_control = [&](const std::string& text) {
+    return std::ranges::any_of(file.pieces, [&](const SentencePiece& piece) { return piece.type == SentencePiece::kControl && piece.text == text; });
+  };
+  if (const std::string begin = content_of(root["bos_token"]); has_control(begin)) file.begin_piece = begin;
+  if (const std::string end = content_of(root["eos_token"]); has_control(end)) file.end_piece = end;
+  return file;
+}
 
-  const fs::path config_file = folder / "tokenizer_config.json";
-  Result<nlohmann::json> config = read_json_file(config_file);
-  if (!config && config.error().code() != Code::kNotFound) throw config.error();
-  const nlohmann::json document = config ? std::move(*config) : nlohmann::json::object();
-  const JsonNode root(document, config_file.string());
+std::shared_ptr<TokenizerParts> read_tokenizer_model(const fs::path& folder) {
+  std::shared_ptr<TokenizerParts> parts = tokenizer_of(sentencepiece_of_folder(folder), model_file(folder).string());
+  const nlohmann::json config = json_or_nothing(folder / "tokenizer_config.json");
+  const JsonNode root(config, (folder / "tokenizer_config.json").string());
   if (parts->begin_id != kNoToken && root["add_bos_token"].flag(true)) parts->before.push_back(parts->begin_id);
   if (parts->end_id != kNoToken && root["add_eos_token"].flag(false)) parts->after.push_back(parts->end_id);
   return parts;
