@@ -164,6 +164,7 @@ TEST(ChatTemplate, IsBounded) {
   const std::string laughs = "{% set ns = namespace(l=['lol']) %}{% for a in range(60) %}{% set ns.l = [ns.l, ns.l, ns.l] %}{% endfor %}{{ ns.l }}";
   EXPECT_THAT(refusal(laughs).message(), HasSubstr("holds more than"));
   EXPECT_THAT(refusal("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}").message(), HasSubstr("macros call each other more than 16 deep"));
+  EXPECT_THAT(refusal("{% set x = 'x' * 1000000 %}{{ ('{0}' * 100000).format(x) }}").message(), HasSubstr("takes more than 5000000 steps"));
   EXPECT_THAT(refusal("{{ range(1000000) }}").message(), HasSubstr("range() of more than 100000 numbers"));
   EXPECT_THAT(refusal("{{ dict([('a', 1)]) }}").message(), HasSubstr("dict() of anything but one dict and names is not supported"));
   EXPECT_THAT(refusal("{% set n = namespace() %}{% set n.n = n %}").message(), HasSubstr("a namespace inside a namespace"));

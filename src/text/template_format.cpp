@@ -68,6 +68,7 @@ std::string shown_by(const Directive& directive, const TemplateValue& value) {
 }  // namespace
 
 std::string formatted_by_percent(const std::string& text, const TemplateValue& values, TemplateBudget& budget) {
+  budget.spend_bytes(text.size());
   const std::vector<TemplateValue> given = values.is_tuple() ? values.as_list() : std::vector<TemplateValue>{values};
   std::string out;
   size_t used = 0;
@@ -83,16 +84,17 @@ std::string formatted_by_percent(const std::string& text, const TemplateValue& v
       continue;
     }
     if (used == given.size()) throw template_problem("not enough arguments for format string");
-    out += shown_by(directive, given[used++]);
-    budget.spend_bytes(out.size() / 16);
+    const std::string shown = shown_by(directive, given[used++]);
+    budget.spend_bytes(shown.size());
+    out += shown;
   }
   const bool may_be_left = !values.is_tuple() && (values.is_dict() || values.is_list());
   if (used < given.size() && !may_be_left) throw template_problem("not all arguments converted during string formatting");
-  budget.spend_bytes(out.size());
   return out;
 }
 
 std::string formatted_by_braces(const std::string& text, const TemplateArguments& arguments, TemplateBudget& budget) {
+  budget.spend_bytes(text.size());
   std::string out;
   size_t next = 0;
   for (size_t at = 0; at < text.size();) {
@@ -111,14 +113,15 @@ std::string formatted_by_braces(const std::string& text, const TemplateArguments
       const size_t index = !numbered ? arguments.positional.size() : field.empty() ? next++ : std::stoul(field);
       const TemplateValue* value = arguments.find(index, field.c_str());
       if (value == nullptr) throw template_problem("format(): nothing is given for '{{{}}}'", field);
-      out += value->shown();
+      const std::string shown = value->shown();
+      budget.spend_bytes(shown.size());
+      out += shown;
       at = end + 1;
     } else {
       out += c;
       ++at;
     }
   }
-  budget.spend_bytes(out.size());
   return out;
 }
 
