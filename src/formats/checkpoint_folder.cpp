@@ -7,6 +7,7 @@
 
 #include "base/crc32.h"
 #include "base/file.h"
+#include "base/filesystem_error.h"
 #include "base/log.h"
 #include "formats/float_narrowing.h"
 #include "formats/safetensors_header.h"
@@ -121,6 +122,22 @@ void for_each_tensor(const fs::path& checkpoint, const CheckpointManifest& manif
       if (progress) progress(static_cast<double>(done) / static_cast<double>(std::max<uint64_t>(1, total_bytes(manifest))));
     }
     if (known != file.tensors.size()) throw error(Code::kDataLoss, "{}: it holds {} of the {} tensors in the manifest", (checkpoint / name).string(), known, file.tensors.size());
+  }
+}
+
+// A new folder that has its name when `write` is done; of one that fails nothing is left, as it may have filled the disk.
+void write_whole_folder(const fs::path& output, const std::function<void(const fs::path& unfinished)>& write) {
+  const fs::path unfinished = unfinished_path(output);
+  try {
+    fs::remove_all(unfinished);
+    fs::create_directories(unfinished);
+    write(unfinished);
+    fs::rename(unfinished, output);
+  } catch (const std::exception& e) {
+    std::error_code ignored;
+    fs::remove_all(unfinished, ignored);
+    if (const auto* failure = dynamic_cast<const fs::filesystem_error*>(&e)) throw error_of(*failure);
+    throw;
   }
 }
 
@@ -283,20 +300,18 @@ void export_checkpoint(const fs::path& checkpoint, const fs::path& output, const
       if (wanted(file, entry)) entries.push_back(entry);
     }
   }
-  const fs::path unfinished = unfinished_path(output);
-  fs::remove_all(unfinished);
-  fs::create_directories(unfinished);
   const std::string dtype = exported_dtype(checkpoint / kModelDescription / "config.json");
   for (TensorEntry& entry : entries) entry.dtype = dtype;
-  WeightStream weights(unfinished, entries, max_shard_bytes);
-  for_each_tensor(checkpoint, manifest, progress, [&](const std::string& file, const TensorEntry& entry, std::span<const std::byte> bytes) {
-    if (!wanted(file, entry)) return;
-    if (dtype == "F32") return weights.add(bytes);
-    weights.add(narrowed(bytes, dtype));
+  write_whole_folder(output, [&](const fs::path& unfinished) {
+    WeightStream weights(unfinished, entries, max_shard_bytes);
+    for_each_tensor(checkpoint, manifest, progress, [&](const std::string& file, const TensorEntry& entry, std::span<const std::byte> bytes) {
+      if (!wanted(file, entry)) return;
+      if (dtype == "F32") return weights.add(bytes);
+      weights.add(narrowed(bytes, dtype));
+    });
+    weights.finish();
+    for (const auto& entry : fs::directory_iterator(checkpoint / kModelDescription)) fs::copy_file(entry.path(), unfinished / entry.path().filename());
   });
-  weights.finish();
-  for (const auto& entry : fs::directory_iterator(checkpoint / kModelDescription)) fs::copy_file(entry.path(), unfinished / entry.path().filename());
-  fs::rename(unfinished, output);
 }
 
 }  // namespace penstock::formats

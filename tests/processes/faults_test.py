@@ -94,6 +94,19 @@ class FaultsTest(TrainCase):
         self.assertRegex(done.stderr, r"cannot write .*model.*: File too large")
         self.assertFalse((self.folder / "export" / "model" / "model.safetensors").exists())
 
+    def test_an_export_that_does_not_fit_leaves_nothing(self):
+        self.train("exported", **{"steps": 4, "checkpoint.every_steps": 4})
+
+        def export(to, **options):
+            return subprocess.run([BIN / "penstock", "checkpoint", "export", self.folder / "exported", "--output", to], capture_output=True, text=True, timeout=60, **options)
+        done = export(self.folder / "none", preexec_fn=no_file_over_200_kib, restore_signals=False)
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertRegex(done.stderr, r"cannot write .*none\.writing/.*: File too large")
+        self.assertFalse((self.folder / "none.writing").exists())
+        done = export("/proc/penstock")
+        self.assertNotEqual(done.returncode, 0)
+        self.assertRegex(done.stderr, r"cannot change /proc/penstock\.writing: ")
+
     @unittest.skipUnless(may_mount(), "no permission to mount a file system")
     def test_a_full_disk_is_one_clear_error(self):
         mounted = self.folder / "small"
