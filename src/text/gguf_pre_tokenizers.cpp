@@ -13,11 +13,31 @@ constexpr const char* kQwen2 = R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]
 constexpr const char* kTekken =
     R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 
+constexpr const char* kLineBreaks = "[\r\n]";
+constexpr const char* kHanAndHangul = R"([一-龥ࠀ-一가-퟿]+)";
+constexpr const char* kDeepSeekSigns = R"(\s?[!-/:-~！-／：-～‘-‟　-。]+)";
+// The cased letters, one by one.
+constexpr const char* kDeepSeekLetters =
+    R"(\s?[A-Za-z)"
+    "µÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ"
+    "-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-ώᾀ-ᾴᾶ-ᾼιῂ-ῄῆ-ῌῐ-ΐῖ-Ίῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤΩℨK-ℭℯ-ℴℹ"
+    "ℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-"
+    "𞥃"
+    "]+";
+
 Json byte_level(bool cuts_words) { return {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", cuts_words}}; }
 
 Json split(const char* pattern) {
   const Json cut = {{"type", "Split"}, {"pattern", {{"Regex", pattern}}}, {"behavior", "Isolated"}, {"invert", false}};
   return {{"type", "Sequence"}, {"pretokenizers", Json::array({cut, byte_level(false)})}};
+}
+
+Json deepseek(const std::vector<const char*>& patterns) {
+  Json steps = Json::array();
+  for (const char* pattern : patterns) steps.push_back({{"type", "Split"}, {"pattern", {{"Regex", pattern}}}, {"behavior", "Isolated"}, {"invert", false}});
+  steps.push_back({{"type", "Digits"}, {"individual_digits", true}});
+  steps.push_back(byte_level(false));
+  return {{"type", "Sequence"}, {"pretokenizers", steps}};
 }
 
 Json digits_then_words() {
@@ -28,7 +48,9 @@ Json digits_then_words() {
 const std::vector<GgufPreTokenizer>& all() {
   static const std::vector<GgufPreTokenizer> known = {
       {"gpt-2", false, false, false, byte_level(true)}, {"llama-bpe", false, true, true, split(kLlama3)}, {"qwen2", true, false, false, split(kQwen2)},
-      {"smollm", false, false, false, digits_then_words()}, {"tekken", false, true, true, split(kTekken)}};
+      {"smollm", false, false, false, digits_then_words()}, {"tekken", false, true, true, split(kTekken)},
+      {"deepseek-coder", false, false, true, deepseek({kLineBreaks, R"(\s?\p{L}+)", R"(\s?\p{P}+)", kHanAndHangul})},
+      {"deepseek-llm", false, false, true, deepseek({kLineBreaks, kDeepSeekLetters, kDeepSeekSigns, R"(\s+$)", kHanAndHangul})}};
   return known;
 }
 
@@ -59,6 +81,7 @@ std::optional<bool> normalizes(const nlohmann::json& tokenizer) {
   const auto found = tokenizer.find("normalizer");
   if (found == tokenizer.end() || found->is_null()) return false;
   const nlohmann::json* step = &*found;
+  if (step->is_object() && step->value("type", "") == "Sequence" && step->contains("normalizers") && (*step)["normalizers"].empty()) return false;
   if (step->is_object() && step->value("type", "") == "Sequence" && step->contains("normalizers") && (*step)["normalizers"].size() == 1) step = &(*step)["normalizers"][0];
   if (step->is_object() && step->value("type", "") == "NFC") return true;
   return std::nullopt;

@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "base/temp_dir.h"
 #include "text/chat_template.h"
+#include "text/gguf_pre_tokenizers.h"
 #include "text/gguf_tokenizer.h"
 #include "text/shared_cases_test.h"
 #include "text/tokenizer.h"
@@ -123,6 +124,40 @@ TEST(GgufTokenizerOfBytes, CutsMergesAndKnowsItsSpecialTokens) {
   EXPECT_EQ(Tokenizer::load(dir.path()).value().end_id(), end) << "a folder with one GGUF file";
 }
 
+TEST(GgufTokenizerOfBytes, AreCutAsTheirTableSays) {
+  const auto pieces = [](const char* name, const std::string& text) {
+    GgufMetadata metadata = some_bytes();
+    auto& tokens = std::get<formats::GgufValue::Texts>(metadata[3].second.value);
+    tokens.insert(tokens.end() - 1, {"\xC4\x8A", "\xC4\x8A\xC4\x8A", "11", "--", "\xC4\xA0-"});  // a line break and two, a number, signs
+    std::get<formats::GgufValue::Integers>(metadata[4].second.value).insert(std::get<formats::GgufValue::Integers>(metadata[4].second.value).begin(), 5, 1);
+    metadata[2].second = formats::gguf_text(name);
+    metadata[5].second = formats::gguf_texts({"h i", "\xC4\xA0 hi", "\xC4\x8A \xC4\x8A", "1 1", "- -", "\xC4\xA0 -"});
+    const TempDir dir;
+    return Tokenizer::load(write_gguf(dir.path(), metadata)).value().encode(text).size();
+  };
+  EXPECT_EQ(pieces("llama-bpe", "11\n\n"), 2U);
+  EXPECT_EQ(pieces("qwen2", "11\n\n"), 3U) << "digits by themselves";
+  EXPECT_EQ(pieces("gpt-2", "11\n\n"), 2U);
+  for (const char* name : {"deepseek-coder", "deepseek-llm"}) {
+    EXPECT_EQ(pieces(name, "11\n\n"), 4U) << "line breaks by themselves, too";
+    EXPECT_EQ(pieces(name, "hi hi"), 2U) << name;
+    EXPECT_EQ(pieces(name, "hi--hi -"), 4U) << name;
+  }
+}
+
+TEST(GgufPreTokenizers, AreFoundByWhatATokenizerJsonDoes) {
+  for (const char* name : {"gpt-2", "smollm", "deepseek-coder", "deepseek-llm"}) {
+    Json document = {{"pre_tokenizer", Json::parse(gguf_pre_tokenizer(name)->steps.dump())}, {"normalizer", nullptr}, {"model", Json::object()}};
+    ASSERT_TRUE(gguf_pre_tokenizer_of(document)) << name;
+    EXPECT_EQ(gguf_pre_tokenizer_of(document)->name, name);
+    document["normalizer"] = {{"type", "Sequence"}, {"normalizers", Json::array()}};  // as DeepSeek's files have it
+    ASSERT_TRUE(gguf_pre_tokenizer_of(document)) << name;
+    EXPECT_EQ(gguf_pre_tokenizer_of(document)->name, name);
+    document["normalizer"] = {{"type", "Lowercase"}};
+    EXPECT_FALSE(gguf_pre_tokenizer_of(document)) << name;
+  }
+}
+
 TEST(GgufTokenizerOfBytes, EndsAtSpecialTokensThatEndTurnsEverywhere) {
   GgufMetadata metadata = some_bytes();
   auto& tokens = std::get<formats::GgufValue::Texts>(metadata[3].second.value);
@@ -172,7 +207,7 @@ TEST(GgufTokenizerOfBytes, IsRefusedByNameWhereItIsNotUnderstood) {
     const auto loaded = Tokenizer::load(write_gguf(dir.path(), metadata));
     return loaded.ok() ? std::string() : loaded.error().message();
   };
-  EXPECT_THAT(complaint("tokenizer.ggml.pre", formats::gguf_text("poro")), HasSubstr("tokenizer.ggml.pre: 'poro'; this version knows gpt-2, llama-bpe, qwen2, smollm, tekken"));
+  EXPECT_THAT(complaint("tokenizer.ggml.pre", formats::gguf_text("poro")), HasSubstr("tokenizer.ggml.pre: 'poro'; this version knows gpt-2, llama-bpe, qwen2, smollm, tekken, deepseek-coder, deepseek-llm"));
   for (const char* name : {"llama3", "llama-v3", "deepseek-r1-qwen", "megrez"}) EXPECT_EQ(complaint("tokenizer.ggml.pre", formats::gguf_text(name)), "") << name;
   EXPECT_THAT(complaint("tokenizer.ggml.pre", std::nullopt), HasSubstr("tokenizer.ggml.pre: expected how text is cut"));
   EXPECT_THAT(complaint("tokenizer.ggml.model", formats::gguf_text("bert")), HasSubstr("a tokenizer of kind 'bert'"));
