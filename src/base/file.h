@@ -10,7 +10,7 @@
 
 namespace penstock {
 
-// The whole file. Error kNotFound (absent), kInvalidArgument (a folder, or larger than `limit_bytes`), kDataLoss (read failed).
+// The whole file; of a pipe all that comes, with ten seconds of silence at most. Error kNotFound (absent), kInvalidArgument (a folder, or larger than `limit_bytes`), kDeadlineExceeded (silence), kDataLoss (read failed).
 [[nodiscard]] Result<std::string> read_file(const std::filesystem::path& path, size_t limit_bytes);
 
 // Writes to a sibling temporary file, fsyncs it, renames it over `path` and fsyncs the folder:

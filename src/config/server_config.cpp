@@ -7,6 +7,7 @@
 #include <tuple>
 
 #include "base/file.h"
+#include "base/shown.h"
 #include "config/fields.h"
 #include "config/models_json.h"
 #include "config/properties_reader.h"
@@ -173,10 +174,14 @@ class Loader {
     if (auto rules = UrlRules::compile(split_list(raw_.allowed_urls)); !rules) {
       return fail(Code::kInvalidArgument, "allowed_urls", "{}", rules.error().message());
     }
+    constexpr size_t kMaxExpression = 1000;  // bytes; std::regex compiles by recursion, and a long one overflows the stack
+    if (const size_t bytes = config_.blacklist_env_vars.size(); bytes > kMaxExpression) {
+      return fail(Code::kInvalidArgument, "blacklist_env_vars", "expected a regular expression of at most {} bytes, found {}", kMaxExpression, bytes);
+    }
     try {
       (void)std::regex(config_.blacklist_env_vars);
     } catch (const std::regex_error&) {
-      return fail(Code::kInvalidArgument, "blacklist_env_vars", "'{}' is not a regular expression", config_.blacklist_env_vars);
+      return fail(Code::kInvalidArgument, "blacklist_env_vars", "'{}' is not a regular expression", shown(config_.blacklist_env_vars));
     }
     return std::nullopt;
   }

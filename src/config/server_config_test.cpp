@@ -65,6 +65,7 @@ TEST_F(ServerConfigTest, ReadsWhatItHonours) {
 
 TEST_F(ServerConfigTest, HiddenVariablesAreARegularExpression) {
   EXPECT_EQ(load("blacklist_env_vars=AWS_.*|SECRET\n").value().blacklist_env_vars, "AWS_.*|SECRET");
+  EXPECT_THAT(refusal("blacklist_env_vars=" + std::string(100000, 'x') + "\n"), HasSubstr("expected a regular expression of at most 1000 bytes, found 100000"));
   EXPECT_THAT(refusal("blacklist_env_vars=(\n"), HasSubstr("key 'blacklist_env_vars': '(' is not a regular expression"));
   ::setenv("PENSTOCK_TEST_ONE", "1", 1);
   ::setenv("PENSTOCK_TEST_ONE_MORE", "1", 1);
