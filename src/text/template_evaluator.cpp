@@ -163,9 +163,9 @@ TemplateValue TemplateEvaluator::call_macro(const TemplateStatement& macro, Temp
   if (arguments.positional.size() > parameters.size()) {
     throw template_problem("macro '{}' takes not more than {} argument(s)", macro.names.front(), parameters.size());
   }
-  for (const auto& [name, value] : arguments.named) {
-    if (std::none_of(parameters.begin(), parameters.end(), [&](const auto& parameter) { return parameter.first == name; })) {
-      throw template_problem("macro '{}' takes no keyword argument '{}'", macro.names.front(), name);
+  for (const auto& given : arguments.named) {
+    if (std::none_of(parameters.begin(), parameters.end(), [&](const auto& parameter) { return parameter.first == given.first; })) {
+      throw template_problem("macro '{}' takes no keyword argument '{}'", macro.names.front(), given.first);
     }
   }
   // A macro sees what the template sets outside of blocks, and its arguments.
