@@ -12,6 +12,8 @@ namespace {
 
 constexpr size_t kMostPromptLogprobs = 50'000;  // they travel in one message, of which clients take 4 MiB unless told otherwise: 80 bytes for each
 
+constexpr size_t kMostGrammarBytes = 64 << 20;
+
 SchedulerLimits scheduler_limits(const PipelineEngineOptions& options, StageRunner& runner, comm::Communicator& stages) {
   const int num_pages = make_caches(runner, &stages, options.timeout);
   return {options.max_sequences, options.max_waiting, options.max_step_rows, runner.max_sequence_tokens(), stages.size(), num_pages};
@@ -57,6 +59,20 @@ std::optional<EngineStats> PipelineEngine::stats() const {
   return stats_;
 }
 
+// Where this stage chooses the tokens: other texts' steps then need not wait until it is made again. Null when those that are kept take too much.
+std::shared_ptr<const text::Grammar> PipelineEngine::kept(text::Grammar grammar) const {
+  const size_t bytes = grammar.bytes();
+  if (stages_.size() > 1) return nullptr;
+  if (grammar_bytes_->fetch_add(bytes) + bytes > kMostGrammarBytes) {
+    *grammar_bytes_ -= bytes;
+    return nullptr;
+  }
+  return {new text::Grammar(std::move(grammar)), [bytes, all = grammar_bytes_](const text::Grammar* done) {
+            delete done;
+            *all -= bytes;
+          }};
+}
+
 Result<SequenceInput> PipelineEngine::prepare(const text::GenerationRequest& request) const {
   SequenceInput input;
   try {
@@ -82,11 +98,11 @@ Result<SequenceInput> PipelineEngine::prepare(const text::GenerationRequest& req
   for (const auto& [id, bias] : sampling.logit_bias) biased.push_back(id);
   if (auto bad = check_ids("logit_bias", biased, runner_.config().vocab_size)) return *bad;
   if (auto bad = check_ids("stop_token_ids", sampling.stop_token_ids, runner_.config().vocab_size)) return *bad;
-  std::shared_ptr<const text::Grammar> grammar;  // made here, so that the steps of other texts need not wait for it
+  std::shared_ptr<const text::Grammar> grammar;
   if (sampling.constraint) {
     auto made = text::constraint_grammar(sampling.constraint);
     if (!made) return error(made.error().code(), "constraint: {}", made.error().message());
-    grammar = std::make_shared<const text::Grammar>(std::move(*made));
+    grammar = kept(std::move(*made));
   }
   if (sampling.prompt_logprobs && input.prompt.size() * static_cast<size_t>(*sampling.prompt_logprobs + 1) > kMostPromptLogprobs) {
     return error(Code::kInvalidArgument, "prompt: {} tokens; expected at most {} where {} log probabilities are asked for of each", input.prompt.size(),

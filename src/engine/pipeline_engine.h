@@ -86,6 +86,7 @@ class PipelineEngine : public Engine {
   void stop_others();
   void fail_all(const Error& error);
   [[nodiscard]] Result<SequenceInput> prepare(const text::GenerationRequest& request) const;
+  [[nodiscard]] std::shared_ptr<const text::Grammar> kept(text::Grammar grammar) const;
 
   StageRunner& runner_;
   comm::Communicator& stages_;
@@ -94,6 +95,7 @@ class PipelineEngine : public Engine {
   Channel<Message> messages_;
   std::atomic<uint64_t> next_id_{1};
   std::atomic<int> queued_{0};      // submitted and not yet ended: bounds the channel and the waiting queue together
+  const std::shared_ptr<std::atomic<size_t>> grammar_bytes_ = std::make_shared<std::atomic<size_t>>(0);  // of those that requests keep
   std::atomic<bool> draining_{false};
   std::atomic<int64_t> steps_{0};
 

@@ -27,7 +27,7 @@ struct SamplingChoice {
   uint64_t seed = 0;
   int logprobs = -1;              // alternatives that are told of each token, besides itself; -1 = nothing is
   text::TextConstraint constraint = {};  // what the completion must be (token_constraints.h)
-  std::shared_ptr<const text::Grammar> grammar = nullptr;  // of the constraint, where it is made already; does not travel
+  std::shared_ptr<const text::Grammar> grammar = nullptr;  // of the constraint, where it is made already; does not travel to another stage
 };
 
 // Which tokens a text has.

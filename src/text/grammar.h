@@ -42,6 +42,8 @@ class Grammar {
   // It leads to the end of its rule without a byte, and nowhere else: who calls a rule and then comes here need not come back.
   [[nodiscard]] bool only_ends(State state) const;
 
+  [[nodiscard]] size_t bytes() const { return (first_edge_.size() + depth_needed_.size()) * sizeof(uint32_t) + edges_.size() * sizeof(Edge); }  // of memory
+
   // Bytes that no edge tells apart have one class.
   [[nodiscard]] int num_classes() const { return num_classes_; }
   [[nodiscard]] uint8_t class_of(uint8_t byte) const { return classes_[byte]; }
