@@ -35,7 +35,10 @@ TemplateValue element(const TemplateValue& list, int64_t index) {
   return items[static_cast<size_t>(index < 0 ? index + size : index)];
 }
 
-TemplateValue character(const std::string& text, int64_t index, bool safe) {
+TemplateValue character(const std::string& text, int64_t index, bool safe, TemplateBudget& budget) {
+  constexpr int64_t kLongest = 4;  // bytes of a character
+  const auto bytes = static_cast<int64_t>(text.size());
+  budget.spend(index < 0 ? bytes / 16 : std::min(bytes, kLongest * std::min(index, bytes)) / 16);
   int64_t count = 0;
   if (index < 0) {
     for (const char byte : text) count += (static_cast<unsigned char>(byte) & 0xC0) != 0x80;
@@ -88,17 +91,18 @@ TemplateValue attribute_of(const TemplateValue& value, const std::string& name) 
   return missing(value, name);
 }
 
-TemplateValue item_of(const TemplateValue& value, const TemplateValue& key) {
+TemplateValue item_of(const TemplateValue& value, const TemplateValue& key, TemplateBudget& budget) {
+  budget.spend_bytes(key.is_text() ? key.bytes() : 8 * key.bytes());
   if (value.is_undefined()) throw template_problem("{}", value.why_undefined());
   if (key.is_undefined()) return missing(value, "Undefined");
   if (value.is_list() && (key.is_integer() || key.is_boolean())) return element(value, key.as_integer());
-  if (value.is_text() && (key.is_integer() || key.is_boolean())) return character(value.as_text(), key.as_integer(), value.is_safe());
+  if (value.is_text() && (key.is_integer() || key.is_boolean())) return character(value.as_text(), key.as_integer(), value.is_safe(), budget);
   if (!value.is_dict()) return key.is_text() ? attribute_of(value, key.as_text()) : missing(value, key.shown());
   const TemplateValue* member = value.find(key);
   return member == nullptr ? missing(value, key.shown()) : *member;
 }
 
-TemplateValue path_of(const TemplateValue& value, const std::string& path) {
+TemplateValue path_of(const TemplateValue& value, const std::string& path, TemplateBudget& budget) {
   TemplateValue reached = value;
   for (size_t at = 0; at <= path.size();) {
     const size_t end = std::min(path.find('.', at), path.size());
@@ -106,13 +110,20 @@ TemplateValue path_of(const TemplateValue& value, const std::string& path) {
     int64_t index = 0;
     const auto parsed = std::from_chars(name.data(), name.data() + name.size(), index);
     const bool number = parsed.ec == std::errc() && parsed.ptr == name.data() + name.size();
-    reached = item_of(reached, number ? TemplateValue::integer(index) : TemplateValue::text(name));
+    reached = item_of(reached, number ? TemplateValue::integer(index) : TemplateValue::text(name), budget);
     at = end + 1;
   }
   return reached;
 }
 
-int compare(const TemplateValue& a, const TemplateValue& b) {
+bool equal(const TemplateValue& a, const TemplateValue& b, TemplateBudget& budget) {
+  const bool alike = a.is_text() ? b.is_text() && a.bytes() == b.bytes() : a.is_list() == b.is_list() && a.is_dict() == b.is_dict();
+  if (alike) budget.spend(static_cast<int64_t>(std::min(a.bytes(), b.bytes()) / 16));
+  return a.equals(b);
+}
+
+int compare(const TemplateValue& a, const TemplateValue& b, TemplateBudget& budget) {
+  budget.spend(static_cast<int64_t>(std::min(a.bytes(), b.bytes()) / 16));
   if (a.is_number() && b.is_number()) {
     if (!a.is_real() && !b.is_real()) return a.as_integer() < b.as_integer() ? -1 : a.as_integer() > b.as_integer();
     return a.as_real() < b.as_real() ? -1 : a.as_real() > b.as_real();
@@ -121,7 +132,7 @@ int compare(const TemplateValue& a, const TemplateValue& b) {
   if (a.is_list() && b.is_list() && a.is_tuple() == b.is_tuple()) {
     const auto &left = a.as_list(), &right = b.as_list();
     for (size_t i = 0; i < std::min(left.size(), right.size()); ++i) {
-      if (!left[i].equals(right[i])) return compare(left[i], right[i]);
+      if (!equal(left[i], right[i], budget)) return compare(left[i], right[i], budget);
     }
     return left.size() < right.size() ? -1 : left.size() > right.size();
   }
@@ -131,14 +142,20 @@ int compare(const TemplateValue& a, const TemplateValue& b) {
   throw template_problem("'<' not supported between instances of '{}' and '{}'", a.type_name(), b.type_name());
 }
 
-bool contains(const TemplateValue& container, const TemplateValue& value) {
+bool contains(const TemplateValue& container, const TemplateValue& value, TemplateBudget& budget) {
   if (container.is_undefined()) return false;
-  if (container.is_dict()) return container.find(value) != nullptr;
+  if (container.is_dict()) {
+    budget.spend_bytes(value.is_text() ? value.bytes() : 0);
+    return container.find(value) != nullptr;
+  }
   if (container.is_list()) {
+    const size_t count = container.as_list().size();
+    budget.spend(static_cast<int64_t>(count + std::min(container.bytes(), count * value.bytes()) / 16));
     return std::any_of(container.as_list().begin(), container.as_list().end(), [&](const TemplateValue& item) { return item.equals(value); });
   }
   if (!container.is_text()) throw template_problem("argument of type '{}' is not iterable", container.type_name());
   if (!value.is_text()) throw template_problem("'in <string>' requires string as left operand, not {}", value.type_name());
+  budget.spend_search(container.bytes(), value.bytes());
   return container.as_text().find(value.as_text()) != std::string::npos;
 }
 

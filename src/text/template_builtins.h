@@ -26,8 +26,12 @@ class TemplateBudget {
   void spend(int64_t steps) {
     if ((left_ -= steps) < 0) throw template_problem("the template takes more than {} steps", all_);
   }
-  // For a text or list that is made: a step for each 16 bytes.
+  // For a text that is made or read, and a value that is written as one: a step for each 16 bytes.
   void spend_bytes(size_t bytes) { spend(1 + static_cast<int64_t>(bytes / 16)); }
+  // Before a part is looked for in a text, which takes their product at worst.
+  void spend_search(size_t text_bytes, size_t part_bytes) {
+    if (part_bytes <= text_bytes) spend(static_cast<int64_t>((1 + text_bytes / 16) * (1 + part_bytes / 64)));
+  }
 
  private:
   int64_t all_, left_;
@@ -48,7 +52,7 @@ struct TemplateArguments {
 
 // All throw TemplateProblem: kUnimplemented for a name that we do not know, kInvalidArgument for a value that does not fit.
 [[nodiscard]] TemplateValue apply_filter(const std::string& name, const TemplateValue& value, const TemplateArguments& arguments, TemplateBudget& budget);
-[[nodiscard]] bool apply_test(const std::string& name, const TemplateValue& value, const TemplateArguments& arguments);
+[[nodiscard]] bool apply_test(const std::string& name, const TemplateValue& value, const TemplateArguments& arguments, TemplateBudget& budget);
 [[nodiscard]] bool has_method(const TemplateValue& value, const std::string& name);
 // Whether Python's type has it, which we may not.
 [[nodiscard]] bool has_method_in_python(const TemplateValue& value, const std::string& name);
@@ -58,13 +62,24 @@ struct TemplateArguments {
 [[nodiscard]] std::vector<TemplateValue> items_of(const TemplateValue& value, TemplateBudget& budget);
 // value.name and value[key]; undefined when there is none. Throw TemplateProblem for an undefined value.
 [[nodiscard]] TemplateValue attribute_of(const TemplateValue& value, const std::string& name);
-[[nodiscard]] TemplateValue item_of(const TemplateValue& value, const TemplateValue& key);
+[[nodiscard]] TemplateValue item_of(const TemplateValue& value, const TemplateValue& key, TemplateBudget& budget);
 // As attribute_of, along names with dots between them, where numbers are places in a list.
-[[nodiscard]] TemplateValue path_of(const TemplateValue& value, const std::string& path);
+[[nodiscard]] TemplateValue path_of(const TemplateValue& value, const std::string& path, TemplateBudget& budget);
+// ==
+[[nodiscard]] bool equal(const TemplateValue& a, const TemplateValue& b, TemplateBudget& budget);
 // Negative, zero or positive. Throws TemplateProblem for values that have no order.
-[[nodiscard]] int compare(const TemplateValue& a, const TemplateValue& b);
-[[nodiscard]] bool contains(const TemplateValue& container, const TemplateValue& value);
+[[nodiscard]] int compare(const TemplateValue& a, const TemplateValue& b, TemplateBudget& budget);
+[[nodiscard]] bool contains(const TemplateValue& container, const TemplateValue& value, TemplateBudget& budget);
 // `operation`: + - * / // % **
 [[nodiscard]] TemplateValue arithmetic(const std::string& operation, const TemplateValue& a, const TemplateValue& b, TemplateBudget& budget);
+
+struct TemplateJsonForm {
+  int indent = -1;  // < 0: on one line
+  bool sort_keys = false, ascii = false;
+  std::string between_items = ", ", behind_key = ": ";
+};
+
+// As Python's json.dumps(value, ensure_ascii=False). Throws Error kInvalidArgument for what is no JSON.
+[[nodiscard]] std::string to_json(const TemplateValue& value, const TemplateJsonForm& form, TemplateBudget& budget);
 
 }  // namespace penstock::text

@@ -15,12 +15,12 @@ namespace {
 
 constexpr int64_t kMaxRange = 100'000;  // as Jinja's sandbox
 
-bool holds(const std::string& operation, const TemplateValue& a, const TemplateValue& b) {
-  if (operation == "==") return a.equals(b);
-  if (operation == "!=") return !a.equals(b);
-  if (operation == "in") return contains(b, a);
-  if (operation == "not in") return !contains(b, a);
-  const int order = compare(a, b);
+bool holds(const std::string& operation, const TemplateValue& a, const TemplateValue& b, TemplateBudget& budget) {
+  if (operation == "==") return equal(a, b, budget);
+  if (operation == "!=") return !equal(a, b, budget);
+  if (operation == "in") return contains(b, a, budget);
+  if (operation == "not in") return !contains(b, a, budget);
+  const int order = compare(a, b, budget);
   if (operation == "<") return order < 0;
   if (operation == "<=") return order <= 0;
   return operation == ">" ? order > 0 : order >= 0;
@@ -51,7 +51,7 @@ TemplateValue TemplateEvaluator::compute(const TemplateExpression& e) {
     case Kind::kAttribute:
       return attribute_of(evaluate(*e.parts[0]), e.name);
     case Kind::kItem:
-      return item_of(evaluate(*e.parts[0]), evaluate(*e.parts[1]));
+      return item_of(evaluate(*e.parts[0]), evaluate(*e.parts[1]), budget_);
     case Kind::kSlice:
       return slice(e);
     case Kind::kCall:
@@ -62,7 +62,7 @@ TemplateValue TemplateEvaluator::compute(const TemplateExpression& e) {
     }
     case Kind::kTest: {
       const TemplateValue value = evaluate(*e.parts[0]);
-      return TemplateValue::boolean(apply_test(e.name, value, arguments_of(e)));
+      return TemplateValue::boolean(apply_test(e.name, value, arguments_of(e), budget_));
     }
     case Kind::kNot:
       return TemplateValue::boolean(!evaluate(*e.parts[0]).truth());
@@ -112,6 +112,7 @@ TemplateValue TemplateEvaluator::make_dict(const TemplateExpression& e) {
   for (size_t i = 0; i + 1 < e.parts.size(); i += 2) {
     TemplateValue key = evaluate(*e.parts[i]);
     if (!key.can_be_key()) throw TemplateProblem{Code::kUnimplemented, fmt::format("a {} as the key of a dict is not supported", key.type_name())};
+    budget_.spend_bytes(key.bytes());
     items.emplace_back(std::move(key), evaluate(*e.parts[i + 1]));
   }
   return TemplateValue::dict(std::move(items));
@@ -152,9 +153,7 @@ TemplateValue TemplateEvaluator::compare_all(const TemplateExpression& e) {
   TemplateValue left = evaluate(*e.parts[0]);
   for (size_t i = 0; i < e.operators.size(); ++i) {
     TemplateValue right = evaluate(*e.parts[i + 1]);
-    if (right.is_list()) budget_.spend(static_cast<int64_t>(right.as_list().size()));
-    if (right.is_text()) budget_.spend_bytes(right.as_text().size());
-    if (!holds(e.operators[i], left, right)) return TemplateValue::boolean(false);
+    if (!holds(e.operators[i], left, right, budget_)) return TemplateValue::boolean(false);
     left = std::move(right);
   }
   return TemplateValue::boolean(true);
@@ -196,7 +195,10 @@ TemplateValue TemplateEvaluator::call(const TemplateExpression& e) {
 
 TemplateValue TemplateEvaluator::call_function(const std::string& name, TemplateArguments arguments) {
   if (name == "raise_exception") throw Error(Code::kInvalidArgument, arguments.require(0, "message").shown());
-  if (name == "strftime_now") return TemplateValue::text(date_(arguments.text(0, "format")));
+  if (name == "strftime_now") {
+    budget_.spend_bytes(arguments.text(0, "format").size());
+    return TemplateValue::text(date_(arguments.text(0, "format")));
+  }
   if (name == "range") {
     const bool one = arguments.positional.size() == 1;
     const int64_t from = one ? 0 : arguments.integer_or(0, "start", 0), to = arguments.integer_or(one ? 0 : 1, "stop", 0);
@@ -216,6 +218,7 @@ TemplateValue TemplateEvaluator::call_function(const std::string& name, Template
   TemplateValue::Dict members;
   if (!arguments.positional.empty()) {
     if (arguments.positional.size() > 1 || !arguments.positional[0].is_dict()) throw TemplateProblem{Code::kUnimplemented, name + "() of anything but one dict and names is not supported"};
+    budget_.spend_bytes(arguments.positional[0].bytes());
     members = arguments.positional[0].as_dict();
   }
   for (auto& [key, value] : arguments.named) members.emplace_back(TemplateValue::text(key), std::move(value));

@@ -342,6 +342,9 @@ void ExpressionParser::arguments(TemplateExpression& call) {
       if (!call.named.empty()) throw words_.wrong("a named argument after another one");
       call.parts.push_back(expression());
     }
+    if (call.parts.size() + call.named.size() > kMaxTemplateArguments) {
+      throw template_error(Code::kUnimplemented, words_.line(), "more than {} arguments are not supported", kMaxTemplateArguments - 1);
+    }
   }
   words_.expect_operator(")");
 }

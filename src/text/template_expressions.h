@@ -33,6 +33,8 @@ class TemplateWords {
   size_t at_ = 0;
 };
 
+constexpr size_t kMaxTemplateArguments = 255;  // of a call, filter or test, and parameters of a macro
+
 // Jinja's grammar: from the loosest to the tightest binding.
 class ExpressionParser {
  public:

@@ -15,20 +15,25 @@ using Value = TemplateValue;
 using Arguments = TemplateArguments;
 
 // Text filters take anything, as it is shown.
-std::string soft(const Value& value) { return value.shown(); }
-
-Value trim(const Value& value, const Arguments& arguments, TemplateBudget&) {
-  const Value* characters = arguments.find(0, "chars");
-  if (characters == nullptr || characters->is_none()) return Value::text(stripped(soft(value), true, true), value.is_safe());
-  return Value::text(stripped_of(soft(value), arguments.text(0, "chars"), true, true), value.is_safe());
+std::string soft(const Value& value, TemplateBudget& budget) {
+  budget.spend_bytes(value.bytes());
+  return value.shown();
 }
 
-Value length(const Value& value, const Arguments&, TemplateBudget&) {
+Value trim(const Value& value, const Arguments& arguments, TemplateBudget& budget) {
+  const Value* characters = arguments.find(0, "chars");
+  if (characters == nullptr || characters->is_none()) return Value::text(stripped(soft(value, budget), true, true), value.is_safe());
+  budget.spend_bytes(16 * characters->bytes());  // they are sorted
+  return Value::text(stripped_of(soft(value, budget), arguments.text(0, "chars"), true, true), value.is_safe());
+}
+
+Value length(const Value& value, const Arguments&, TemplateBudget& budget) {
   if (value.is_undefined()) return Value::integer(0);
   if (value.is_list()) return Value::integer(static_cast<int64_t>(value.as_list().size()));
   if (value.is_dict()) return Value::integer(static_cast<int64_t>(value.as_dict().size()));
   if (!value.is_text()) throw template_problem("object of type '{}' has no len()", value.type_name());
   const std::string& text = value.as_text();
+  budget.spend_bytes(text.size());
   return Value::integer(std::count_if(text.begin(), text.end(), [](char byte) { return (static_cast<unsigned char>(byte) & 0xC0) != 0x80; }));
 }
 
@@ -40,34 +45,35 @@ Value otherwise(const Value& value, const Arguments& arguments, TemplateBudget&)
 }
 
 // The arguments are those of `transformers`' own filter: ensure_ascii, indent, separators, sort_keys.
-Value to_json_text(const Value& value, const Arguments& arguments, TemplateBudget&) {
+Value to_json_text(const Value& value, const Arguments& arguments, TemplateBudget& budget) {
   TemplateJsonForm form;
   const Value* indent = arguments.find(1, "indent");
   if (indent != nullptr && !indent->is_none() && !(indent->is_boolean() && !indent->truth())) {
     if (!indent->is_number() || indent->is_real() || indent->as_integer() > 16) throw template_problem("tojson: expected an indent from 0 to 16");
-    form.indent = static_cast<int>(indent->as_integer());
+    form.indent = static_cast<int>(std::max<int64_t>(0, indent->as_integer()));
     form.between_items = ",";
   }
   const Value* separators = arguments.find(2, "separators");
   if (separators != nullptr && !separators->is_none()) {
     const bool two = separators->is_list() && separators->as_list().size() == 2 && separators->as_list()[0].is_text() && separators->as_list()[1].is_text();
     if (!two) throw template_problem("tojson: expected two texts as separators");
+    budget.spend_bytes(separators->bytes());
     form.between_items = separators->as_list()[0].as_text();
     form.behind_key = separators->as_list()[1].as_text();
   }
   form.ascii = arguments.flag_or(0, "ensure_ascii", false);
   form.sort_keys = arguments.flag_or(3, "sort_keys", false);
-  return Value::text(to_json(value, form));
+  return Value::text(to_json(value, form, budget));
 }
 
 Value replace(const Value& value, const Arguments& arguments, TemplateBudget& budget) {
-  return Value::text(replaced(soft(value), arguments.text(0, "old"), arguments.text(1, "new"), arguments.integer_or(2, "count", -1), budget));
+  return Value::text(replaced(soft(value, budget), arguments.text(0, "old"), arguments.text(1, "new"), arguments.integer_or(2, "count", -1), budget));
 }
 
-Value to_integer(const Value& value, const Arguments& arguments, TemplateBudget&) {
+Value to_integer(const Value& value, const Arguments& arguments, TemplateBudget& budget) {
   if (value.is_real() && std::abs(value.as_real()) < 9e18) return Value::integer(static_cast<int64_t>(value.as_real()));
   if (value.is_number() && !value.is_real()) return Value::integer(value.as_integer());
-  const std::string text = stripped(value.shown(), true, true);
+  const std::string text = stripped(soft(value, budget), true, true);
   int64_t number = 0;
   const char* begin = text.data() + (text.starts_with('+') ? 1 : 0);
   const auto parsed = std::from_chars(begin, text.data() + text.size(), number);
@@ -79,9 +85,9 @@ Value to_integer(const Value& value, const Arguments& arguments, TemplateBudget&
   return other == nullptr ? Value::integer(0) : *other;
 }
 
-Value to_real(const Value& value, const Arguments& arguments, TemplateBudget&) {
+Value to_real(const Value& value, const Arguments& arguments, TemplateBudget& budget) {
   if (value.is_number()) return Value::real(value.as_real());
-  const std::string text = stripped(value.shown(), true, true);
+  const std::string text = stripped(soft(value, budget), true, true);
   double real = 0;
   const auto parsed = std::from_chars(text.data(), text.data() + text.size(), real);
   if (!text.empty() && parsed.ec == std::errc() && parsed.ptr == text.data() + text.size()) return Value::real(real);
@@ -103,7 +109,7 @@ Value indented(const Value& value, const Arguments& arguments, TemplateBudget& b
   const std::string margin = width != nullptr && width->is_text() ? width->as_text() : std::string(static_cast<size_t>(spaces), ' ');
   const bool first = arguments.flag_or(1, "first", false), blank = arguments.flag_or(2, "blank", false);
   std::string out;
-  std::vector<std::string> lines = split_at(soft(value), "\n", -1);
+  std::vector<std::string> lines = split_at(soft(value, budget), "\n", -1);
   for (size_t i = 0; i < lines.size(); ++i) {
     if (i > 0) out += '\n';
     if (i == 0 ? first : blank || !lines[i].empty()) out += margin;
@@ -116,7 +122,7 @@ Value indented(const Value& value, const Arguments& arguments, TemplateBudget& b
 Value rounded(const Value& value, const Arguments& arguments, TemplateBudget&) {
   const int64_t precision = arguments.integer_or(0, "precision", 0);
   const Value* method = arguments.find(1, "method");
-  const std::string how = method == nullptr ? "common" : method->shown();
+  const std::string how = method == nullptr ? "common" : method->is_text() ? method->as_text().substr(0, 10) : "";
   if (!value.is_number()) throw template_problem("round: expected a number, found {}", value.type_name());
   if (precision < 0 || precision > 15) throw TemplateProblem{Code::kUnimplemented, fmt::format("round to {} digits is not supported", precision)};
   if (how == "common") {
@@ -130,10 +136,10 @@ Value rounded(const Value& value, const Arguments& arguments, TemplateBudget&) {
 
 Value format(const Value& value, const Arguments& arguments, TemplateBudget& budget) {
   if (!arguments.named.empty()) throw TemplateProblem{Code::kUnimplemented, "the filter 'format' with names is not supported"};
-  return Value::text(formatted_by_percent(soft(value), Value::list(arguments.positional, /*tuple=*/true), budget), value.is_safe());
+  return Value::text(formatted_by_percent(soft(value, budget), Value::list(arguments.positional, /*tuple=*/true), budget), value.is_safe());
 }
 
-Value escape(const Value& value, const Arguments&, TemplateBudget&) { return value.is_safe() ? value : Value::text(escaped(soft(value)), /*safe=*/true); }
+Value escape(const Value& value, const Arguments&, TemplateBudget& budget) { return value.is_safe() ? value : Value::text(escaped(soft(value, budget)), /*safe=*/true); }
 
 constexpr std::array kFilters = {
     TemplateFilter{"trim", trim},
@@ -151,12 +157,12 @@ constexpr std::array kFilters = {
     TemplateFilter{"format", format},
     TemplateFilter{"escape", escape},
     TemplateFilter{"e", escape},
-    TemplateFilter{"safe", [](const Value& v, const Arguments&, TemplateBudget&) { return Value::text(soft(v), true); }},
-    TemplateFilter{"string", [](const Value& v, const Arguments&, TemplateBudget&) { return Value::text(soft(v), v.is_safe()); }},
-    TemplateFilter{"upper", [](const Value& v, const Arguments&, TemplateBudget&) { return Value::text(upper(soft(v)), v.is_safe()); }},
-    TemplateFilter{"lower", [](const Value& v, const Arguments&, TemplateBudget&) { return Value::text(lower(soft(v)), v.is_safe()); }},
-    TemplateFilter{"title", [](const Value& v, const Arguments&, TemplateBudget&) { return Value::text(title_of_words(soft(v))); }},
-    TemplateFilter{"capitalize", [](const Value& v, const Arguments&, TemplateBudget&) { return Value::text(capitalized(soft(v)), v.is_safe()); }},
+    TemplateFilter{"safe", [](const Value& v, const Arguments&, TemplateBudget& b) { return Value::text(soft(v, b), true); }},
+    TemplateFilter{"string", [](const Value& v, const Arguments&, TemplateBudget& b) { return Value::text(soft(v, b), v.is_safe()); }},
+    TemplateFilter{"upper", [](const Value& v, const Arguments&, TemplateBudget& b) { return Value::text(upper(soft(v, b)), v.is_safe()); }},
+    TemplateFilter{"lower", [](const Value& v, const Arguments&, TemplateBudget& b) { return Value::text(lower(soft(v, b)), v.is_safe()); }},
+    TemplateFilter{"title", [](const Value& v, const Arguments&, TemplateBudget& b) { return Value::text(title_of_words(soft(v, b))); }},
+    TemplateFilter{"capitalize", [](const Value& v, const Arguments&, TemplateBudget& b) { return Value::text(capitalized(soft(v, b)), v.is_safe()); }},
 };
 
 }  // namespace

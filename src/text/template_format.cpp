@@ -84,6 +84,7 @@ std::string formatted_by_percent(const std::string& text, const TemplateValue& v
       continue;
     }
     if (used == given.size()) throw template_problem("not enough arguments for format string");
+    budget.spend_bytes(given[used].bytes());
     const std::string shown = shown_by(directive, given[used++]);
     budget.spend_bytes(shown.size());
     out += shown;
@@ -111,6 +112,7 @@ std::string formatted_by_braces(const std::string& text, const TemplateArguments
       if (field.find_first_of(".[!:{") != std::string::npos) throw TemplateProblem{Code::kUnimplemented, fmt::format("format() with '{{{}}}' is not supported", field)};
       const bool numbered = field.find_first_not_of("0123456789") == std::string::npos && field.size() < 6;
       const size_t index = !numbered ? arguments.positional.size() : field.empty() ? next++ : std::stoul(field);
+      budget.spend(static_cast<int64_t>(arguments.named.size() * (1 + field.size() / 64)));
       const TemplateValue* value = arguments.find(index, field.c_str());
       if (value == nullptr) throw template_problem("format(): nothing is given for '{{{}}}'", field);
       const std::string shown = value->shown();

@@ -3,16 +3,17 @@
 #include <cmath>
 
 #include "text/characters.h"
-#include "text/template_value.h"
+#include "text/template_builtins.h"
 
 namespace penstock::text {
 namespace {
 
 class JsonWriter {
  public:
-  explicit JsonWriter(const TemplateJsonForm& form) : form_(form) {}
+  JsonWriter(const TemplateJsonForm& form, TemplateBudget& budget) : form_(form), budget_(budget) {}
 
   void write(const TemplateValue& value, int level) {
+    budget_.spend_bytes(value.is_text() ? value.bytes() : 0);
     if (value.is_none()) out += "null";
     else if (value.is_boolean()) out += value.truth() ? "true" : "false";
     else if (value.is_integer()) out += std::to_string(value.as_integer());
@@ -32,7 +33,7 @@ class JsonWriter {
   }
 
   // Keys of JSON are texts: a number or none becomes what it is written as.
-  static std::string name_of(const TemplateValue& key) { return key.is_text() ? key.as_text() : to_json(key); }
+  std::string name_of(const TemplateValue& key) const { return key.is_text() ? key.as_text() : to_json(key, form_, budget_); }
 
   void write_text(const std::string& text) {
     out += '"';
@@ -44,7 +45,7 @@ class JsonWriter {
       const size_t escape = code < 0x80 ? escapes.find(static_cast<char>(c)) : std::string_view::npos;
       if (escape != std::string_view::npos && escape % 2 == 0) out += fmt::format("\\{}", escapes[escape + 1]);
       else if (code >= 0x10000 && form_.ascii) out += fmt::format("\\u{:04x}\\u{:04x}", 0xD7C0 + (code >> 10), 0xDC00 + (code & 0x3FF));
-      else if (code < 0x20 || (code >= 0x7F && form_.ascii)) out += code == 0x7F ? "\x7F" : fmt::format("\\u{:04x}", code);
+      else if (code < 0x20 || (code >= 0x7F && form_.ascii)) out += fmt::format("\\u{:04x}", code);
       else out += text.substr(begin, at - begin);
     }
     out += '"';
@@ -52,14 +53,21 @@ class JsonWriter {
 
   void line(int level) {
     if (form_.indent < 0) return;
+    const size_t spaces = static_cast<size_t>(form_.indent) * static_cast<size_t>(level);
+    budget_.spend_bytes(spaces);
     out += '\n';
-    out.append(static_cast<size_t>(form_.indent) * static_cast<size_t>(level), ' ');
+    out.append(spaces, ' ');
+  }
+
+  void separate(const std::string& separator) {
+    budget_.spend_bytes(separator.size());
+    out += separator;
   }
 
   void write_list(const std::vector<TemplateValue>& items, int level) {
     out += '[';
     for (size_t i = 0; i < items.size(); ++i) {
-      if (i > 0) out += form_.between_items;
+      if (i > 0) separate(form_.between_items);
       line(level + 1);
       write(items[i], level + 1);
     }
@@ -70,13 +78,14 @@ class JsonWriter {
   void write_dict(const TemplateValue::Dict& items, int level) {
     std::vector<const std::pair<TemplateValue, TemplateValue>*> order;
     for (const auto& item : items) order.push_back(&item);
-    if (form_.sort_keys) std::sort(order.begin(), order.end(), [](const auto* a, const auto* b) { return name_of(a->first) < name_of(b->first); });
+    if (form_.sort_keys) std::stable_sort(order.begin(), order.end(), [this](const auto* a, const auto* b) { return compare(a->first, b->first, budget_) < 0; });
     out += '{';
     for (size_t i = 0; i < order.size(); ++i) {
-      if (i > 0) out += form_.between_items;
+      if (i > 0) separate(form_.between_items);
       line(level + 1);
+      budget_.spend_bytes(order[i]->first.bytes());
       write_text(name_of(order[i]->first));
-      out += form_.behind_key;
+      separate(form_.behind_key);
       write(order[i]->second, level + 1);
     }
     if (!items.empty()) line(level);
@@ -84,12 +93,13 @@ class JsonWriter {
   }
 
   const TemplateJsonForm& form_;
+  TemplateBudget& budget_;
 };
 
 }  // namespace
 
-std::string to_json(const TemplateValue& value, const TemplateJsonForm& form) {
-  JsonWriter writer(form);
+std::string to_json(const TemplateValue& value, const TemplateJsonForm& form, TemplateBudget& budget) {
+  JsonWriter writer(form, budget);
   writer.write(value, 0);
   return std::move(writer.out);
 }

@@ -9,6 +9,8 @@
 namespace penstock::text {
 namespace {
 
+constexpr size_t kMaxName = 200;  // characters
+
 std::string with_plain_line_breaks(std::string_view source) {
   std::string out;
   out.reserve(source.size());
@@ -123,7 +125,7 @@ class Lexer {
   void raw() {
     take_raw_tag("raw", /*printing=*/true);
     for (size_t tag = source_.find("{%", at_); tag != std::string::npos; tag = source_.find("{%", tag + 1)) {
-      const size_t word = tag + 2 + (source_.find_first_of("-+", tag + 2) == tag + 2 ? 1 : 0);
+      const size_t word = tag + 2 + (tag + 2 < source_.size() && (source_[tag + 2] == '-' || source_[tag + 2] == '+') ? 1 : 0);
       if (word_of_tag(word, "endraw") == 0) continue;
       take_text(tag);
       at_ = word;
@@ -168,6 +170,7 @@ class Lexer {
     if (starts_name(rest[0])) {
       size_t size = 1;
       while (size < rest.size() && (starts_name(rest[size]) || is_digit(rest[size]))) ++size;
+      if (size > kMaxName) throw template_error(Code::kUnimplemented, line_, "a name of more than {} characters is not supported", kMaxName);
       add(TemplateToken::kName, std::string(rest.substr(0, size)));
       at_ += size;
     } else if (is_digit(rest[0])) {

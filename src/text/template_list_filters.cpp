@@ -11,16 +11,25 @@ namespace {
 using Value = TemplateValue;
 using Arguments = TemplateArguments;
 
+Value attribute_or_item(const Value& item, const Value* attribute, TemplateBudget& budget) {
+  if (attribute == nullptr || attribute->is_none()) return item;
+  budget.spend_bytes(attribute->bytes());
+  return path_of(item, attribute->shown(), budget);
+}
+
 Value join(const Value& value, const Arguments& arguments, TemplateBudget& budget) {
-  const Value* separator = arguments.find(0, "d");
+  const Value* between = arguments.find(0, "d");
+  budget.spend_bytes(between == nullptr ? 0 : between->bytes());
+  const std::string separator = between == nullptr ? "" : between->shown();
   const Value* attribute = arguments.find(1, "attribute");
   std::string out;
   bool first = true;
   for (const Value& item : items_of(value, budget)) {
-    if (!first && separator != nullptr) out += separator->shown();
+    const Value part = attribute_or_item(item, attribute, budget);
+    budget.spend_bytes(separator.size() + part.bytes());
+    if (!first) out += separator;
     first = false;
-    out += attribute == nullptr ? item.shown() : path_of(item, attribute->shown()).shown();
-    budget.spend_bytes(0);
+    out += part.shown();
   }
   return Value::text(std::move(out));
 }
@@ -39,40 +48,47 @@ Value pairs(const Value& value, const Arguments&, TemplateBudget& budget) {
   return Value::generator(call_method(value, "items", {}, budget).as_list());
 }
 
-Value sorted_pairs(const Value& value, const Arguments& arguments, TemplateBudget& budget) {
-  const bool by_value = arguments.find(1, "by") != nullptr && arguments.find(1, "by")->shown() == "value";
-  const bool exact = arguments.flag_or(0, "case_sensitive", false);
-  std::vector<Value> items = pairs(value, {}, budget).as_list();
-  const auto key = [&](const Value& pair) {
-    const Value& wanted = pair.as_list()[by_value ? 1 : 0];
-    return wanted.is_text() && !exact ? Value::text(lower(wanted.as_text())) : wanted;
-  };
-  std::stable_sort(items.begin(), items.end(), [&](const Value& a, const Value& b) { return compare(key(a), key(b)) < 0; });
-  if (arguments.flag_or(2, "reverse", false)) std::reverse(items.begin(), items.end());
+Value folded(const Value& value, bool exact, TemplateBudget& budget) {
+  if (!value.is_text() || exact) return value;
+  budget.spend_bytes(value.bytes());
+  return Value::text(lower(value.as_text()));
+}
+
+using Keyed = std::pair<Value, Value>;
+
+// What stands behind the keys, in their order. Sorts pointers: GCC 12 makes a std::rotate of pairs whose table entry, an empty one, hides the
+// next function's from the unwinder, and an exception of compare() would end the process.
+Value sorted_by_keys(const std::vector<Keyed>& keyed, bool reverse, TemplateBudget& budget) {
+  budget.spend(10 * static_cast<int64_t>(keyed.size()));
+  std::vector<const Keyed*> order;
+  for (const Keyed& pair : keyed) order.push_back(&pair);
+  std::stable_sort(order.begin(), order.end(), [&](const Keyed* a, const Keyed* b) {
+    const int sign = compare(a->first, b->first, budget);
+    return reverse ? sign > 0 : sign < 0;
+  });
+  std::vector<Value> items;
+  for (const Keyed* pair : order) items.push_back(pair->second);
   return Value::list(std::move(items));
+}
+
+Value sorted_pairs(const Value& value, const Arguments& arguments, TemplateBudget& budget) {
+  const Value* by = arguments.find(1, "by");
+  const bool by_value = by != nullptr && by->is_text() && by->as_text() == "value";
+  const bool exact = arguments.flag_or(0, "case_sensitive", false);
+  std::vector<Keyed> keyed;
+  const Value all = pairs(value, {}, budget);
+  for (const Value& pair : all.as_list()) keyed.emplace_back(folded(pair.as_list()[by_value ? 1 : 0], exact, budget), pair);
+  return sorted_by_keys(keyed, arguments.flag_or(2, "reverse", false), budget);
 }
 
 Value sorted(const Value& value, const Arguments& arguments, TemplateBudget& budget) {
   const Value* attribute = arguments.find(2, "attribute");
   const bool exact = arguments.flag_or(1, "case_sensitive", false);
-  std::vector<std::pair<Value, Value>> keyed;
+  std::vector<Keyed> keyed;
   for (const Value& item : items_of(value, budget)) {
-    Value key = attribute == nullptr || attribute->is_none() ? item : path_of(item, attribute->shown());
-    if (key.is_text() && !exact) key = Value::text(lower(key.as_text()));
-    keyed.emplace_back(std::move(key), item);
-    budget.spend(10);
+    keyed.emplace_back(folded(attribute_or_item(item, attribute, budget), exact, budget), item);
   }
-  const bool reverse = arguments.flag_or(0, "reverse", false);
-  std::stable_sort(keyed.begin(), keyed.end(), [&](const auto& a, const auto& b) { return reverse ? compare(a.first, b.first) > 0 : compare(a.first, b.first) < 0; });
-  std::vector<Value> items;
-  for (auto& [key, item] : keyed) items.push_back(std::move(item));
-  return Value::list(std::move(items));
-}
-
-Value folded(const Value& value, bool exact) { return value.is_text() && !exact ? Value::text(lower(value.as_text())) : value; }
-
-Value attribute_or_item(const Value& item, const Value* attribute) {
-  return attribute == nullptr || attribute->is_none() ? item : path_of(item, attribute->shown());
+  return sorted_by_keys(keyed, arguments.flag_or(0, "reverse", false), budget);
 }
 
 Value unique(const Value& value, const Arguments& arguments, TemplateBudget& budget) {
@@ -80,9 +96,9 @@ Value unique(const Value& value, const Arguments& arguments, TemplateBudget& bud
   const Value* attribute = arguments.find(1, "attribute");
   std::vector<Value> seen, items;
   for (const Value& item : items_of(value, budget)) {
-    const Value key = folded(attribute_or_item(item, attribute), exact);
+    const Value key = folded(attribute_or_item(item, attribute, budget), exact, budget);
     budget.spend(static_cast<int64_t>(seen.size()));
-    if (std::any_of(seen.begin(), seen.end(), [&](const Value& other) { return other.equals(key); })) continue;
+    if (std::any_of(seen.begin(), seen.end(), [&](const Value& other) { return equal(other, key, budget); })) continue;
     seen.push_back(key);
     items.push_back(item);
   }
@@ -95,10 +111,10 @@ Value extreme(const Value& value, const Arguments& arguments, TemplateBudget& bu
   const std::vector<Value> items = items_of(value, budget);
   if (items.empty()) return Value::undefined("No aggregated item, sequence was empty.");
   const Value* best = &items.front();
-  Value best_key = folded(attribute_or_item(*best, attribute), exact);
+  Value best_key = folded(attribute_or_item(*best, attribute, budget), exact, budget);
   for (size_t i = 1; i < items.size(); ++i) {
-    Value key = folded(attribute_or_item(items[i], attribute), exact);
-    if (largest ? compare(key, best_key) <= 0 : compare(key, best_key) >= 0) continue;
+    Value key = folded(attribute_or_item(items[i], attribute, budget), exact, budget);
+    if (largest ? compare(key, best_key, budget) <= 0 : compare(key, best_key, budget) >= 0) continue;
     best = &items[i];
     best_key = std::move(key);
   }
@@ -109,7 +125,7 @@ Value sum(const Value& value, const Arguments& arguments, TemplateBudget& budget
   const Value* attribute = arguments.find(0, "attribute");
   const Value* start = arguments.find(1, "start");
   Value total = start == nullptr ? Value::integer(0) : *start;
-  for (const Value& item : items_of(value, budget)) total = arithmetic("+", total, attribute_or_item(item, attribute), budget);
+  for (const Value& item : items_of(value, budget)) total = arithmetic("+", total, attribute_or_item(item, attribute, budget), budget);
   return total;
 }
 
@@ -138,14 +154,17 @@ Value map(const Value& value, const Arguments& arguments, TemplateBudget& budget
     if (name == "attribute") attribute = &given;
     if (name == "default") missing = &given;
   }
+  const Arguments rest = without_first(arguments, 1);
   std::vector<Value> items;
   for (const Value& item : items_if_any(value, budget)) {
     budget.spend(1);
     if (attribute == nullptr) {
-      items.push_back(apply_filter(arguments.text(0, "the name of a filter"), item, without_first(arguments, 1), budget));
+      const std::string& name = arguments.text(0, "the name of a filter");
+      if (name == "map") throw TemplateProblem{Code::kUnimplemented, "map of map is not supported"};
+      items.push_back(apply_filter(name, item, rest, budget));
       continue;
     }
-    Value member = path_of(item, attribute->shown());
+    Value member = attribute_or_item(item, attribute, budget);
     items.push_back(member.is_undefined() && missing != nullptr ? *missing : std::move(member));
   }
   return Value::generator(std::move(items));
@@ -154,12 +173,13 @@ Value map(const Value& value, const Arguments& arguments, TemplateBudget& budget
 // select, reject, selectattr, rejectattr: items for which a test holds, of themselves or of an attribute. Without a test: truth.
 Value choose(const Value& value, const Arguments& arguments, TemplateBudget& budget, bool by_attribute, bool wanted) {
   const size_t test_at = by_attribute ? 1 : 0;
+  const Arguments rest = without_first(arguments, test_at + 1);
   std::vector<Value> items;
   for (const Value& item : items_if_any(value, budget)) {
     budget.spend(1);
-    const Value subject = by_attribute ? path_of(item, arguments.require(0, "attribute").shown()) : item;
+    const Value subject = by_attribute ? attribute_or_item(item, &arguments.require(0, "attribute"), budget) : item;
     const bool holds = arguments.positional.size() > test_at
-                           ? apply_test(arguments.text(test_at, "the name of a test"), subject, without_first(arguments, test_at + 1))
+                           ? apply_test(arguments.text(test_at, "the name of a test"), subject, rest, budget)
                            : subject.truth();
     if (holds == wanted) items.push_back(item);
   }

@@ -14,14 +14,21 @@ namespace {
 using Value = TemplateValue;
 using Arguments = TemplateArguments;
 
-Value split(const std::string& text, const Arguments& arguments, bool from_right) {
+// The argument that is looked for in the text.
+const std::string& searched(const std::string& text, const Arguments& arguments, const char* name, TemplateBudget& budget) {
+  const std::string& part = arguments.text(0, name);
+  budget.spend_search(text.size(), part.size());
+  return part;
+}
+
+Value split(const std::string& text, const Arguments& arguments, bool from_right, TemplateBudget& budget) {
   const int64_t limit = arguments.integer_or(1, "maxsplit", -1);
   const Value* separator = arguments.find(0, "sep");
   std::vector<std::string> parts;
   if (separator == nullptr || separator->is_none()) {
     parts = from_right ? split_at_space_last(text, limit) : split_at_space(text, limit);
   } else {
-    const std::string& at = arguments.text(0, "sep");
+    const std::string& at = searched(text, arguments, "sep", budget);
     if (at.empty()) throw template_problem("empty separator");
     parts = from_right ? split_at_last(text, at, limit) : split_at(text, at, limit);
   }
@@ -30,8 +37,9 @@ Value split(const std::string& text, const Arguments& arguments, bool from_right
   return Value::list(std::move(values));
 }
 
-bool has_affix(const std::string& text, const Arguments& arguments, bool at_end) {
+bool has_affix(const std::string& text, const Arguments& arguments, bool at_end, TemplateBudget& budget) {
   const Value& wanted = arguments.require(0, at_end ? "suffix" : "prefix");
+  if (wanted.is_tuple()) budget.spend_bytes(wanted.bytes());
   const auto fits = [&](const Value& affix) {
     if (!affix.is_text()) throw template_problem("startswith and endswith: expected a text, found {}", affix.type_name());
     return at_end ? text.ends_with(affix.as_text()) : text.starts_with(affix.as_text());
@@ -39,9 +47,10 @@ bool has_affix(const std::string& text, const Arguments& arguments, bool at_end)
   return wanted.is_tuple() ? std::any_of(wanted.as_list().begin(), wanted.as_list().end(), fits) : fits(wanted);
 }
 
-Value strip(const std::string& text, const Arguments& arguments, bool left, bool right) {
+Value strip(const std::string& text, const Arguments& arguments, bool left, bool right, TemplateBudget& budget) {
   const Value* characters = arguments.find(0, "chars");
   if (characters == nullptr || characters->is_none()) return Value::text(stripped(text, left, right));
+  budget.spend_bytes(16 * characters->bytes());  // they are sorted
   return Value::text(stripped_of(text, arguments.text(0, "chars"), left, right));
 }
 
@@ -68,8 +77,8 @@ int64_t count_of(const std::string& text, const std::string& part) {
   return count;
 }
 
-Value partition(const std::string& text, const Arguments& arguments, bool last) {
-  const std::string& separator = arguments.text(0, "sep");
+Value partition(const std::string& text, const Arguments& arguments, bool last, TemplateBudget& budget) {
+  const std::string& separator = searched(text, arguments, "sep", budget);
   if (separator.empty()) throw template_problem("empty separator");
   const size_t at = last ? text.rfind(separator) : text.find(separator);
   std::vector<Value> parts;
@@ -100,24 +109,24 @@ Value lines_of(const std::string& text) {
 }
 
 constexpr std::array kTextMethods = {
-    Method{"strip", [](const std::string& t, const Arguments& a, TemplateBudget&) { return strip(t, a, true, true); }},
-    Method{"lstrip", [](const std::string& t, const Arguments& a, TemplateBudget&) { return strip(t, a, true, false); }},
-    Method{"rstrip", [](const std::string& t, const Arguments& a, TemplateBudget&) { return strip(t, a, false, true); }},
-    Method{"split", [](const std::string& t, const Arguments& a, TemplateBudget&) { return split(t, a, false); }},
-    Method{"rsplit", [](const std::string& t, const Arguments& a, TemplateBudget&) { return split(t, a, true); }},
+    Method{"strip", [](const std::string& t, const Arguments& a, TemplateBudget& b) { return strip(t, a, true, true, b); }},
+    Method{"lstrip", [](const std::string& t, const Arguments& a, TemplateBudget& b) { return strip(t, a, true, false, b); }},
+    Method{"rstrip", [](const std::string& t, const Arguments& a, TemplateBudget& b) { return strip(t, a, false, true, b); }},
+    Method{"split", [](const std::string& t, const Arguments& a, TemplateBudget& b) { return split(t, a, false, b); }},
+    Method{"rsplit", [](const std::string& t, const Arguments& a, TemplateBudget& b) { return split(t, a, true, b); }},
     Method{"splitlines", [](const std::string& t, const Arguments&, TemplateBudget&) { return lines_of(t); }},
-    Method{"startswith", [](const std::string& t, const Arguments& a, TemplateBudget&) { return Value::boolean(has_affix(t, a, false)); }},
-    Method{"endswith", [](const std::string& t, const Arguments& a, TemplateBudget&) { return Value::boolean(has_affix(t, a, true)); }},
+    Method{"startswith", [](const std::string& t, const Arguments& a, TemplateBudget& b) { return Value::boolean(has_affix(t, a, false, b)); }},
+    Method{"endswith", [](const std::string& t, const Arguments& a, TemplateBudget& b) { return Value::boolean(has_affix(t, a, true, b)); }},
     Method{"upper", [](const std::string& t, const Arguments&, TemplateBudget&) { return Value::text(upper(t)); }},
     Method{"lower", [](const std::string& t, const Arguments&, TemplateBudget&) { return Value::text(lower(t)); }},
     Method{"title", [](const std::string& t, const Arguments&, TemplateBudget&) { return Value::text(title(t)); }},
     Method{"capitalize", [](const std::string& t, const Arguments&, TemplateBudget&) { return Value::text(capitalized(t)); }},
-    Method{"find", [](const std::string& t, const Arguments& a, TemplateBudget&) { return position(t, t.find(a.text(0, "sub"))); }},
-    Method{"rfind", [](const std::string& t, const Arguments& a, TemplateBudget&) { return position(t, t.rfind(a.text(0, "sub"))); }},
-    Method{"count", [](const std::string& t, const Arguments& a, TemplateBudget&) { return Value::integer(count_of(t, a.text(0, "sub"))); }},
+    Method{"find", [](const std::string& t, const Arguments& a, TemplateBudget& b) { return position(t, t.find(searched(t, a, "sub", b))); }},
+    Method{"rfind", [](const std::string& t, const Arguments& a, TemplateBudget& b) { return position(t, t.rfind(searched(t, a, "sub", b))); }},
+    Method{"count", [](const std::string& t, const Arguments& a, TemplateBudget& b) { return Value::integer(count_of(t, searched(t, a, "sub", b))); }},
     Method{"format", formatted_by_braces_value},
-    Method{"partition", [](const std::string& t, const Arguments& a, TemplateBudget&) { return partition(t, a, false); }},
-    Method{"rpartition", [](const std::string& t, const Arguments& a, TemplateBudget&) { return partition(t, a, true); }},
+    Method{"partition", [](const std::string& t, const Arguments& a, TemplateBudget& b) { return partition(t, a, false, b); }},
+    Method{"rpartition", [](const std::string& t, const Arguments& a, TemplateBudget& b) { return partition(t, a, true, b); }},
     Method{"islower", [](const std::string& t, const Arguments&, TemplateBudget&) { return Value::boolean(is_lower(t)); }},
     Method{"isupper", [](const std::string& t, const Arguments&, TemplateBudget&) { return Value::boolean(is_upper(t)); }},
     Method{"isalnum", [](const std::string& t, const Arguments&, TemplateBudget&) { return Value::boolean(all_characters(t, [](char32_t c) { return is_letter(c) || is_number(c); })); }},
@@ -150,9 +159,10 @@ const Method* text_method(const std::string& name) {
   return found == kTextMethods.end() ? nullptr : found;
 }
 
-Value call_dict_method(const Value& dict, const std::string& name, const Arguments& arguments) {
+Value call_dict_method(const Value& dict, const std::string& name, const Arguments& arguments, TemplateBudget& budget) {
   if (name == "get") {
     const Value& key = arguments.require(0, "key");
+    if (key.is_text()) budget.spend_bytes(key.bytes());
     const Value* found = dict.find(key);
     const Value* otherwise = arguments.find(1, "default");
     return found != nullptr ? *found : otherwise != nullptr ? *otherwise : Value::none();
@@ -167,12 +177,12 @@ Value call_dict_method(const Value& dict, const std::string& name, const Argumen
   return Value::list(std::move(items));
 }
 
-Value call_list_method(const Value& list, const std::string& name, const Arguments& arguments) {
+Value call_list_method(const Value& list, const std::string& name, const Arguments& arguments, TemplateBudget& budget) {
   const Value& wanted = arguments.require(0, "value");
   int64_t count = 0;
   const auto& items = list.as_list();
   for (size_t i = 0; i < items.size(); ++i) {
-    if (!items[i].equals(wanted)) continue;
+    if (!equal(items[i], wanted, budget)) continue;
     if (name == "index") return Value::integer(static_cast<int64_t>(i));
     ++count;
   }
@@ -208,10 +218,11 @@ TemplateValue call_method(const TemplateValue& value, const std::string& name, c
   }
   if (value.is_text()) {
     Value result = text_method(name)->call(value.as_text(), arguments, budget);
+    if (result.is_list()) budget.spend(static_cast<int64_t>(result.as_list().size()));
     return value.is_safe() && result.is_text() ? Value::text(result.as_text(), true) : result;
   }
-  if (value.is_dict()) return call_dict_method(value, name, arguments);
-  if (value.is_list()) return call_list_method(value, name, arguments);
+  if (value.is_dict()) return call_dict_method(value, name, arguments, budget);
+  if (value.is_list()) return call_list_method(value, name, arguments, budget);
   if (arguments.positional.empty()) throw template_problem("cycle() needs items");
   return arguments.positional[value.as_loop()->index0 % arguments.positional.size()];
 }

@@ -210,6 +210,9 @@ class StatementParser {
       if (!statement.parameters.empty()) words_.expect_operator(",");
       std::string name = words_.expect_name("the name of a parameter");
       statement.parameters.emplace_back(std::move(name), words_.accept_operator("=") ? expressions_.expression() : nullptr);
+      if (statement.parameters.size() > kMaxTemplateArguments) {
+        throw template_error(Code::kUnimplemented, words_.line(), "more than {} parameters are not supported", kMaxTemplateArguments);
+      }
     }
     words_.take();
     const int loops = std::exchange(loops_, 0);

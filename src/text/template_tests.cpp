@@ -10,6 +10,7 @@ namespace {
 
 using Value = TemplateValue;
 using Arguments = TemplateArguments;
+using Budget = TemplateBudget;
 
 int64_t integer_of(const Value& value) {
   if (value.is_undefined()) throw template_problem("{}", value.why_undefined());
@@ -22,43 +23,49 @@ bool divisible(const Value& value, int64_t by) {
   return by == -1 || integer_of(value) % by == 0;
 }
 
+// For tests that make a text of other letters twice.
+std::string shown(const Value& value, Budget& budget) {
+  budget.spend_bytes(4 * value.bytes());
+  return value.shown();
+}
+
 struct Test {
   const char* name;
-  bool (*holds)(const Value& value, const Arguments& arguments);
+  bool (*holds)(const Value& value, const Arguments& arguments, Budget& budget);
 };
 
-constexpr auto kEqual = [](const Value& v, const Arguments& a) { return v.equals(a.require(0, "other")); };
-constexpr auto kUnequal = [](const Value& v, const Arguments& a) { return !v.equals(a.require(0, "other")); };
-constexpr auto kLess = [](const Value& v, const Arguments& a) { return compare(v, a.require(0, "other")) < 0; };
-constexpr auto kAtMost = [](const Value& v, const Arguments& a) { return compare(v, a.require(0, "other")) <= 0; };
-constexpr auto kGreater = [](const Value& v, const Arguments& a) { return compare(v, a.require(0, "other")) > 0; };
-constexpr auto kAtLeast = [](const Value& v, const Arguments& a) { return compare(v, a.require(0, "other")) >= 0; };
+constexpr auto kEqual = [](const Value& v, const Arguments& a, Budget& b) { return equal(v, a.require(0, "other"), b); };
+constexpr auto kUnequal = [](const Value& v, const Arguments& a, Budget& b) { return !equal(v, a.require(0, "other"), b); };
+constexpr auto kLess = [](const Value& v, const Arguments& a, Budget& b) { return compare(v, a.require(0, "other"), b) < 0; };
+constexpr auto kAtMost = [](const Value& v, const Arguments& a, Budget& b) { return compare(v, a.require(0, "other"), b) <= 0; };
+constexpr auto kGreater = [](const Value& v, const Arguments& a, Budget& b) { return compare(v, a.require(0, "other"), b) > 0; };
+constexpr auto kAtLeast = [](const Value& v, const Arguments& a, Budget& b) { return compare(v, a.require(0, "other"), b) >= 0; };
 
 constexpr std::array kTests = {
-    Test{"defined", [](const Value& v, const Arguments&) { return !v.is_undefined(); }},
-    Test{"undefined", [](const Value& v, const Arguments&) { return v.is_undefined(); }},
-    Test{"none", [](const Value& v, const Arguments&) { return v.is_none(); }},
-    Test{"string", [](const Value& v, const Arguments&) { return v.is_text(); }},
-    Test{"mapping", [](const Value& v, const Arguments&) { return v.is_dict(); }},
-    Test{"sequence", [](const Value& v, const Arguments&) { return v.is_text() || (v.is_list() && !v.is_generator()) || v.is_dict() || v.is_undefined(); }},
-    Test{"iterable", [](const Value& v, const Arguments&) { return v.is_text() || v.is_list() || v.is_dict() || v.is_undefined(); }},
-    Test{"number", [](const Value& v, const Arguments&) { return v.is_number(); }},
-    Test{"integer", [](const Value& v, const Arguments&) { return v.is_integer(); }},
-    Test{"float", [](const Value& v, const Arguments&) { return v.is_real(); }},
-    Test{"boolean", [](const Value& v, const Arguments&) { return v.is_boolean(); }},
-    Test{"true", [](const Value& v, const Arguments&) { return v.is_boolean() && v.truth(); }},
-    Test{"false", [](const Value& v, const Arguments&) { return v.is_boolean() && !v.truth(); }},
-    Test{"callable", [](const Value& v, const Arguments&) { return v.as_callable() != nullptr || v.is_undefined(); }},
-    Test{"odd", [](const Value& v, const Arguments&) { return integer_of(v) % 2 != 0; }},
-    Test{"even", [](const Value& v, const Arguments&) { return integer_of(v) % 2 == 0; }},
-    Test{"divisibleby", [](const Value& v, const Arguments& a) { return divisible(v, integer_of(a.require(0, "num"))); }},
-    Test{"lower", [](const Value& v, const Arguments&) { return is_lower(v.shown()); }},
-    Test{"upper", [](const Value& v, const Arguments&) { return is_upper(v.shown()); }},
-    Test{"in", [](const Value& v, const Arguments& a) { return contains(a.require(0, "seq"), v); }},
+    Test{"defined", [](const Value& v, const Arguments&, Budget&) { return !v.is_undefined(); }},
+    Test{"undefined", [](const Value& v, const Arguments&, Budget&) { return v.is_undefined(); }},
+    Test{"none", [](const Value& v, const Arguments&, Budget&) { return v.is_none(); }},
+    Test{"string", [](const Value& v, const Arguments&, Budget&) { return v.is_text(); }},
+    Test{"mapping", [](const Value& v, const Arguments&, Budget&) { return v.is_dict(); }},
+    Test{"sequence", [](const Value& v, const Arguments&, Budget&) { return v.is_text() || (v.is_list() && !v.is_generator()) || v.is_dict() || v.is_undefined(); }},
+    Test{"iterable", [](const Value& v, const Arguments&, Budget&) { return v.is_text() || v.is_list() || v.is_dict() || v.is_undefined(); }},
+    Test{"number", [](const Value& v, const Arguments&, Budget&) { return v.is_number(); }},
+    Test{"integer", [](const Value& v, const Arguments&, Budget&) { return v.is_integer(); }},
+    Test{"float", [](const Value& v, const Arguments&, Budget&) { return v.is_real(); }},
+    Test{"boolean", [](const Value& v, const Arguments&, Budget&) { return v.is_boolean(); }},
+    Test{"true", [](const Value& v, const Arguments&, Budget&) { return v.is_boolean() && v.truth(); }},
+    Test{"false", [](const Value& v, const Arguments&, Budget&) { return v.is_boolean() && !v.truth(); }},
+    Test{"callable", [](const Value& v, const Arguments&, Budget&) { return v.as_callable() != nullptr || v.is_undefined(); }},
+    Test{"odd", [](const Value& v, const Arguments&, Budget&) { return integer_of(v) % 2 != 0; }},
+    Test{"even", [](const Value& v, const Arguments&, Budget&) { return integer_of(v) % 2 == 0; }},
+    Test{"divisibleby", [](const Value& v, const Arguments& a, Budget&) { return divisible(v, integer_of(a.require(0, "num"))); }},
+    Test{"lower", [](const Value& v, const Arguments&, Budget& b) { return is_lower(shown(v, b)); }},
+    Test{"upper", [](const Value& v, const Arguments&, Budget& b) { return is_upper(shown(v, b)); }},
+    Test{"in", [](const Value& v, const Arguments& a, Budget& b) { return contains(a.require(0, "seq"), v, b); }},
     Test{"sameas",
-         [](const Value& v, const Arguments& a) {
+         [](const Value& v, const Arguments& a, Budget& b) {
            const Value& other = a.require(0, "other");
-           return v.is_boolean() == other.is_boolean() && v.is_real() == other.is_real() && v.equals(other);
+           return v.is_boolean() == other.is_boolean() && v.is_real() == other.is_real() && equal(v, other, b);
          }},
     Test{"eq", kEqual},
     Test{"equalto", kEqual},
@@ -80,10 +87,10 @@ constexpr std::array kTests = {
 
 }  // namespace
 
-bool apply_test(const std::string& name, const TemplateValue& value, const TemplateArguments& arguments) {
+bool apply_test(const std::string& name, const TemplateValue& value, const TemplateArguments& arguments, TemplateBudget& budget) {
   const auto* found = std::find_if(kTests.begin(), kTests.end(), [&](const Test& test) { return test.name == name; });
   if (found == kTests.end()) throw TemplateProblem{Code::kUnimplemented, fmt::format("the test '{}' is not supported", name)};
-  return found->holds(value, arguments);
+  return found->holds(value, arguments, budget);
 }
 
 }  // namespace penstock::text

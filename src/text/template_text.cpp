@@ -9,7 +9,7 @@ namespace penstock::text {
 namespace {
 
 template <typename Strips>
-std::string stripped_where(std::string_view text, Strips strips, bool left, bool right) {
+std::string_view stripped_where(std::string_view text, Strips strips, bool left, bool right) {
   while (left && !text.empty()) {
     size_t at = 0;
     if (!strips(next_character(text, at))) break;
@@ -21,7 +21,7 @@ std::string stripped_where(std::string_view text, Strips strips, bool left, bool
     if (!strips(next_character(text, at))) break;
     text = text.substr(0, last);
   }
-  return std::string(text);
+  return text;
 }
 
 // As the first letter of a word.
@@ -97,12 +97,13 @@ std::string capitalized(std::string_view text) {
   return out + lower(text.substr(at));
 }
 
-std::string stripped(std::string_view text, bool left, bool right) { return stripped_where(text, is_python_space, left, right); }
+std::string stripped(std::string_view text, bool left, bool right) { return std::string(stripped_where(text, is_python_space, left, right)); }
 
 std::string stripped_of(std::string_view text, std::string_view set, bool left, bool right) {
   std::u32string characters;
   for (size_t at = 0; at < set.size();) characters += next_character(set, at);
-  return stripped_where(text, [&](char32_t c) { return characters.find(c) != std::u32string::npos; }, left, right);
+  std::sort(characters.begin(), characters.end());
+  return std::string(stripped_where(text, [&](char32_t c) { return std::binary_search(characters.begin(), characters.end(), c); }, left, right));
 }
 
 std::vector<std::string> split_at(std::string_view text, std::string_view separator, int64_t limit) {
@@ -153,17 +154,19 @@ std::vector<std::string> split_at_space(std::string_view text, int64_t limit) {
 std::vector<std::string> split_at_space_last(std::string_view text, int64_t limit) {
   std::vector<std::string> parts = split_at_space(text, -1);
   if (limit < 0 || parts.size() <= static_cast<size_t>(limit)) return parts;
-  std::string rest = stripped(text, false, true);
+  const auto without_space = [](std::string_view from) { return stripped_where(from, is_python_space, false, true); };
+  std::string_view rest = without_space(text);
   for (int64_t i = 0; i < limit; ++i) {
     const std::string& last = parts[parts.size() - 1 - static_cast<size_t>(i)];
-    rest = stripped(std::string_view(rest).substr(0, rest.size() - last.size()), false, true);
+    rest = without_space(rest.substr(0, rest.size() - last.size()));
   }
   parts.erase(parts.begin(), parts.end() - static_cast<ptrdiff_t>(limit));
-  if (!rest.empty()) parts.insert(parts.begin(), std::move(rest));
+  if (!rest.empty()) parts.insert(parts.begin(), std::string(rest));
   return parts;
 }
 
 std::string replaced(std::string_view text, std::string_view from, std::string_view to, int64_t limit, TemplateBudget& budget) {
+  budget.spend_search(text.size(), from.size());
   std::string out;
   int64_t count = 0;
   const auto more = [&] { return limit < 0 || count < limit; };

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "base/utf8.h"
 #include "text/characters.h"
 
 namespace penstock::text {
@@ -54,9 +55,10 @@ std::string place_name(const TemplateValue& key) {
 
 }  // namespace
 
-TemplateValue TemplateValue::undefined(std::string what) {
+TemplateValue TemplateValue::undefined(std::string_view what) {
+  constexpr size_t kMaxWhy = 500;  // bytes: each copy of the value has its own
   TemplateValue value;
-  value.data_ = TemplateUndefined{std::move(what)};
+  value.data_ = TemplateUndefined{std::string(utf8_prefix(what, kMaxWhy))};
   return value;
 }
 TemplateValue TemplateValue::none() {
@@ -204,6 +206,7 @@ bool TemplateValue::equals(const TemplateValue& other) const {
                                                         [](const auto& a, const auto& b) { return a.equals(b); });
   }
   if (is_dict()) {
+    if (other.bytes() < bytes()) return other.equals(*this);  // the keys of the smaller one are looked up
     return as_dict().size() == other.as_dict().size() && std::all_of(as_dict().begin(), as_dict().end(), [&](const auto& item) {
              const TemplateValue* same = other.find(item.first);
              return same != nullptr && item.second.equals(*same);

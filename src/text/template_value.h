@@ -41,7 +41,8 @@ class TemplateValue {
   using Dict = std::vector<std::pair<TemplateValue, TemplateValue>>;  // keys: texts, numbers, booleans, none
 
   TemplateValue() : data_(TemplateUndefined{"the value is undefined"}) {}
-  static TemplateValue undefined(std::string what);
+  // Keeps the begin of `what`.
+  static TemplateValue undefined(std::string_view what);
   static TemplateValue none();
   static TemplateValue boolean(bool value);
   static TemplateValue integer(int64_t value);
@@ -91,6 +92,8 @@ class TemplateValue {
 
   [[nodiscard]] bool truth() const;
   [[nodiscard]] bool equals(const TemplateValue& other) const;
+  // Roughly as many as it takes to write a text, list or dict; 0 for others.
+  [[nodiscard]] size_t bytes() const;
   // Python's name of the type, for messages.
   [[nodiscard]] const char* type_name() const;
   // As Python's str() and, inside lists and dicts, repr().
@@ -104,7 +107,6 @@ class TemplateValue {
   }
   static TemplateValue made_list(std::vector<TemplateValue> items, bool tuple, bool generator);
   [[nodiscard]] int depth() const;
-  [[nodiscard]] size_t bytes() const;
 
   std::variant<TemplateUndefined, TemplateNone, bool, int64_t, double, std::shared_ptr<const std::string>, std::shared_ptr<const TemplateList>,
                std::shared_ptr<const TemplateDict>, std::shared_ptr<TemplateNamespace>, std::shared_ptr<const TemplateLoop>, TemplateCallable>
@@ -136,14 +138,5 @@ struct TemplateLoop {
   size_t index0 = 0;
   std::shared_ptr<const TemplateList> items;
 };
-
-struct TemplateJsonForm {
-  int indent = -1;  // < 0: on one line
-  bool sort_keys = false, ascii = false;
-  std::string between_items = ", ", behind_key = ": ";
-};
-
-// As Python's json.dumps(value, ensure_ascii=False). Throws Error kInvalidArgument for what is no JSON.
-[[nodiscard]] std::string to_json(const TemplateValue& value, const TemplateJsonForm& form = {});
 
 }  // namespace penstock::text
