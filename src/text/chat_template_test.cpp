@@ -82,6 +82,9 @@ TEST(ChatTemplate, NamesTheConstructAndTheLineOfWhatItDoesNotKnow) {
       {"{{ (0 - 8) ** 0.5 }}", "complex numbers are not supported"},
       {"{% for x in messages recursive %}{% endfor %}", "a recursive loop is not supported"},
       {"{% for x in messages %}{% macro f() %}{% endmacro %}{% endfor %}", "a macro inside a block with variables of its own is not supported"},
+      {"{% for x in [] %}{% else %}{% macro f() %}{% endmacro %}{% endfor %}", "a macro inside a block with variables of its own is not supported"},
+      {"{% macro f() %}{{ kwargs.a }}{% endmacro %}{{ f(a=1) }}", "'kwargs' of macro 'f' is not supported"},
+      {"{% macro f(a) %}{{ varargs | length }}{% endmacro %}{{ f(1, 2) }}", "'varargs' of macro 'f' is not supported"},
       {"{{ dict(**messages) }}", "**arguments are not supported"},
       {"{% for m in messages %}{{ loop.changed }}{% endfor %}", "loop.changed is not supported"},
       {"{{ {(1, 2): 3} }}", "a tuple as the key of a dict is not supported"},
@@ -142,6 +145,8 @@ TEST(ChatTemplate, TellsValuesThatDoNotFit) {
       {"{{ nope | tojson }}", "tojson: 'nope' is undefined"},
       {"{{ 1 | tojson(separators=(',',)) }}", "tojson: expected two texts as separators"},
       {"{{ '%d' % 'a' }}", "%d format: a real number is required, not str"},
+      {"{{ '%d' % ('nan' | float) }}", "%d format: an integer is required, not float"},
+      {"{{ '%d' % ('inf' | float) }}", "%d format: an integer is required, not float"},
       {"{{ '%s %s' % 'a' }}", "not enough arguments for format string"},
       {"{{ '%s' % (1, 2) }}", "not all arguments converted"},
       {"{{ '%99999d' % 1 }}", "a width beyond 1000"},
@@ -149,6 +154,7 @@ TEST(ChatTemplate, TellsValuesThatDoNotFit) {
       {"{{ '{'.format(1) }}", "expected '}' before end of string"},
       {"{{ 10 ** 40 }}", "an integer of more than 64 bits"},
       {"{{ 0.0 ** -1 }}", "cannot be raised to a negative power"},
+      {"{% macro f(a) %}{{ a.kwargs }}{% endmacro %}{{ f(kwargs=1) }}", "macro 'f' takes no keyword argument 'kwargs'"},
       {"{% macro f(a) %}{% endmacro %}{{ f(b=1) }}", "macro 'f' takes no keyword argument 'b'"},
   };
   for (const auto& [source, part] : cases) {

@@ -12,11 +12,21 @@ void require_defined(const TemplateValue& value) {
   if (value.is_undefined()) throw template_problem("{}", value.why_undefined());
 }
 
+// As CPython's float_divmod: the quotient is that of what the rest leaves, as a / b itself may round up to a whole number.
 TemplateValue floored(const std::string& operation, double a, double b) {
   if (b == 0) throw template_problem("division by zero");
-  if (operation == "//") return TemplateValue::real(std::floor(a / b));
-  const double rest = std::fmod(a, b);
-  return TemplateValue::real(rest != 0 && (rest < 0) != (b < 0) ? rest + b : rest);
+  double rest = std::fmod(a, b);
+  double quotient = (a - rest) / b;
+  if (rest == 0) {
+    rest = std::copysign(0.0, b);
+  } else if ((rest < 0) != (b < 0)) {
+    rest += b;
+    quotient -= 1;
+  }
+  if (operation == "%") return TemplateValue::real(rest);
+  if (quotient == 0) return TemplateValue::real(std::copysign(0.0, a / b));
+  const double whole = std::floor(quotient);
+  return TemplateValue::real(quotient - whole > 0.5 ? whole + 1 : whole);
 }
 
 TemplateValue power(double a, double b) {
@@ -88,7 +98,7 @@ TemplateValue repeated(const TemplateValue& value, int64_t count, TemplateBudget
 
 TemplateValue arithmetic(const std::string& operation, const TemplateValue& a, const TemplateValue& b, TemplateBudget& budget) {
   require_defined(a);
-  if (operation == "%" && a.is_text()) return TemplateValue::text(formatted_by_percent(a.as_text(), b, budget), a.is_safe());
+  if (operation == "%" && a.is_text()) return TemplateValue::text(formatted_by_percent(a.as_text(), b, a.is_safe(), budget), a.is_safe());
   require_defined(b);
   if (a.is_number() && b.is_number()) return numbers(operation, a, b);
   if (operation == "+" && a.is_text() && b.is_text()) {

@@ -43,10 +43,12 @@ TemplateEvaluator::Flow TemplateEvaluator::execute(const TemplateStatement& stat
       assign(statement);
       break;
     case Kind::kSetBlock: {
+      std::string written;
       scopes_.emplace_back();
-      TemplateValue written = TemplateValue::text(captured(statement.body));
+      const Flow flow = capture(statement.body, written);
       scopes_.pop_back();
-      scopes_.back()[statement.names.front()] = std::move(written);
+      if (flow != Flow::kOn) return flow;
+      scopes_.back()[statement.names.front()] = TemplateValue::text(std::move(written));
       break;
     }
     case Kind::kMacro:
@@ -60,12 +62,17 @@ TemplateEvaluator::Flow TemplateEvaluator::execute(const TemplateStatement& stat
       if (captures_ == 0) generated_.emplace_back(begin, output_.size());
       return flow;
     }
-    case Kind::kFilter:
+    case Kind::kFilter: {
+      std::string written;
       scopes_.emplace_back();
-      scopes_.back()[kFilteredBody] = TemplateValue::text(captured(statement.body));
-      write(evaluate(*statement.value).shown(), statement.line);
+      const Flow flow = capture(statement.body, written);
+      if (flow == Flow::kOn) {
+        scopes_.back()[kFilteredBody] = TemplateValue::text(std::move(written));
+        write(evaluate(*statement.value).shown(), statement.line);
+      }
       scopes_.pop_back();
-      break;
+      return flow;
+    }
     case Kind::kWith: {
       Variables variables;
       for (const auto& [name, value] : statement.parameters) variables[name] = evaluate(*value);
@@ -148,17 +155,19 @@ void TemplateEvaluator::write(const std::string& text, int line) {
   output_ += text;
 }
 
-std::string TemplateEvaluator::captured(const std::vector<TemplateStatement>& body) {
+TemplateEvaluator::Flow TemplateEvaluator::capture(const std::vector<TemplateStatement>& body, std::string& written) {
   std::string outer = std::exchange(output_, "");
   ++captures_;
-  (void)execute(body);
+  const Flow flow = execute(body);
   --captures_;
-  return std::exchange(output_, std::move(outer));
+  written = std::exchange(output_, std::move(outer));
+  return flow;
 }
 
 TemplateValue TemplateEvaluator::call_macro(const TemplateStatement& macro, TemplateArguments arguments) {
   constexpr int kMaxCalls = 16;
   if (calls_ >= kMaxCalls) throw template_problem("macros call each other more than {} deep", kMaxCalls);
+  if (!macro.member.empty()) throw TemplateProblem{Code::kUnimplemented, fmt::format("'{}' of macro '{}' is not supported", macro.member, macro.names.front())};
   const auto& parameters = macro.parameters;
   if (arguments.positional.size() > parameters.size()) {
     throw template_problem("macro '{}' takes not more than {} argument(s)", macro.names.front(), parameters.size());
@@ -182,11 +191,12 @@ TemplateValue TemplateEvaluator::call_macro(const TemplateStatement& macro, Temp
     scopes_.back()[name] = std::move(value);
   }
   ++calls_;
-  TemplateValue written = TemplateValue::text(captured(macro.body));
+  std::string written;
+  (void)capture(macro.body, written);  // {% break %} in it belongs to loops in it
   --calls_;
   scopes_.pop_back();
   for (; !hidden.empty(); hidden.pop_back()) scopes_.push_back(std::move(hidden.back()));
-  return written;
+  return TemplateValue::text(std::move(written));
 }
 
 }  // namespace penstock::text

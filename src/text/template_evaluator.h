@@ -12,7 +12,7 @@
 namespace penstock::text {
 
 struct TemplateLimits {
-  int64_t steps = 5'000'000;           // a step for each part of an expression, and for each 16 bytes that are made
+  int64_t steps = 5'000'000;           // a step for each part of an expression, and for each 16 bytes that are read or made
   size_t output_bytes = 16 << 20;
 };
 
@@ -39,7 +39,8 @@ class TemplateEvaluator {
   void assign(const TemplateStatement& set);
   void bind(const std::vector<std::string>& names, const TemplateValue& value, int line);
   void write(const std::string& text, int line);
-  std::string captured(const std::vector<TemplateStatement>& body);
+  // `written`: what the body writes. It is dropped where the body leaves the round of a loop around it.
+  Flow capture(const std::vector<TemplateStatement>& body, std::string& written);
 
   // Expressions.
   TemplateValue evaluate(const TemplateExpression& e);

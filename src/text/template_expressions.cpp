@@ -44,6 +44,14 @@ void TemplateWords::expect(TemplateToken::Kind kind, std::string_view what) {
   take();
 }
 
+bool TemplateWords::has_variable_since(size_t begin, std::string_view name) const {
+  for (size_t i = begin; i < at_; ++i) {
+    const bool of_value = i > 0 && tokens_[i - 1].kind == TemplateToken::kOperator && tokens_[i - 1].text == ".";
+    if (tokens_[i].kind == TemplateToken::kName && tokens_[i].text == name && !of_value) return true;
+  }
+  return false;
+}
+
 Error TemplateWords::wrong(std::string_view what) const {
   const TemplateToken& token = peek();
   std::string found = fmt::format("'{}'", utf8_prefix(token.text, 40));

@@ -25,6 +25,9 @@ class TemplateWords {
   // Any name.
   std::string expect_name(std::string_view what);
   void expect(TemplateToken::Kind kind, std::string_view what);
+  // How many words are taken; whether a variable of this name stands among those behind the first `begin` ones.
+  [[nodiscard]] size_t place() const { return at_; }
+  [[nodiscard]] bool has_variable_since(size_t begin, std::string_view name) const;
   // kDataLoss: "expected `what`, found ...".
   [[nodiscard]] Error wrong(std::string_view what) const;
 

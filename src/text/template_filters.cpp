@@ -136,7 +136,7 @@ Value rounded(const Value& value, const Arguments& arguments, TemplateBudget&) {
 
 Value format(const Value& value, const Arguments& arguments, TemplateBudget& budget) {
   if (!arguments.named.empty()) throw TemplateProblem{Code::kUnimplemented, "the filter 'format' with names is not supported"};
-  return Value::text(formatted_by_percent(soft(value, budget), Value::list(arguments.positional, /*tuple=*/true), budget), value.is_safe());
+  return Value::text(formatted_by_percent(soft(value, budget), Value::list(arguments.positional, /*tuple=*/true), value.is_safe(), budget), value.is_safe());
 }
 
 Value escape(const Value& value, const Arguments&, TemplateBudget& budget) { return value.is_safe() ? value : Value::text(escaped(soft(value, budget)), /*safe=*/true); }

@@ -7,6 +7,7 @@
 #include <fmt/printf.h>
 
 #include "text/characters.h"
+#include "text/template_text.h"
 
 namespace penstock::text {
 namespace {
@@ -44,10 +45,26 @@ Directive directive_at(const std::string& text, size_t& at) {
   return directive;
 }
 
-std::string shown_by(const Directive& directive, const TemplateValue& value) {
+// %d %i %x %X %o, as Python, which writes the sign before the digits of the magnitude.
+std::string integer_shown_by(const Directive& directive, int64_t value) {
+  const char letter = directive.letter;
+  const auto has = [&](char flag) { return directive.flags.find(flag) != std::string::npos; };
+  const uint64_t magnitude = value < 0 ? 0 - static_cast<uint64_t>(value) : static_cast<uint64_t>(value);
+  std::string digits = letter == 'x' ? fmt::format("{:x}", magnitude) : letter == 'X' ? fmt::format("{:X}", magnitude) : letter == 'o' ? fmt::format("{:o}", magnitude) : std::to_string(magnitude);
+  std::string head = value < 0 ? "-" : has('+') ? "+" : has(' ') ? " " : "";
+  if (has('#') && std::string_view("xXo").find(letter) != std::string_view::npos) head += {'0', letter};
+  const auto missing = [&](int64_t wanted, size_t there) { return static_cast<size_t>(std::max<int64_t>(0, wanted - static_cast<int64_t>(there))); };
+  digits.insert(0, missing(directive.precision, digits.size()), '0');
+  const size_t pad = missing(directive.width, head.size() + digits.size());
+  if (has('-')) return head + digits + std::string(pad, ' ');
+  return has('0') ? head + std::string(pad, '0') + digits : std::string(pad, ' ') + head + digits;
+}
+
+std::string shown_by(const Directive& directive, const TemplateValue& value, bool escaping) {
   const char letter = directive.letter;
   if (letter == 's' || letter == 'r') {
     std::string text = letter == 's' ? value.shown() : value.repr();
+    if (escaping && !(letter == 's' && value.is_safe())) text = escaped(text);
     size_t end = 0;
     for (int64_t i = 0; directive.precision >= 0 && i < directive.precision && end < text.size(); ++i) (void)next_character(text, end);
     if (directive.precision >= 0) text.resize(end);
@@ -56,18 +73,21 @@ std::string shown_by(const Directive& directive, const TemplateValue& value) {
   }
   if (std::string_view("difFeEgGxXo").find(letter) == std::string_view::npos) throw TemplateProblem{Code::kUnimplemented, fmt::format("formatting with %{} is not supported", letter)};
   if (!value.is_number()) throw template_problem("%{} format: a real number is required, not {}", letter, value.type_name());
-  std::string form = "%" + directive.flags;
-  if (directive.width > 0) form += std::to_string(directive.width);
-  if (directive.precision >= 0) form += "." + std::to_string(directive.precision);
-  if (std::string_view("fFeEgG").find(letter) != std::string_view::npos) return fmt::sprintf(form + letter, value.as_real());
+  if (std::string_view("fFeEgG").find(letter) != std::string_view::npos) {
+    std::string form = "%" + directive.flags;
+    if (directive.width > 0) form += std::to_string(directive.width);
+    if (directive.precision >= 0) form += "." + std::to_string(directive.precision);
+    return fmt::sprintf(form + letter, value.as_real());
+  }
   const bool decimal = letter == 'd' || letter == 'i';
-  if (value.is_real() && (!decimal || std::abs(value.as_real()) >= 9e18)) throw template_problem("%{} format: an integer is required, not float", letter);
-  return fmt::sprintf(form + (decimal ? 'd' : letter), value.is_real() ? static_cast<int64_t>(value.as_real()) : value.as_integer());
+  const bool fits = !value.is_real() || (decimal && std::abs(value.as_real()) < 9e18);  // NaN does not
+  if (!fits) throw template_problem("%{} format: an integer is required, not float", letter);
+  return integer_shown_by(directive, value.is_real() ? static_cast<int64_t>(value.as_real()) : value.as_integer());
 }
 
 }  // namespace
 
-std::string formatted_by_percent(const std::string& text, const TemplateValue& values, TemplateBudget& budget) {
+std::string formatted_by_percent(const std::string& text, const TemplateValue& values, bool escaping, TemplateBudget& budget) {
   budget.spend_bytes(text.size());
   const std::vector<TemplateValue> given = values.is_tuple() ? values.as_list() : std::vector<TemplateValue>{values};
   std::string out;
@@ -85,7 +105,7 @@ std::string formatted_by_percent(const std::string& text, const TemplateValue& v
     }
     if (used == given.size()) throw template_problem("not enough arguments for format string");
     budget.spend_bytes(given[used].bytes());
-    const std::string shown = shown_by(directive, given[used++]);
+    const std::string shown = shown_by(directive, given[used++], escaping);
     budget.spend_bytes(shown.size());
     out += shown;
   }

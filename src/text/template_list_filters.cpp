@@ -135,7 +135,7 @@ Value reverse(const Value& value, const Arguments&, TemplateBudget& budget) {
   if (!value.is_text()) return Value::generator(std::move(items));
   std::string text;
   for (const Value& item : items) text += item.as_text();
-  return Value::text(std::move(text));
+  return Value::text(std::move(text), value.is_safe());
 }
 
 Arguments without_first(const Arguments& arguments, size_t count) {

@@ -159,6 +159,37 @@ const Method* text_method(const std::string& name) {
   return found == kTextMethods.end() ? nullptr : found;
 }
 
+Value escaped_value(const Value& value, TemplateBudget& budget) {
+  if (value.is_safe()) return value;
+  budget.spend_bytes(value.bytes());
+  return Value::text(escaped(value.shown()), /*safe=*/true);
+}
+
+// As Jinja's Markup takes what its methods put into it.
+Arguments escaped_arguments(const std::string& method, Arguments arguments, TemplateBudget& budget) {
+  if (method == "join") {
+    std::vector<Value> items = items_of(arguments.require(0, "iterable"), budget);
+    for (Value& item : items) item = escaped_value(item, budget);
+    return {{Value::list(std::move(items))}, {}};
+  }
+  if (method != "format" && method != "replace") return arguments;
+  const size_t first = method == "format" ? 0 : 1, last = method == "format" ? arguments.positional.size() : std::min<size_t>(2, arguments.positional.size());
+  for (size_t i = first; i < last; ++i) arguments.positional[i] = escaped_value(arguments.positional[i], budget);
+  for (auto& [name, value] : arguments.named) {
+    if (method == "format" || name == "new") value = escaped_value(value, budget);
+  }
+  return arguments;
+}
+
+// A text or texts that come of a safe one.
+Value made_safe(const Value& value) {
+  if (value.is_text()) return Value::text(value.as_text(), true);
+  if (!value.is_list()) return value;
+  std::vector<Value> items;
+  for (const Value& item : value.as_list()) items.push_back(made_safe(item));
+  return Value::list(std::move(items), value.is_tuple());
+}
+
 Value call_dict_method(const Value& dict, const std::string& name, const Arguments& arguments, TemplateBudget& budget) {
   if (name == "get") {
     const Value& key = arguments.require(0, "key");
@@ -217,9 +248,9 @@ TemplateValue call_method(const TemplateValue& value, const std::string& name, c
     throw TemplateProblem{Code::kUnimplemented, fmt::format("the method {}() of a {} is not supported", name, value.type_name())};
   }
   if (value.is_text()) {
-    Value result = text_method(name)->call(value.as_text(), arguments, budget);
+    Value result = text_method(name)->call(value.as_text(), value.is_safe() ? escaped_arguments(name, arguments, budget) : arguments, budget);
     if (result.is_list()) budget.spend(static_cast<int64_t>(result.as_list().size()));
-    return value.is_safe() && result.is_text() ? Value::text(result.as_text(), true) : result;
+    return value.is_safe() ? made_safe(result) : result;
   }
   if (value.is_dict()) return call_dict_method(value, name, arguments, budget);
   if (value.is_list()) return call_list_method(value, name, arguments, budget);

@@ -175,7 +175,7 @@ class StatementParser {
     words_.take();
     if (words_.accept_name("else")) {
       end_of_block();
-      statement.otherwise = statements({"endfor"});
+      statement.otherwise = scoped("endfor");
       words_.take();
     }
     words_.expect_name("endfor");
@@ -216,9 +216,14 @@ class StatementParser {
     }
     words_.take();
     const int loops = std::exchange(loops_, 0);
+    const size_t begin = words_.place();
     TemplateStatement body = plain_block(Kind::kMacro, "endmacro");
     loops_ = loops;
     statement.body = std::move(body.body);
+    for (const char* name : {"kwargs", "varargs"}) {
+      const bool own = std::any_of(statement.parameters.begin(), statement.parameters.end(), [&](const auto& parameter) { return parameter.first == name; });
+      if (!own && words_.has_variable_since(begin, name)) statement.member = name;
+    }
     return statement;
   }
 

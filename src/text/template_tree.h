@@ -55,7 +55,7 @@ struct TemplateStatement {
     kFor,       // names in value, those with condition: body; otherwise when there was none
     kSet,       // names = value, or names[0].member = value
     kSetBlock,  // names[0] = what body writes
-    kMacro,     // names[0](parameters): body
+    kMacro,     // names[0](parameters): body; member: kwargs or varargs if the body has it
     kScope,     // body; {% generation %}, which marks what the assistant writes
     kFilter,    // value of what body writes, which value knows as kFilteredBody
     kWith,      // body, in which parameters have values
