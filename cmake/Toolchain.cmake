@@ -18,6 +18,12 @@ else()
   target_compile_options(penstock_warnings INTERFACE -Wno-restrict)  # gcc 12 sees overlaps in "x" + std::string (bug 105651)
 endif()
 
+# gcc 12 moves the cold part of a function away even where it is empty. Such a part's entry in the unwind table then hides the function behind it, and an exception that
+# passes there ends the process (tests/commands/unwinding_test.py).
+if(CMAKE_CXX_COMPILER_ID STREQUAL GNU)
+  add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-fno-reorder-blocks-and-partition>)
+endif()
+
 if(PENSTOCK_SANITIZE STREQUAL "address")
   add_compile_options(-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
   add_link_options(-fsanitize=address,undefined)
