@@ -230,10 +230,22 @@ std::map<std::string, std::string> special_tokens_of_gguf(const GgufHeader& head
   return tokens;
 }
 
+namespace {
+
+std::string tokenizer_json(const Reader& reader, const std::string& file) {
+  try {
+    return reader.document().dump(1) + "\n";
+  } catch (const Json::exception&) {
+    throw error(Code::kDataLoss, "{}: tokenizer.ggml.merges: one of them is not UTF-8; a tokenizer.json can hold nothing else", file);
+  }
+}
+
+}  // namespace
+
 std::map<std::string, std::string> tokenizer_files_of_gguf(const GgufHeader& header) {
   const Reader reader(header);
   std::map<std::string, std::string> files;
-  if (reader.is_bytes()) files["tokenizer.json"] = reader.document().dump(1) + "\n";
+  if (reader.is_bytes()) files["tokenizer.json"] = tokenizer_json(reader, header.file);
   else files["tokenizer.model"] = format_sentencepiece(reader.sentencepiece());
   Json config = {{"tokenizer_class", reader.is_bytes() ? "PreTrainedTokenizerFast" : "LlamaTokenizer"}, {"clean_up_tokenization_spaces", false},
                  {"add_bos_token", reader.adds_begin()}, {"add_eos_token", reader.adds_end()}};

@@ -198,6 +198,20 @@ TEST(GgufTokenizerOfBytes, WritesATokenizerJsonInWhichHuggingFaceFindsTheSameIds
   EXPECT_EQ(vocab_of(metadata).at("&"), 5) << "among the others";
 }
 
+TEST(GgufTokenizerOfBytes, AMergeThatIsNotUtf8IsRefused) {
+  GgufMetadata metadata = some_bytes();
+  metadata[5].second = formats::gguf_texts({"h \xFF"});
+  const TempDir dir;
+  EXPECT_THAT(Tokenizer::load(write_gguf(dir.path(), metadata)).error().message(), HasSubstr("model.merges[0]: expected two tokens of model.vocab"));
+  const std::string header = formats::format_gguf_header(metadata, {});
+  try {
+    (void)tokenizer_files_of_gguf(formats::parse_gguf(std::as_bytes(std::span(header.data(), header.size())), "t.gguf"));
+    FAIL() << "expected an Error";
+  } catch (const Error& e) {
+    EXPECT_THAT(e.message(), HasSubstr("t.gguf: tokenizer.ggml.merges: one of them is not UTF-8"));
+  }
+}
+
 TEST(GgufTokenizerOfBytes, IsRefusedByNameWhereItIsNotUnderstood) {
   const auto complaint = [](const char* key, std::optional<formats::GgufValue> value) {
     GgufMetadata metadata = some_bytes();

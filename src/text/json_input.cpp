@@ -83,7 +83,7 @@ Result<nlohmann::ordered_json> parse_ordered_json(std::string_view text, const s
 std::string shown(const nlohmann::json& value) {
   if (value.is_object()) return "an object";
   if (value.is_array()) return "a list";
-  const std::string text = value.dump();
+  const std::string text = value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);  // of a GGUF file it need not be UTF-8
   const std::string_view prefix = utf8_prefix(text, kShownBytes);
   return std::string(prefix) + (prefix.size() < text.size() ? "..." : "");
 }
