@@ -7,12 +7,12 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/shown.h"
 
 namespace penstock {
 namespace {
 
 constexpr size_t kComparedBytes = 64;  // the distance takes quadratic time, and the key is outside input
-constexpr size_t kShownBytes = 128;
 
 // What is compared of a key.
 std::string folded(std::string_view key) {
@@ -59,10 +59,8 @@ std::string_view nearest_key(std::string_view key, std::span<const std::string_v
 }
 
 std::string unknown_key(std::string_view key, std::span<const std::string_view> known) {
-  const bool overlong = key.size() > kShownBytes;
-  if (known.empty()) return fmt::format("unknown key '{}{}': nothing stands below the key before its last dot", key.substr(0, kShownBytes), overlong ? "..." : "");
-  return fmt::format("unknown key '{}{}'; did you mean '{}'?", key.substr(0, kShownBytes), overlong ? "..." : "",
-                     nearest_key(key, known));
+  if (known.empty()) return fmt::format("unknown key '{}': nothing stands below the key before its last dot", shown(key));
+  return fmt::format("unknown key '{}'; did you mean '{}'?", shown(key), nearest_key(key, known));
 }
 
 }  // namespace penstock
