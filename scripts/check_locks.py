@@ -19,7 +19,7 @@ from check_layers import INCLUDE, TORCH_FREE
 ROOT = Path(__file__).resolve().parent.parent
 SRC = ROOT / "src"
 LOCK = re.compile(r"\b(Mutex|MutexLock|GUARDED_BY|REQUIRES|EXCLUDES)\b")
-GCC_ONLY = re.compile(r"-fpch-preprocess|-Wno-restrict|-Wno-maybe-uninitialized|-flto.*|-fno-fat-lto-objects")
+GCC_ONLY = re.compile(r"-fpch-preprocess|-fno-reorder-blocks-and-partition|-Wno-restrict|-Wno-maybe-uninitialized|-flto.*|-fno-fat-lto-objects")
 
 
 def names_locks(path: Path) -> bool:
