@@ -37,10 +37,10 @@ elseif(PENSTOCK_SANITIZE)
   message(FATAL_ERROR "PENSTOCK_SANITIZE is '${PENSTOCK_SANITIZE}'; expected 'address', 'thread' or nothing")
 endif()
 
-# A compiler cache when there is one. Precompiled headers need the sloppiness settings (ccache manual, "Precompiled headers").
+# A compiler cache when there is one, which finds what another clone compiled. Precompiled headers need the sloppiness settings (ccache manual, "Precompiled headers").
 find_program(CCACHE ccache)
 if(CCACHE)
-  set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env CCACHE_BASEDIR=${CMAKE_SOURCE_DIR}
       CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime ${CCACHE})
   if(CMAKE_CXX_COMPILER_ID STREQUAL GNU)
     add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-fpch-preprocess>)
