@@ -7,6 +7,7 @@
 #include <random>
 
 #include "base/clock.h"
+#include "kernels/amx.h"
 #include "kernels/float_product.h"
 #include "kernels/matmul.h"
 #include "kernels/memory_bandwidth.h"
@@ -59,7 +60,7 @@ void measure_floats() {
   for (const int64_t rows : kRows) {
     const ProductSizes sizes{rows, kOutputs, kColumns};
     print(float_instruction_set(), "fp32", rows, best_time(rows, [&](const float* x, float* y) { multiply(weight.data(), x, y, sizes); }), 4 * bytes);
-    print(float_instruction_set(), "bf16", rows, best_time(rows, [&](const float* x, float* y) { multiply(half.data(), x, y, sizes); }), 2 * bytes);
+    print(bf16_instruction_set(), "bf16", rows, best_time(rows, [&](const float* x, float* y) { multiply(half.data(), x, y, sizes); }), 2 * bytes);
     const OpenMpScope openmp;
     print("oneDNN, OpenMP", "fp32", rows, best_time(rows, [&](const float* x, float* y) {
             sgemm(Transpose::kNo, Transpose::kYes, rows, kOutputs, kColumns, x, kColumns, weight.data(), kColumns, 0.0f, y, kOutputs);
@@ -88,6 +89,7 @@ void run(int threads) {
   const tensor::CpuFeatures cpu = tensor::cpu_features();
   if (cpu.avx2 && cpu.f16c) measure(avx2_tile_kernels());
   if (cpu.avx512_vnni) measure(avx512_tile_kernels());
+  if (has_amx()) measure(amx_tile_kernels());
 }
 
 }  // namespace

@@ -64,13 +64,16 @@ void fill_with_noise(model::Parameter& parameter) {
   }
 }
 
+bool computes_in_bf16(const BenchRankOptions& options) {
+  return options.precision == "bf16" || (options.precision == "auto" && (options.device != "cpu" || tensor::has_bf16()));
+}
+
 engine::StageOptions stage_options(const BenchRankOptions& options, const std::filesystem::path& folder) {
   engine::StageOptions stage;
   stage.model = folder;
   stage.max_sequences = options.batch;
   stage.device = tensor::find_device(options.device, 0).value();
-  const bool bf16 = options.precision == "bf16" || (options.precision == "auto" && (stage.device.is_cuda() || tensor::has_bf16()));
-  stage.compute = bf16 ? kernels::Compute::kBf16 : kernels::Compute::kFp32;
+  stage.compute = computes_in_bf16(options) ? kernels::Compute::kBf16 : kernels::Compute::kFp32;
   if (options.precision.starts_with("int")) stage.quantization = model::quantization(options.precision);
   stage.max_sequence_tokens = options.prompt + (options.work == "decode" ? options.repeats + 1 : 1);
   stage.weights = fill_with_noise;
@@ -147,9 +150,13 @@ int64_t bytes_of_a_step(const engine::StageRunner& runner) {
   return static_cast<int64_t>(static_cast<double>(runner.weight_bytes()) * (1 - table / parameters));
 }
 
+const char* instruction_set(const BenchRankOptions& options) {
+  if (options.precision.starts_with("int")) return kernels::quantized_instruction_set();
+  return computes_in_bf16(options) ? kernels::bf16_instruction_set() : kernels::float_instruction_set();
+}
+
 std::string place_of(const BenchRankOptions& options) {
-  if (options.device != "cpu") return options.device;
-  return fmt::format("{} thread(s), {}", at::get_num_threads(), options.precision.starts_with("int") ? kernels::quantized_instruction_set() : kernels::float_instruction_set());
+  return options.device == "cpu" ? fmt::format("{} thread(s), {}", at::get_num_threads(), instruction_set(options)) : options.device;
 }
 
 void print(const BenchRankOptions& options, const engine::StageRunner& runner, const Times& times, double bandwidth) {

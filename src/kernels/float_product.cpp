@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "kernels/amx.h"
+#include "kernels/bf16_product.h"
 #include "kernels/float_tiles.h"
 #include "kernels/parallel.h"
 #include "tensor/cpu_features.h"
@@ -75,9 +77,14 @@ const FloatKernels& best_float_kernels() {
 
 const char* float_instruction_set() { return best_float_kernels().name; }
 
+const char* bf16_instruction_set() { return has_amx() ? "AMX" : float_instruction_set(); }
+
 void multiply(const float* weight, const float* x, float* y, const ProductSizes& sizes) { multiply(weight, x, y, sizes, best_float_kernels()); }
 
-void multiply(const Bfloat16* weight, const float* x, float* y, const ProductSizes& sizes) { multiply(weight, x, y, sizes, best_float_kernels()); }
+void multiply(const Bfloat16* weight, const float* x, float* y, const ProductSizes& sizes) {
+  if (has_amx()) return multiply_by_amx(weight, x, y, sizes);
+  multiply(weight, x, y, sizes, best_float_kernels());
+}
 
 void multiply(const float* weight, const float* x, float* y, const ProductSizes& sizes, const FloatKernels& kernels) {
   run_all(Product<float>{weight, x, y, sizes, kernels.rows_at_once, kernels.add_fp32});

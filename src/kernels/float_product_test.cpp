@@ -5,8 +5,12 @@
 
 #include <bit>
 #include <cmath>
+#include <cstring>
+#include <limits>
 #include <random>
 
+#include "kernels/amx.h"
+#include "kernels/bf16_product.h"
 #include "kernels/float_tiles.h"
 #include "kernels/linear.h"
 #include "kernels/parallel.h"
@@ -93,6 +97,62 @@ TEST(FloatProduct, ARowDependsOnItselfAlone) {
         const Floats y = product(weight, x, {rows, kOutputs, kColumns}, *kernels);
         ASSERT_TRUE(std::equal(y.begin(), y.end(), alone.begin())) << kernels->name << ", " << rows << " rows, " << threads << " threads";
       }
+    }
+  }
+}
+
+class AmxProduct : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (!has_amx()) GTEST_SKIP() << "no AMX that this process may use";
+  }
+
+  static Floats product_of(const std::vector<Bfloat16>& weight, const Floats& x, const ProductSizes& sizes) {
+    Floats y(static_cast<size_t>(sizes.rows * sizes.outputs), std::nanf(""));
+    multiply_by_amx(weight.data(), x.data(), y.data(), sizes);
+    return y;
+  }
+};
+
+TEST_F(AmxProduct, EqualsPlainArithmeticToSixteenBits) {
+  constexpr ProductSizes kMore[] = {{17, 16, 32}, {32, 32, 64}, {33, 65, 96}, {48, 300, 576}};
+  std::vector<ProductSizes> all(std::begin(kSizes), std::end(kSizes));
+  all.insert(all.end(), std::begin(kMore), std::end(kMore));
+  for (const ProductSizes& sizes : all) {
+    std::vector<Bfloat16> weight = upper_halves(random_values(sizes.outputs * sizes.columns, 1));
+    const Floats w = floats_of(weight), x = random_values(sizes.rows * sizes.columns, 2);
+    weight.resize(weight.size() + 64, 0x7FC0);  // what stands behind the weight is not part of it
+    const Floats y = product_of(weight, x, sizes);
+    for (int64_t m = 0; m < sizes.rows; ++m) {
+      for (int64_t o = 0; o < sizes.outputs; ++o) {
+        double sum = 0, size = 0;
+        for (int64_t k = 0; k < sizes.columns; ++k) {
+          const double one = static_cast<double>(x[static_cast<size_t>(m * sizes.columns + k)]) * w[static_cast<size_t>(o * sizes.columns + k)];
+          sum += one;
+          size += std::abs(one);
+        }
+        ASSERT_NEAR(y[static_cast<size_t>(m * sizes.outputs + o)], sum, 0x1p-16 * size) << "row " << m << ", output " << o << " of " << sizes.columns;
+      }
+    }
+  }
+}
+
+TEST_F(AmxProduct, ARowDependsOnItselfAlone) {
+  constexpr int64_t kColumns = 1100, kOutputs = 600, kRows = 70;
+  const std::vector<Bfloat16> weight = upper_halves(random_values(kOutputs * kColumns, 3));
+  Floats x = random_values(kRows * kColumns, 4), alone;
+  x[3 * kColumns + 5] = std::numeric_limits<float>::infinity();
+  for (int64_t m = 0; m < kRows; ++m) {
+    const Floats row(x.begin() + m * kColumns, x.begin() + (m + 1) * kColumns), y = product_of(weight, row, {1, kOutputs, kColumns});
+    for (const float value : y) ASSERT_EQ(std::isfinite(value), m != 3);
+    alone.insert(alone.end(), y.begin(), y.end());
+  }
+  for (const int threads : {1, 3}) {
+    ThreadTeam team(threads);
+    const TeamScope scope(team);
+    for (const int64_t rows : {2, 15, 16, 17, 33, 70}) {
+      const Floats y = product_of(weight, x, {rows, kOutputs, kColumns});
+      ASSERT_EQ(std::memcmp(y.data(), alone.data(), y.size() * sizeof(float)), 0) << rows << " rows, " << threads << " threads";
     }
   }
 }

@@ -1,6 +1,7 @@
 #include "kernels/linear.h"
 
 #include "base/error.h"
+#include "kernels/amx.h"
 #include "kernels/cuda/cuda_kernels.h"
 #include "kernels/float_product.h"
 #include "kernels/matmul.h"
@@ -56,15 +57,15 @@ Tensor forward_product(const Tensor& x, const Tensor& weight, Compute compute) {
   return shaped_as(x, product(as_rows(x), Transpose::kNo, weight, Transpose::kYes, compute));
 }
 
-// So many rows are rounded to bfloat16 where the processor computes in it: their products take longer than reading the weights.
+// So many rows are rounded to bfloat16 where the processor computes in it but for AMX: their products take longer than reading the weights.
 constexpr int64_t kManyRows = 64;
 
 // Products of kernels/float_product.h, in which a row depends on itself alone; a weight of bfloat16 is multiplied with float32 activations. But many rows are
-// left to LibTorch where it multiplies rounded ones several times as fast.
+// left to LibTorch where only it multiplies rounded ones several times as fast.
 Tensor serving_product(const Tensor& x, const Tensor& weight) {
   const bool is_bf16 = weight.scalar_type() == at::kBFloat16;
   const Tensor rows = as_rows(x);
-  if (is_bf16 && rows.size(0) >= kManyRows && tensor::has_bf16()) {
+  if (is_bf16 && rows.size(0) >= kManyRows && tensor::has_bf16() && !has_amx()) {
     const OpenMpScope openmp;
     return forward_product(x, weight, Compute::kBf16);
   }

@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/amx.h"
 #include "kernels/parallel.h"
 #include "kernels/quantized_rows.h"
 #include "kernels/quantized_tiles.h"
@@ -12,9 +13,10 @@
 namespace penstock::kernels {
 namespace {
 
-// Rows of x that one tile is multiplied with at once: few enough to stay in the second cache, enough that W is seldom read again.
+// Rows of x that one tile is multiplied with at once: few enough to stay in the second cache.
 constexpr int64_t kRowBlock = QuantizedRows::kRowBlock;
-constexpr int64_t kRowsPerTask = 8;  // of those that are rounded
+constexpr int64_t kTilesTogether = 4;  // whose rows of x follow each other: x passes by once for all of them, and W comes from memory once
+constexpr int64_t kRowsPerTask = 8;    // of those that are rounded
 
 // Rows [first, end) of x times tile `tile` of a part.
 struct Task {
@@ -46,16 +48,19 @@ void run(const Task& task, const QuantizedRows& x, const TileKernels& kernels, f
   }
 }
 
+int64_t row_blocks_of(int64_t rows) { return (rows + kRowBlock - 1) / kRowBlock; }
+
 Task task_at(std::span<const QuantizedPart> parts, int64_t tiles, int64_t index, int64_t rows) {
-  const int64_t first = index / tiles * kRowBlock;
-  int64_t tile = index % tiles;
+  const int64_t per_group = kTilesTogether * row_blocks_of(rows), tile_group = index / per_group * kTilesTogether, within = index % per_group;
+  const int64_t together = std::min(kTilesTogether, tiles - tile_group), first = within / together * kRowBlock;
+  int64_t tile = tile_group + within % together;
   size_t part = 0;
   while (tile >= parts[part].tiles()) tile -= parts[part++].tiles();
   return {parts[part], tile, first, std::min(rows, first + kRowBlock)};
 }
 
 void multiply_rounded(const QuantizedWeight& weight, const float* x, int64_t rows, float* y, const TileKernels& kernels) {
-  QuantizedRows rounded(rows, weight.columns(), kernels.rows_at_once);
+  QuantizedRows rounded(rows, weight.columns(), kernels.group_rows);
   if (rows < 2 * kRowsPerTask) {
     rounded.set(0, rows, x);
   } else {
@@ -64,8 +69,7 @@ void multiply_rounded(const QuantizedWeight& weight, const float* x, int64_t row
   const auto parts = weight.parts();
   int64_t tiles = 0;
   for (const QuantizedPart& part : parts) tiles += part.tiles();
-  const int64_t row_blocks = (rows + kRowBlock - 1) / kRowBlock;
-  parallel_for(0, row_blocks * tiles, 1, [&](int64_t first, int64_t end) {
+  parallel_for(0, row_blocks_of(rows) * tiles, 1, [&](int64_t first, int64_t end) {
     for (int64_t i = first; i < end; ++i) run(task_at(parts, tiles, i, rows), rounded, kernels, y, weight.rows());
   });
 }
@@ -90,6 +94,7 @@ void multiply_with_rests(const QuantizedWeight& weight, const float* x, int64_t 
 const TileKernels& best_tile_kernels() {
   static const TileKernels& best = [&]() -> const TileKernels& {
     const tensor::CpuFeatures cpu = tensor::cpu_features();
+    if (has_amx()) return amx_tile_kernels();
     if (cpu.avx512_vnni) return avx512_tile_kernels();
     return cpu.avx2 && cpu.f16c ? avx2_tile_kernels() : plain_tile_kernels();
   }();

@@ -27,14 +27,14 @@ PENSTOCK_INLINE void round_block(const float* x, Rounded& to) {
   }
   const bool any = top > 1e-30f;
   const float inverse = any ? 127.0f / top : 0.0f;
-  int32_t sum = 0;
+  int32_t rounded[kBlock], sum = 0;
 #pragma omp simd reduction(+ : sum)
   for (int i = 0; i < kBlock; ++i) {
     // Adding 1.5 · 2^23 rounds to the nearest integer, which then stands in the low bits.
-    const auto q = static_cast<int8_t>(std::bit_cast<int32_t>(x[i] * inverse + 12582912.0f) - 0x4B400000);
-    to.values[i] = q;
-    sum += q;
+    rounded[i] = std::bit_cast<int32_t>(x[i] * inverse + 12582912.0f) - 0x4B400000;
+    sum += rounded[i];
   }
+  for (int i = 0; i < kBlock; ++i) to.values[i] = static_cast<int8_t>(rounded[i]);  // a loop of its own: gcc 12 has no vectors of 64 bytes for both
   to.scale = (any ? top / 127.0f : 0.0f) + poison;
   to.sum = sum;
 }
@@ -62,12 +62,12 @@ std::unique_ptr<T[]> unset(int64_t count) {
 
 }  // namespace
 
-QuantizedRows::QuantizedRows(int64_t rows, int64_t columns, RowsAtOnce rows_at_once)
+QuantizedRows::QuantizedRows(int64_t rows, int64_t columns, GroupRows group_rows)
     : rows_(rows),
       columns_(columns),
       blocks_(row_blocks(columns)),
-      rows_at_once_(rows_at_once),
-      values_(unset<int8_t>(rows * blocks_ * kBlockValues)),
+      group_rows_(group_rows),
+      values_(make_lines<int8_t>(rows * blocks_ * kBlockValues)),
       scales_(unset<float>(rows * blocks_)),
       sums_(unset<float>(rows * blocks_)),
       corrections4_(unset<int32_t>(rows * blocks_)),
@@ -76,23 +76,23 @@ QuantizedRows::QuantizedRows(int64_t rows, int64_t columns, RowsAtOnce rows_at_o
 QuantizedRows::Place QuantizedRows::place_of(int64_t row) const {
   int64_t first = row / kRowBlock * kRowBlock;
   for (;;) {
-    const int count = rows_at_once_(std::min(rows_ - first, kRowBlock));
-    if (row < first + count) return {first, count};
-    first += count;
+    const RowGrouping group = group_rows_(std::min(rows_ - first, kRowBlock));
+    if (row < first + group.count) return {first, group};
+    first += group.count;
   }
 }
 
 RowGroup QuantizedRows::group_at(int64_t row) const {
   const int64_t at = row * blocks_;
-  return {place_of(row).count, values_.get() + at * kBlockValues, scales_.get() + at, sums_.get() + at, corrections4_.get() + at, corrections8_.get() + at};
+  return {place_of(row).group.count, values_.get() + at * kBlockValues, scales_.get() + at, sums_.get() + at, corrections4_.get() + at, corrections8_.get() + at};
 }
 
 void QuantizedRows::set(int64_t first, int64_t count, const float* x) {
   constexpr int64_t kAtOnce = 16;
   Rounded rounded[kAtOnce];
   for (int64_t r = first; r < first + count; ++r, x += columns_) {
-    const auto [group, width] = place_of(r);
-    const int64_t start = group * blocks_, within = r - group;
+    const auto [group_first, group] = place_of(r);
+    const int64_t start = group_first * blocks_, within = r - group_first, width = group.count;
     for (int64_t b = 0; b < blocks_; b += kAtOnce) {
       const int64_t some = std::min(kAtOnce, blocks_ - b), whole = std::min(some, columns_ / kBlockValues - b);
       round_blocks(x + b * kBlockValues, whole, rounded);
@@ -107,8 +107,12 @@ void QuantizedRows::set(int64_t first, int64_t count, const float* x) {
         sums_[static_cast<size_t>(at)] = rounded[i].scale * static_cast<float>(rounded[i].sum);
         corrections4_[static_cast<size_t>(at)] = -8 * rounded[i].sum;
         corrections8_[static_cast<size_t>(at)] = -128 * rounded[i].sum;
-        int8_t* words = values_.get() + (start + (b + i) * width) * kBlockValues + within * 4;
-        for (int64_t g = 0; g < kBlockValues / 4; ++g) std::memcpy(words + g * width * 4, rounded[i].values + g * 4, 4);
+        int8_t* block = values_.get() + (start + (b + i) * width) * kBlockValues;
+        if (group.interleaved) {
+          for (int64_t g = 0; g < kBlockValues / 4; ++g) std::memcpy(block + (g * width + within) * 4, rounded[i].values + g * 4, 4);
+        } else {
+          std::memcpy(block + within * kBlockValues, rounded[i].values, kBlockValues);
+        }
       }
     }
   }

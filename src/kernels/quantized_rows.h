@@ -4,15 +4,20 @@
 #include <cstdint>
 #include <memory>
 
+#include "kernels/cache_lines.h"
 #include "kernels/quantized_blocks.h"
 
 namespace penstock::kernels {
 
-// How many of the `left` >= 1 rows that are left a kernel takes at once.
-using RowsAtOnce = int (*)(int64_t left);
+// How a kernel takes rows at once. Of each block stand together, interleaved: for each group of 4 columns 4 values of each row; else one row after the other.
+struct RowGrouping {
+  int count = 0;
+  bool interleaved = true;
+};
+// What it takes of the `left` >= 1 rows that are left.
+using GroupRows = RowGrouping (*)(int64_t left);
 
-// Rows that a kernel takes at once, interleaved, so that one pointer leads to all: of each block, for each group of 4 columns 4 values of each row;
-// and one number of each row.
+// Rows that a kernel takes at once, so that one pointer leads to all: of each block their values, and one number of each row.
 struct RowGroup {
   int count = 0;
   const int8_t* values = nullptr;
@@ -26,7 +31,7 @@ struct RowGroup {
 class QuantizedRows {
  public:
   // Rows are grouped from the first on, in blocks of kRowBlock rows.
-  QuantizedRows(int64_t rows, int64_t columns, RowsAtOnce rows_at_once);
+  QuantizedRows(int64_t rows, int64_t columns, GroupRows group_rows);
 
   // Fills rows [first, first + count) from x [count, columns]; different rows may be filled by several threads at once. What the last block lacks is
   // zero; a block with a value that is not finite has the scale NaN.
@@ -43,13 +48,13 @@ class QuantizedRows {
  private:
   struct Place {
     int64_t first;  // of the row's group
-    int count;
+    RowGrouping group;
   };
   [[nodiscard]] Place place_of(int64_t row) const;
 
   const int64_t rows_, columns_, blocks_;
-  const RowsAtOnce rows_at_once_;
-  std::unique_ptr<int8_t[]> values_;
+  const GroupRows group_rows_;
+  Lines<int8_t> values_;
   std::unique_ptr<float[]> scales_, sums_;
   std::unique_ptr<int32_t[]> corrections4_, corrections8_;
 };

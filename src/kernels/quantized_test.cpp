@@ -8,6 +8,7 @@
 #include <limits>
 #include <random>
 
+#include "kernels/amx.h"
 #include "kernels/embedding.h"
 #include "kernels/linear.h"
 #include "kernels/memory_bandwidth.h"
@@ -139,6 +140,7 @@ std::vector<const TileKernels*> all_kernels() {
   const tensor::CpuFeatures cpu = tensor::cpu_features();
   if (cpu.avx2 && cpu.f16c) all.push_back(&avx2_tile_kernels());
   if (cpu.avx512_vnni) all.push_back(&avx512_tile_kernels());
+  if (has_amx()) all.push_back(&amx_tile_kernels());
   return all;
 }
 
@@ -150,8 +152,8 @@ struct Case {
 std::vector<Case> cases() {
   std::vector<Case> all;
   for (const BlockFormat format : kFormats) {
-    for (const int64_t rows : {1, 2, 3, 4, 5, 7, 8, 13, 130}) {
-      for (const auto& [columns, outputs] : {std::pair<int64_t, int64_t>(64, 16), {172, 37}, {576, 48}}) all.push_back({format, rows, columns, outputs});
+    for (const int64_t rows : {1, 2, 3, 4, 5, 7, 8, 13, 16, 33, 130}) {
+      for (const auto& [columns, outputs] : {std::pair<int64_t, int64_t>(64, 16), {172, 37}, {576, 112}}) all.push_back({format, rows, columns, outputs});
     }
   }
   return all;
@@ -238,7 +240,7 @@ TEST(QuantizedProduct, IsExactForTheLargestIntegers) {
     const float value = is_int8 ? -128.0f : (format == BlockFormat::kInt4 ? 7.0f : 12.0f);
     for (const float sign : {1.0f, -1.0f}) {
       for (const TileKernels* kernels : all_kernels()) {
-        for (const float y : product(weight, std::vector<float>(64 * 5, sign * 127.0f), *kernels)) EXPECT_FLOAT_EQ(y, 64 * 127 * sign * value) << kernels->name;
+        for (const float y : product(weight, std::vector<float>(64 * 33, sign * 127.0f), *kernels)) EXPECT_FLOAT_EQ(y, 64 * 127 * sign * value) << kernels->name;
       }
     }
   }
@@ -262,14 +264,41 @@ TEST(QuantizedProduct, OfARowDependsNeitherOnTheOthersNorOnThreads) {
   }
 }
 
+TEST(QuantizedProduct, OfAMatrixOfSeveralFormatsIsThatOfEachPart) {
+  constexpr int64_t kColumns = 172, kRows[] = {70, 16, 5};
+  std::vector<QuantizedWeight::Rows> parts;
+  for (int i = 0; i < 3; ++i) parts.push_back({kFormats[i], kRows[i]});
+  QuantizedWeight whole(kColumns, parts);
+  const auto values = random_values(91 * kColumns, 4);
+  whole.set_values(0, 91, values.data());
+  for (const int64_t rows : {1, 100, 250}) {
+    const auto x = random_values(rows * kColumns, 5);
+    for (const TileKernels* kernels : all_kernels()) {
+      const auto y = product(whole, x, *kernels);
+      int64_t first = 0;
+      for (const auto& part : parts) {
+        QuantizedWeight alone(kColumns, part.format, part.count);
+        alone.set_values(0, part.count, values.data() + first * kColumns);
+        const auto of_part = product(alone, x, *kernels);
+        for (int64_t m = 0; m < rows; ++m) {
+          ASSERT_TRUE(std::equal(of_part.begin() + m * part.count, of_part.begin() + (m + 1) * part.count, y.begin() + m * 91 + first)) << kernels->name << ' ' << m;
+        }
+        first += part.count;
+      }
+    }
+  }
+}
+
 TEST(QuantizedProduct, AnActivationThatIsNotFiniteShowsInItsRowOnly) {
-  const Case c{BlockFormat::kInt4, 3, 64, 16};
-  const QuantizedWeight weight = random_weight(c);
-  auto x = random_values(3 * 64, 9);
-  x[64 + 5] = std::numeric_limits<float>::infinity();
-  for (const TileKernels* kernels : all_kernels()) {
-    const auto y = product(weight, x, *kernels);
-    for (size_t i = 0; i < y.size(); ++i) EXPECT_EQ(std::isfinite(y[i]), i / 16 != 1) << kernels->name;
+  for (const int64_t rows : {3, 18}) {
+    const Case c{BlockFormat::kInt4, rows, 64, 16};
+    const QuantizedWeight weight = random_weight(c);
+    auto x = random_values(rows * 64, 9);
+    x[64 + 5] = std::numeric_limits<float>::infinity();
+    for (const TileKernels* kernels : all_kernels()) {
+      const auto y = product(weight, x, *kernels);
+      for (size_t i = 0; i < y.size(); ++i) EXPECT_EQ(std::isfinite(y[i]), i / 16 != 1) << kernels->name;
+    }
   }
 }
 

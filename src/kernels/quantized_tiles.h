@@ -23,7 +23,7 @@ struct TileProduct {
 // is in, nor on the number of threads.
 struct TileKernels {
   const char* name;
-  RowsAtOnce rows_at_once;  // what QuantizedRows must be made with
+  GroupRows group_rows;  // what QuantizedRows must be made with
   void (*multiply[kNumBlockFormats])(const TileProduct& product);
 };
 
@@ -34,5 +34,6 @@ inline constexpr int kFewRows = 3;
 [[nodiscard]] const TileKernels& plain_tile_kernels();   // any processor; the others' reference
 [[nodiscard]] const TileKernels& avx2_tile_kernels();    // AVX2, FMA, F16C
 [[nodiscard]] const TileKernels& avx512_tile_kernels();  // AVX-512 F, BW and VNNI
+[[nodiscard]] const TileKernels& amx_tile_kernels();     // those, and AMX-INT8 as the system lets this process use it (has_amx())
 
 }  // namespace penstock::kernels

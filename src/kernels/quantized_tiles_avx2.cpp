@@ -163,12 +163,12 @@ void multiply(const TileProduct& t) {
 }
 
 // More would not leave registers for their sums.
-int rows_at_once(int64_t left) { return left < 4 ? static_cast<int>(left) : 4; }
+RowGrouping group_rows(int64_t left) { return {static_cast<int>(std::min<int64_t>(left, 4))}; }
 
 }  // namespace
 
 const TileKernels& avx2_tile_kernels() {
-  static const TileKernels kernels{"AVX2", rows_at_once, {multiply<BlockFormat::kInt8>, multiply<BlockFormat::kInt4>, multiply<BlockFormat::kInt4Min>}};
+  static const TileKernels kernels{"AVX2", group_rows, {multiply<BlockFormat::kInt8>, multiply<BlockFormat::kInt4>, multiply<BlockFormat::kInt4Min>}};
   return kernels;
 }
 

@@ -97,17 +97,17 @@ void multiply(const TileProduct& t) {
 }
 
 // vpdpbusd takes 4 to 5 cycles and two begin in each: 12 chains of sums keep them busy.
-int rows_at_once(int64_t left) {
+RowGrouping group_rows(int64_t left) {
   for (const int count : {12, 8, 4}) {
-    if (left >= count) return count;
+    if (left >= count) return {count};
   }
-  return static_cast<int>(left);
+  return {static_cast<int>(left)};
 }
 
 }  // namespace
 
 const TileKernels& avx512_tile_kernels() {
-  static const TileKernels kernels{"AVX-512 VNNI", rows_at_once, {multiply<BlockFormat::kInt8>, multiply<BlockFormat::kInt4>, multiply<BlockFormat::kInt4Min>}};
+  static const TileKernels kernels{"AVX-512 VNNI", group_rows, {multiply<BlockFormat::kInt8>, multiply<BlockFormat::kInt4>, multiply<BlockFormat::kInt4Min>}};
   return kernels;
 }
 

@@ -32,7 +32,7 @@ void multiply(const TileProduct& t) {
   }
 }
 
-int one(int64_t) { return 1; }
+RowGrouping one(int64_t) { return {1}; }
 
 }  // namespace
 

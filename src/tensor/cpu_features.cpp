@@ -43,7 +43,8 @@ CpuFeatures cpu_features() {
   cpu.f16c = ymm && f16c;
   cpu.avx512 = zmm && bit(ebx, 16) && bit(ebx, 17) && bit(ebx, 28) && bit(ebx, 30) && bit(ebx, 31);  // F, DQ, CD, BW, VL
   cpu.avx512_vnni = cpu.avx512 && bit(ecx, 11);
-  cpu.amx_bf16 = tiles && bit(edx, 22) && bit(edx, 24);                                              // AMX-BF16, AMX-TILE
+  cpu.amx_bf16 = tiles && bit(edx, 22) && bit(edx, 24);  // AMX-BF16, AMX-TILE
+  cpu.amx_int8 = tiles && bit(edx, 25) && bit(edx, 24);
   if (eax >= 1 && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0) cpu.avx512_bf16 = cpu.avx512 && bit(eax, 5);
   return cpu;
 }

@@ -9,6 +9,7 @@ struct CpuFeatures {
   bool avx512_bf16 = false;
   bool avx512_vnni = false;  // sums of int8 products
   bool amx_bf16 = false;
+  bool amx_int8 = false;
 };
 
 // All false on other architectures than x86-64.
