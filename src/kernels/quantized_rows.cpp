@@ -31,7 +31,8 @@ PENSTOCK_INLINE void round_block(const float* x, Rounded& to) {
 #pragma omp simd reduction(+ : sum)
   for (int i = 0; i < kBlock; ++i) {
     // Adding 1.5 · 2^23 rounds to the nearest integer, which then stands in the low bits.
-    rounded[i] = std::bit_cast<int32_t>(x[i] * inverse + 12582912.0f) - 0x4B400000;
+    const auto bits = static_cast<uint32_t>(std::bit_cast<int32_t>(x[i] * inverse + 12582912.0f) - 0x4B400000);
+    rounded[i] = static_cast<int32_t>(bits << 24) >> 24;  // the low byte, whatever a value was that is not finite
     sum += rounded[i];
   }
   for (int i = 0; i < kBlock; ++i) to.values[i] = static_cast<int8_t>(rounded[i]);  // a loop of its own: gcc 12 has no vectors of 64 bytes for both
