@@ -57,6 +57,22 @@ Floats product(const std::vector<W>& weight, const Floats& x, const ProductSizes
   return y;
 }
 
+struct PlainSum {
+  double sum = 0;
+  double size = 0;  // of what is summed
+};
+
+// Row m of x times row o of the weight.
+PlainSum plain_sum(const Floats& weight, const Floats& x, int64_t columns, int64_t m, int64_t o) {
+  PlainSum plain;
+  for (int64_t k = 0; k < columns; ++k) {
+    const double one = static_cast<double>(x[static_cast<size_t>(m * columns + k)]) * weight[static_cast<size_t>(o * columns + k)];
+    plain.sum += one;
+    plain.size += std::abs(one);
+  }
+  return plain;
+}
+
 // Rows of both, blocks of columns and what is left over of each.
 constexpr ProductSizes kSizes[] = {{1, 1, 1}, {2, 3, 7}, {1, 5, 16}, {3, 36, 64}, {7, 33, 531}, {13, 130, 1040}, {100, 9, 40}};
 
@@ -68,12 +84,7 @@ TEST(FloatProduct, EqualsPlainArithmetic) {
       EXPECT_EQ(by_floats, by_halves) << kernels->name << ": the same numbers, the same bits";
       for (int64_t m = 0; m < sizes.rows; ++m) {
         for (int64_t o = 0; o < sizes.outputs; ++o) {
-          double sum = 0, size = 0;
-          for (int64_t k = 0; k < sizes.columns; ++k) {
-            const double one = static_cast<double>(x[static_cast<size_t>(m * sizes.columns + k)]) * weight[static_cast<size_t>(o * sizes.columns + k)];
-            sum += one;
-            size += std::abs(one);
-          }
+          const auto [sum, size] = plain_sum(weight, x, sizes.columns, m, o);
           ASSERT_NEAR(by_floats[static_cast<size_t>(m * sizes.outputs + o)], sum, 3e-6 * size) << kernels->name << " row " << m << ", output " << o << " of " << sizes.columns;
         }
       }
@@ -125,12 +136,7 @@ TEST_F(AmxProduct, EqualsPlainArithmeticToSixteenBits) {
     const Floats y = product_of(weight, x, sizes);
     for (int64_t m = 0; m < sizes.rows; ++m) {
       for (int64_t o = 0; o < sizes.outputs; ++o) {
-        double sum = 0, size = 0;
-        for (int64_t k = 0; k < sizes.columns; ++k) {
-          const double one = static_cast<double>(x[static_cast<size_t>(m * sizes.columns + k)]) * w[static_cast<size_t>(o * sizes.columns + k)];
-          sum += one;
-          size += std::abs(one);
-        }
+        const auto [sum, size] = plain_sum(w, x, sizes.columns, m, o);
         ASSERT_NEAR(y[static_cast<size_t>(m * sizes.outputs + o)], sum, 0x1p-16 * size) << "row " << m << ", output " << o << " of " << sizes.columns;
       }
     }

@@ -65,7 +65,7 @@ constexpr int64_t kManyRows = 64;
 Tensor serving_product(const Tensor& x, const Tensor& weight) {
   const bool is_bf16 = weight.scalar_type() == at::kBFloat16;
   const Tensor rows = as_rows(x);
-  if (is_bf16 && rows.size(0) >= kManyRows && tensor::has_bf16() && !has_amx()) {
+  if (is_bf16 && rows.size(0) >= kManyRows && !has_amx() && tensor::has_bf16()) {
     const OpenMpScope openmp;
     return forward_product(x, weight, Compute::kBf16);
   }
